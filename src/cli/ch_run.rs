@@ -1,0 +1,238 @@
+//! What did the user ask of ch-run? Options and a command → [`Request`].
+//!
+//! The first word that is no option is the image, the second one begins the command; `--` between them is customary
+//! and lets a command begin with a hyphen. Deliberately absent: `--mount` and SquashFS files, `--ch-ssh`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use lexopt::{Arg, Parser};
+
+use crate::container::ch_run::{Change, Join, Request};
+use crate::error::{Context, Error, Result};
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Invocation {
+    Help,
+    Version,
+    Run { request: Box<Request>, verbosity: u8 },
+}
+
+pub const HELP: &str = "\
+Usage: ch-run [OPTION...] IMAGE -- CMD [ARG...]
+
+Run a command in a container, as yourself and with no privilege.
+
+IMAGE is a directory, or the name of an image in the storage directory.
+
+  -b, --bind SRC[:DST]   mount SRC at guest DST (default: the same path)
+  -c, --cd DIR           initial working directory in the container
+      --env-no-expand    don't expand $ in --set-env values
+  -g, --gid GID          run as GID within the container
+      --home             mount your home directory at /home/$USER (default)
+  -j, --join             use the same container as peer ch-run processes
+      --join-ct N        number of peers (default: from the launcher's environment)
+      --join-tag TAG     label of the group of peers (likewise)
+      --join-pid PID     join the container of a running process
+      --no-home          don't mount your home directory
+      --no-passwd        don't mount /etc/passwd and /etc/group of our making
+  -s, --storage DIR      storage directory, where images are found by name
+      --set-env          set the environment variables of the image
+      --set-env=FILE     set those in FILE, one VAR=VALUE per line
+      --set-env=VAR=VAL  set this one
+  -t, --private-tmp      use a /tmp of the container's own
+  -u, --uid UID          run as UID within the container
+      --unset-env GLOB   unset the environment variables whose name fits
+  -v, --verbose          say more (can be repeated)
+  -w, --write            mount the image read-write
+  -h, --help             print this help and exit
+  -V, --version          print the version and exit
+";
+
+/// `args` without the program's own name.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
+    let mut parser = Parser::from_args(args);
+    let mut request = Request::new(OsString::new());
+    let mut verbosity = 0_u8;
+    let mut image = None;
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Arg::Short('b') | Arg::Long("bind") => {
+                let (source, target) = bind(&parser.value().map_err(usage)?)?;
+                request.binds.push((source, target));
+            }
+            Arg::Short('c') | Arg::Long("cd") => request.cwd = Some(value(&mut parser)?.into()),
+            Arg::Long("env-no-expand") => request.expand = false,
+            Arg::Short('g') | Arg::Long("gid") => request.gid = Some(id(&mut parser, "--gid")?),
+            Arg::Short('u') | Arg::Long("uid") => request.uid = Some(id(&mut parser, "--uid")?),
+            Arg::Long("home") => request.home = true,
+            Arg::Long("no-home") => request.home = false,
+            Arg::Long("no-passwd") => request.passwd = false,
+            Arg::Short('j') | Arg::Long("join") => request.join = join(request.join, |_| {}),
+            Arg::Long("join-ct") => {
+                let count = number(&mut parser, "--join-ct")?;
+                request.join = join(request.join, |j| j.count = Some(count));
+            }
+            Arg::Long("join-tag") => {
+                let tag = value(&mut parser)?;
+                request.join = join(request.join, |j| j.tag = Some(tag));
+            }
+            Arg::Long("join-pid") => {
+                let pid = number(&mut parser, "--join-pid")?;
+                request.join = join(request.join, |j| j.pid = Some(pid));
+            }
+            Arg::Short('s') | Arg::Long("storage") => request.storage = Some(value(&mut parser)?.into()),
+            Arg::Long("set-env") => request.changes.push(set_env(parser.optional_value())),
+            Arg::Long("unset-env") => request.changes.push(Change::Unset(value(&mut parser)?)),
+            Arg::Short('t') | Arg::Long("private-tmp") => request.private_tmp = true,
+            Arg::Short('v') | Arg::Long("verbose") => verbosity = verbosity.saturating_add(1),
+            Arg::Short('w') | Arg::Long("write") => request.writable = true,
+            Arg::Short('h' | '?') | Arg::Long("help") => return Ok(Invocation::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
+            Arg::Value(word) if image.is_none() => image = Some(word),
+            Arg::Value(word) => {
+                request.argv.push(word);
+                request.argv.extend(parser.raw_args().map_err(usage)?);
+                break;
+            }
+            Arg::Short(_) | Arg::Long(_) => return Err(usage(arg.unexpected())),
+        }
+    }
+    request.image = image.ok_or_else(|| wrong("no image given"))?;
+    if request.argv.is_empty() {
+        return Err(wrong("no command given"));
+    }
+    Ok(Invocation::Run { request: Box::new(request), verbosity })
+}
+
+fn usage(e: lexopt::Error) -> Error {
+    wrong(&crate::log::escape(&e.to_string()))
+}
+
+fn wrong(text: &str) -> Error {
+    Error::usage(text).hint("see: ch-run --help")
+}
+
+fn value(parser: &mut Parser) -> Result<OsString> {
+    parser.value().map_err(usage)
+}
+
+fn number(parser: &mut Parser, option: &str) -> Result<u32> {
+    let text = value(parser)?;
+    let parsed = text.to_str().filter(|t| t.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse().ok());
+    parsed.ok_or_else(|| wrong(&format!("{option}: not a number: {}", crate::log::escape(&text.to_string_lossy()))))
+}
+
+/// The last number stands for "none" in the kernel.
+fn id(parser: &mut Parser, option: &str) -> Result<u32> {
+    match number(parser, option)? {
+        u32::MAX => Err(wrong(&format!("{option}: out of range"))),
+        id => Ok(id),
+    }
+}
+
+fn join(before: Option<Join>, change: impl FnOnce(&mut Join)) -> Option<Join> {
+    let mut join = before.unwrap_or_default();
+    change(&mut join);
+    Some(join)
+}
+
+fn set_env(value: Option<OsString>) -> Change {
+    match value {
+        None => Change::SetImage,
+        Some(text) if text.as_bytes().contains(&b'=') => Change::Set(text),
+        Some(file) => Change::SetFile(file.into()),
+    }
+}
+
+/// `SRC[:DST]`; the source as an absolute path, the target as the same by default.
+fn bind(text: &OsStr) -> Result<(PathBuf, PathBuf)> {
+    let bytes = text.as_bytes();
+    let (source, target) = match bytes.iter().position(|&b| b == b':') {
+        Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
+        None => (bytes, None),
+    };
+    if source.is_empty() || target.is_some_and(|t| t.is_empty()) {
+        return Err(wrong(&format!("--bind: not SRC[:DST]: {}", crate::log::escape(&text.to_string_lossy()))));
+    }
+    let source = Path::new(OsStr::from_bytes(source));
+    let absolute = std::path::absolute(source).context(|| format!("--bind: {}", source.display()))?;
+    let target = target.map_or_else(|| absolute.clone(), |t| PathBuf::from(OsStr::from_bytes(t)));
+    Ok((absolute, target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<Request> {
+        match parse(line.split_whitespace().map(OsString::from))? {
+            Invocation::Run { request, .. } => Ok(*request),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn words_become_a_request() {
+        let check = |line: &str, change: &dyn Fn(&mut Request)| {
+            let mut want = Request::new("img".into());
+            want.argv = vec!["cmd".into()];
+            change(&mut want);
+            assert_eq!(run(line).unwrap(), want, "{line}");
+        };
+        check("img -- cmd", &|_| {});
+        check("img cmd", &|_| {});
+        check("img -- cmd -w -- x", &|r| r.argv = ["cmd", "-w", "--", "x"].map(OsString::from).to_vec());
+        check("img cmd -w", &|r| r.argv = ["cmd", "-w"].map(OsString::from).to_vec());
+        check("img -- -cmd", &|r| r.argv = vec!["-cmd".into()]);
+        check("-w img -t -- cmd", &|r| (r.writable, r.private_tmp) = (true, true));
+        check("-u0 -g 7 img cmd", &|r| (r.uid, r.gid) = (Some(0), Some(7)));
+        check("--uid=1 --gid 2 img cmd", &|r| (r.uid, r.gid) = (Some(1), Some(2)));
+        check("-c /x img cmd", &|r| r.cwd = Some("/x".into()));
+        check("--cd=/x img cmd", &|r| r.cwd = Some("/x".into()));
+        check("-b /a -b /b:/c img cmd", &|r| r.binds = vec![("/a".into(), "/a".into()), ("/b".into(), "/c".into())]);
+        check("-b /a:/b:c img cmd", &|r| r.binds = vec![("/a".into(), "/b:c".into())]);
+        check("--no-home --no-passwd img cmd", &|r| (r.home, r.passwd) = (false, false));
+        check("--no-home --home img cmd", &|_| {});
+        check("--set-env --set-env=f --set-env=A=b --unset-env X* img cmd", &|r| {
+            let set = [Change::SetImage, Change::SetFile("f".into()), Change::Set("A=b".into())];
+            r.changes = set.into_iter().chain([Change::Unset("X*".into())]).collect();
+        });
+        check("--env-no-expand img cmd", &|r| r.expand = false);
+        check("-s /st img cmd", &|r| r.storage = Some("/st".into()));
+        check("-j img cmd", &|r| r.join = Some(Join::default()));
+        check("--join-ct=2 --join-tag x img cmd", &|r| {
+            r.join = Some(Join { count: Some(2), tag: Some("x".into()), pid: None });
+        });
+    }
+
+    #[test]
+    fn wrong_usage_is_said() {
+        let check = |line: &str, want: &str| {
+            let e = run(line).unwrap_err();
+            assert_eq!((e.to_string().as_str(), e.exit_code()), (want, 2), "{line}");
+        };
+        check("", "no image given");
+        check("img", "no command given");
+        check("img --", "no command given");
+        check("--nonsense img cmd", "invalid option '--nonsense'");
+        check("-x img cmd", "invalid option '-x'");
+        check("-u img cmd", "--uid: not a number: img");
+        check("-u -1 img cmd", "--uid: not a number: -1");
+        check("-u 4294967295 img cmd", "--uid: out of range");
+        check("-u 4294967296 img cmd", "--uid: not a number: 4294967296");
+        check("-b :/x img cmd", "--bind: not SRC[:DST]: :/x");
+        check("-b /x: img cmd", "--bind: not SRC[:DST]: /x:");
+        check("img -b", "missing argument for option '-b'");
+    }
+
+    #[test]
+    fn brief_information() {
+        assert_eq!(parse(["--help".into()]).unwrap(), Invocation::Help);
+        assert_eq!(parse(["-V".into()]).unwrap(), Invocation::Version);
+        let verbose = parse(["-vv", "img", "cmd"].map(OsString::from)).unwrap();
+        assert!(matches!(verbose, Invocation::Run { verbosity: 2, .. }));
+    }
+}

@@ -1,0 +1,75 @@
+//! What did the user ask for? The command line as data: one table of options makes the parser and the help.
+//!
+//! [`parse`] is pure: arguments in, [`Invocation`] out. What depends on the environment is a parameter.
+
+pub mod ch_run;
+mod help;
+mod options;
+mod parse;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub use options::{Force, Options};
+pub use parse::parse;
+
+/// What the process is to do.
+#[derive(Debug, PartialEq)]
+pub enum Invocation {
+    /// Text for standard output, then success.
+    Print(String),
+    /// No arguments at all: help on standard error, exit code 1 (facts A1).
+    NoArguments(String),
+    /// `--dependencies`: a static binary has none; the kernel is asked.
+    Dependencies,
+    Run(Box<Options>, Command),
+}
+
+/// A subcommand with its operands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    Build { context: OsString },
+    Delete { images: Vec<String> },
+    Doctor,
+    Fsck,
+    Gc,
+    Import { path: PathBuf, image: String },
+    List { image: Option<String> },
+    Pull { image: String, directory: Option<PathBuf> },
+    Push { image: String, destination: Option<String> },
+    Reset,
+    StoragePath,
+}
+
+/// The subcommands: name, operands, one line of help, longer help.
+pub(crate) struct Subcommand {
+    pub name: &'static str,
+    pub operands: &'static str,
+    pub help: &'static str,
+}
+
+pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
+        name: "build",
+        operands: "CONTEXT",
+        help: "build an image from a Dockerfile; CONTEXT is the root of COPY and ADD, or - for none",
+    },
+    Subcommand { name: "delete", operands: "IMAGE_REF...", help: "delete images from the storage directory" },
+    Subcommand { name: "doctor", operands: "", help: "say what this machine offers and what to ask the administrator" },
+    Subcommand { name: "fsck", operands: "", help: "check the storage directory" },
+    Subcommand { name: "gc", operands: "", help: "remove cached layers and downloads that no image needs" },
+    Subcommand {
+        name: "import",
+        operands: "PATH IMAGE_REF",
+        help: "copy an image directory or tarball into the storage directory",
+    },
+    Subcommand { name: "list", operands: "[IMAGE_REF]", help: "list images, or tell what is known about one" },
+    Subcommand {
+        name: "pull",
+        operands: "IMAGE_REF [IMAGE_DIR]",
+        help: "pull an image from a registry into the storage directory or into IMAGE_DIR",
+    },
+    Subcommand { name: "push", operands: "IMAGE_REF [DEST_REF]", help: "push an image to a registry" },
+    Subcommand { name: "reset", operands: "", help: "delete all images and caches of the storage directory" },
+    Subcommand { name: "storage-path", operands: "", help: "print the storage directory" },
+];

@@ -1,0 +1,303 @@
+//! The table of options, and where their values go.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// Root emulation asked for by `--force[=MODE]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    Fakeroot,
+    Seccomp,
+    Notify,
+    None,
+}
+
+/// Everything that can be said by options, before it means anything.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Options {
+    pub arch: Option<String>,
+    pub auth: bool,
+    pub ca: Option<PathBuf>,
+    pub no_cache: bool,
+    pub password_many: bool,
+    pub password_stdin: bool,
+    pub storage: Option<PathBuf>,
+    pub tls_no_verify: bool,
+    pub verbose: u8,
+    // build
+    pub binds: Vec<String>,
+    pub build_args: Vec<String>,
+    pub dry_run: bool,
+    pub file: Option<OsString>,
+    pub force: Option<Force>,
+    pub jobs: Option<usize>,
+    pub no_force_detect: bool,
+    pub parse_only: bool,
+    pub rebuild: bool,
+    pub secrets: Vec<String>,
+    pub ssh: Vec<String>,
+    pub tag: Option<String>,
+    pub target: Option<String>,
+    pub why: bool,
+    // list
+    pub long: bool,
+    pub json: bool,
+    // pull
+    pub last_layer: Option<usize>,
+    // push
+    pub image: Option<PathBuf>,
+    pub layers: bool,
+    pub ownership: bool,
+    // gc, fsck
+    pub keep: Option<String>,
+    pub deep: bool,
+    pub repair: bool,
+}
+
+/// How an option takes its value.
+#[derive(Clone, Copy)]
+pub(crate) enum Value {
+    None(fn(&mut Options)),
+    Required(&'static str, fn(&mut Options, OsString) -> Result<()>),
+    /// Only in the form `--option=VALUE`.
+    Optional(&'static str, fn(&mut Options, Option<OsString>) -> Result<()>),
+}
+
+pub(crate) struct Row {
+    pub short: Option<char>,
+    pub long: &'static str,
+    /// Subcommands that take it; empty: all (a common option).
+    pub of: &'static [&'static str],
+    pub value: Value,
+    pub help: &'static str,
+}
+
+const fn row(
+    short: Option<char>,
+    long: &'static str,
+    of: &'static [&'static str],
+    value: Value,
+    help: &'static str,
+) -> Row {
+    Row { short, long, of, value, help }
+}
+
+use Value::{None as Flag, Optional, Required};
+
+/// Common options first, then by subcommand; in each group by name.
+pub(crate) const TABLE: &[Row] = &[
+    row(
+        Some('a'),
+        "arch",
+        &[],
+        Required("ARCH", |o, v| put(&mut o.arch, text(v))),
+        "architecture of pulled images: yolo, host (default) or a name such as arm64/v8",
+    ),
+    row(None, "auth", &[], Flag(|o| o.auth = true), "authenticate at once instead of trying anonymously first"),
+    row(None, "ca", &[], Required("FILE", |o, v| path(&mut o.ca, v)), "trust the certificates in FILE (PEM) as well"),
+    row(None, "no-cache", &[], Flag(|o| o.no_cache = true), "download everything needed, ignoring the cache"),
+    row(
+        None,
+        "password-many",
+        &[],
+        Flag(|o| o.password_many = true),
+        "ask for the password each time a registry wants it",
+    ),
+    row(
+        None,
+        "password-stdin",
+        &[],
+        Flag(|o| o.password_stdin = true),
+        "read the registry password from standard input",
+    ),
+    row(
+        Some('s'),
+        "storage",
+        &[],
+        Required("DIR", |o, v| path(&mut o.storage, v)),
+        "storage directory (default $CH_IMAGE_STORAGE or /var/tmp/$USER/ch-image)",
+    ),
+    row(
+        None,
+        "tls-no-verify",
+        &[],
+        Flag(|o| o.tls_no_verify = true),
+        "don't verify TLS certificates of the registry (insecure)",
+    ),
+    row(
+        Some('v'),
+        "verbose",
+        &[],
+        Flag(|o| o.verbose = o.verbose.saturating_add(1)),
+        "print extra chatter; can be repeated",
+    ),
+    row(
+        Some('b'),
+        "bind",
+        &["build"],
+        Required("SRC[:DST]", |o, v| push(&mut o.binds, v)),
+        "mount SRC at DST (default: the same path) during RUN; can be repeated",
+    ),
+    row(
+        None,
+        "build-arg",
+        &["build"],
+        Required("KEY[=VALUE]", |o, v| push(&mut o.build_args, v)),
+        "set the ARG KEY (default: from the environment); can be repeated",
+    ),
+    row(
+        Some('f'),
+        "file",
+        &["build"],
+        Required("DOCKERFILE", |o, v| {
+            o.file = Some(v);
+            Ok(())
+        }),
+        "Dockerfile (default: CONTEXT/Dockerfile); - for standard input",
+    ),
+    row(
+        None,
+        "force",
+        &["build"],
+        Optional("MODE", |o, v| {
+            o.force = Some(force(v)?);
+            Ok(())
+        }),
+        "make privileged system calls of RUN seem to succeed: fakeroot (default), seccomp, notify, none",
+    ),
+    row(
+        None,
+        "jobs",
+        &["build"],
+        Required("N", |o, v| number(&mut o.jobs, v)),
+        "build up to N independent stages at the same time",
+    ),
+    row(Some('n'), "dry-run", &["build", "gc"], Flag(|o| o.dry_run = true), "say what would be done, do nothing"),
+    row(
+        None,
+        "no-force-detect",
+        &["build"],
+        Flag(|o| o.no_force_detect = true),
+        "don't try to detect whether --force would help",
+    ),
+    row(
+        None,
+        "parse-only",
+        &["build", "pull"],
+        Flag(|o| o.parse_only = true),
+        "stop after parsing the Dockerfile or image reference",
+    ),
+    row(None, "rebuild", &["build"], Flag(|o| o.rebuild = true), "run all steps again, but keep downloads"),
+    row(
+        None,
+        "secret",
+        &["build"],
+        Required("id=ID,src=FILE|env=VAR", |o, v| push(&mut o.secrets, v)),
+        "secret for RUN --mount=type=secret; can be repeated",
+    ),
+    row(
+        None,
+        "ssh",
+        &["build"],
+        Required("ID[=SOCKET]", |o, v| push(&mut o.ssh, v)),
+        "agent socket for RUN --mount=type=ssh; can be repeated",
+    ),
+    row(
+        Some('t'),
+        "tag",
+        &["build"],
+        Required("TAG", |o, v| put(&mut o.tag, text(v))),
+        "name of the image (default: from the Dockerfile's or the context's name)",
+    ),
+    row(
+        None,
+        "target",
+        &["build"],
+        Required("STAGE", |o, v| put(&mut o.target, text(v))),
+        "build up to this stage (default: the last)",
+    ),
+    row(None, "why", &["build"], Flag(|o| o.why = true), "say for each step that is not cached what has changed"),
+    row(Some('l'), "long", &["list"], Flag(|o| o.long = true), "show size, age, base and layers"),
+    row(None, "json", &["list", "doctor"], Flag(|o| o.json = true), "print JSON"),
+    row(
+        None,
+        "last-layer",
+        &["pull"],
+        Required("N", |o, v| number(&mut o.last_layer, v)),
+        "unpack only N layers, leaving an incomplete image (for debugging)",
+    ),
+    row(
+        None,
+        "image",
+        &["push"],
+        Required("DIR", |o, v| path(&mut o.image, v)),
+        "push the unpacked image at DIR instead of one in the storage directory",
+    ),
+    row(
+        None,
+        "layers",
+        &["push"],
+        Flag(|o| o.layers = true),
+        "keep the base image's own layers and push only ours on top",
+    ),
+    row(
+        None,
+        "ownership",
+        &["push"],
+        Flag(|o| o.ownership = true),
+        "push the owners that --force=notify recorded instead of root:root",
+    ),
+    row(
+        None,
+        "keep",
+        &["gc"],
+        Required("SIZE|AGE", |o, v| put(&mut o.keep, text(v))),
+        "keep what was used most recently, up to SIZE (10G) or younger than AGE (7d)",
+    ),
+    row(None, "deep", &["fsck"], Flag(|o| o.deep = true), "read and hash every blob"),
+    row(None, "repair", &["fsck"], Flag(|o| o.repair = true), "drop what is damaged"),
+];
+
+fn text(v: OsString) -> Result<String> {
+    v.into_string().map_err(|v| Error::usage(format!("not valid UTF-8: {v:?}")))
+}
+
+fn put(slot: &mut Option<String>, value: Result<String>) -> Result<()> {
+    *slot = Some(value?);
+    Ok(())
+}
+
+fn path(slot: &mut Option<PathBuf>, value: OsString) -> Result<()> {
+    if value.is_empty() {
+        return Err(Error::usage("empty path"));
+    }
+    *slot = Some(value.into());
+    Ok(())
+}
+
+fn push(list: &mut Vec<String>, value: OsString) -> Result<()> {
+    list.push(text(value)?);
+    Ok(())
+}
+
+fn number(slot: &mut Option<usize>, value: OsString) -> Result<()> {
+    let value = text(value)?;
+    let parsed = value.parse().ok().filter(|&n| n > 0);
+    *slot = Some(parsed.ok_or_else(|| Error::usage(format!("not a positive number: {value:?}")))?);
+    Ok(())
+}
+
+fn force(value: Option<OsString>) -> Result<Force> {
+    match value.map(text).transpose()?.as_deref() {
+        None | Some("fakeroot") => Ok(Force::Fakeroot),
+        Some("seccomp") => Ok(Force::Seccomp),
+        Some("notify") => Ok(Force::Notify),
+        Some("none") => Ok(Force::None),
+        Some(other) => {
+            Err(Error::usage(format!("unknown mode {other:?}"))
+                .hint("modes: fakeroot (default), seccomp, notify, none"))
+        }
+    }
+}

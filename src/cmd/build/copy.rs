@@ -1,0 +1,259 @@
+//! COPY and ADD: which tree the files come from, and what they mean for the cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::announce;
+use super::cache::Inputs;
+use super::stage::{Stage, inside};
+use super::web::WebFile;
+use crate::dockerfile::plan::{Numbers, Origin};
+use crate::dockerfile::remote::Remote;
+use crate::dockerfile::state::{CopyStep, File, Step};
+use crate::error::{Context, Error, Result};
+use crate::oci::digest::Digest;
+use crate::rootfs::copy::{self, Archives, Fate, Memo, Sources, Target};
+use crate::rootfs::{Last, Root};
+use crate::warning;
+
+/// Does COPY or ADD. Always `true`: there is a layer.
+pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
+    if what.chown.is_some() {
+        warning!("not supported, ignored: {} --chown", step.keyword);
+    }
+    let (patterns, urls) = sort(what)?;
+    let origin = stage.build.plan.origin(stage.index, what.from.as_deref().unwrap_or(""), Numbers::AreStages)?;
+    let build = stage.build;
+    let mut inputs = Inputs::new(stage.tree.top(), step.keyword);
+    inputs.add("sources", format!("{patterns:?}"));
+    inputs.add("to", &what.target);
+    inputs.add("chmod", format!("{:?}", what.chmod));
+    inputs.add("parents", what.parents.to_string());
+    inputs.add("exclude", format!("{:?}", what.exclude));
+    inputs.add("unpack", format!("{:?}", what.unpack));
+    for file in &what.files {
+        inputs.add(format!("file {}", file.name), &file.content);
+    }
+    let urls: Vec<WebFile> =
+        urls.iter().map(|url| WebFile::find(build, url, what.checksum.as_deref())).collect::<Result<_>>()?;
+    for url in &urls {
+        inputs.add(format!("url {}", url.name), url.identity());
+    }
+    let from = match &origin {
+        Origin::Context => From::Context,
+        Origin::Scratch => return Err(Error::new("COPY --from=scratch: it has no files")),
+        Origin::Stage(n) => From::Image(Box::new(build.stage(*n)?.image.clone())),
+        Origin::Image(name) => From::Image(Box::new(build.base_image(name)?)),
+    };
+    let shown = announce::transfer(what, step.keyword);
+    let work = Work { build, what, patterns: &patterns };
+    let mut quick = None;
+    if stage.tree.is_cached() && !patterns.is_empty() {
+        // The same layers hold the same files. Others may, too: then the files themselves decide.
+        if let From::Image(image) = &from {
+            let ids: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
+            let mut same = inputs.clone();
+            same.add("layers", Digest::of(ids.concat().as_bytes()).to_string());
+            let key = same.id();
+            if stage.reuse(&key, &shown)? {
+                return Ok(true);
+            }
+            quick = Some(key);
+        }
+        inputs.add("content", work.digest(&from)?.to_string());
+    }
+    let several = what.sources.len() + what.files.len() > 1;
+    let target = if several && !what.target.ends_with('/') { format!("{}/", what.target) } else { what.target.clone() };
+    stage.layer(inputs, step, &shown, |tree, _| {
+        let tree = Root::open(tree)?;
+        let mode = what.chmod.as_ref().map(|chmod| move |mode: u32, is_dir: bool| chmod.apply(mode, is_dir));
+        let chmod = mode.as_ref().map(|m| m as &dyn Fn(u32, bool) -> u32);
+        let unpacks =
+            |usual| if what.is_add && what.unpack.unwrap_or(usual) { Archives::Unpack } else { Archives::Keep };
+        if !patterns.is_empty() {
+            let to = Target { root: &tree, path: &target, chmod, archives: unpacks(true) };
+            work.with(&from, |sources| copy::run(&copy::plan(sources)?, sources, &to).map(drop))?;
+        }
+        for url in &urls {
+            if url.name.is_empty() && (several || is_directory(&tree, &target)?) {
+                return Err(Error::new("can't ADD: the URL's path ends in a slash: no name for the file")
+                    .hint("name the file in the destination, which must not end in a slash"));
+            }
+            let place = url.place(build)?;
+            single(place.path(), &Target { root: &tree, path: &target, chmod, archives: unpacks(false) })?;
+        }
+        let default_mode = |_: u32, _: bool| 0o644;
+        files(build.storage.draft()?.path(), &what.files, &tree, &target, chmod.unwrap_or(&default_mode))
+    })?;
+    if let (Some(quick), Some(id)) = (quick, stage.tree.top()) {
+        build.storage.set_step(&quick, id)?;
+    }
+    Ok(true)
+}
+
+/// What all passes over the sources have in common.
+struct Work<'w> {
+    build: &'w super::Build<'w>,
+    what: &'w CopyStep,
+    patterns: &'w [String],
+}
+
+impl Work<'_> {
+    /// The sources, for as long as `act` needs them.
+    fn with<T>(&self, from: &From, act: impl FnOnce(&Sources) -> Result<T>) -> Result<T> {
+        let build = self.build;
+        let ignore = |path: &str, is_dir: bool| fate(&build.ignore, path, is_dir);
+        let exclude = |path: &str, is_dir: bool| fate(&self.what.exclude, path, is_dir);
+        let view = match from {
+            From::Context => None,
+            From::Image(image) => Some(build.view(image)?),
+        };
+        let root = match &view {
+            None => build.context_root()?,
+            Some(view) => Root::open(view.path())?,
+        };
+        act(&Sources {
+            root: &root,
+            patterns: self.patterns,
+            parents: self.what.parents,
+            ignore: if view.is_none() { &ignore } else { &copy::keep_all },
+            exclude: &exclude,
+            never: build.never()?,
+        })
+    }
+
+    fn digest(&self, from: &From) -> Result<Digest> {
+        self.with(from, |sources| {
+            let plan = copy::plan(sources)?;
+            match from {
+                From::Context => self.build.digest(&plan, sources),
+                From::Image(_) => copy::digest(&plan, sources, &mut Memo::default(), threads()),
+            }
+        })
+    }
+}
+
+/// Whether a destination is a directory, by its form or because it is one.
+fn is_directory(tree: &Root, target: &str) -> Result<bool> {
+    let there = tree.stat(&inside(target), Last::Follow)?;
+    Ok(target.ends_with('/') || target.ends_with("/.") || there.is_some_and(|stat| stat.is_dir()))
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+enum From {
+    Context,
+    Image(Box<crate::storage::Image>),
+}
+
+/// Files that the Dockerfile brings along, by way of a directory of their own.
+fn files(place: &Path, files: &[File], tree: &Root, target: &str, chmod: &dyn Fn(u32, bool) -> u32) -> Result<()> {
+    for file in files {
+        let dir = tempdir(place, &file.name)?;
+        fs::write(dir.join(&file.name), &file.content).context(|| format!("can't write {}", file.name))?;
+        single(&dir, &Target { root: tree, path: target, chmod: Some(chmod), archives: Archives::Keep })?;
+    }
+    Ok(())
+}
+
+/// Copies the one file of a directory.
+fn single(dir: &Path, to: &Target) -> Result<()> {
+    let root = Root::open(dir)?;
+    let name = root.names(Path::new("."))?.pop().unwrap_or_default();
+    let patterns = [literal(&name.to_string_lossy())];
+    let sources = Sources {
+        root: &root,
+        patterns: &patterns,
+        parents: false,
+        ignore: &copy::keep_all,
+        exclude: &copy::keep_all,
+        never: None,
+    };
+    copy::run(&copy::plan(&sources)?, &sources, to).map(drop)
+}
+
+fn tempdir(place: &Path, name: &str) -> Result<PathBuf> {
+    let dir = place.join(Digest::of(name.as_bytes()).hex());
+    fs::create_dir_all(&dir).context(|| format!("can't make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// A name as a pattern that matches it alone.
+fn literal(name: &str) -> String {
+    let mut pattern = String::new();
+    for c in name.chars() {
+        match c {
+            '*' | '?' | '[' => pattern.extend(['[', c, ']']),
+            c => pattern.push(c),
+        }
+    }
+    pattern
+}
+
+/// Sources in the context or stage, and URLs; others are refused with what to do instead.
+fn sort(what: &CopyStep) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut patterns, mut urls) = (Vec::new(), Vec::new());
+    for source in &what.sources {
+        match source {
+            Remote::Local(text) => patterns.push(text.clone()),
+            Remote::Url(url) => urls.push(url.clone()),
+            Remote::Git(git) => {
+                return Err(Error::new(format!("not supported: ADD of a Git repository: {git}"))
+                    .hint("clone it in a RUN, or before the build into the context"));
+            }
+        }
+    }
+    Ok((patterns, urls))
+}
+
+fn fate(patterns: &crate::dockerfile::ignore::Patterns, path: &str, is_dir: bool) -> Fate {
+    match patterns.excludes(path) {
+        false => Fate::Keep,
+        true if is_dir && patterns.may_include_below(path) => Fate::EnterOnly,
+        true => Fate::Skip,
+    }
+}
+
+/// What a source in the context or an image is, for the cache.
+impl super::Build<'_> {
+    pub fn identity(&self, origin: &Origin, source: &str) -> Result<String> {
+        let image = match origin {
+            Origin::Context => {
+                let root = self.context_root()?;
+                let patterns = [literal(&inside(source).to_string_lossy())];
+                let ignore = |path: &str, is_dir: bool| fate(&self.ignore, path, is_dir);
+                let sources = Sources {
+                    root: &root,
+                    patterns: &patterns,
+                    parents: false,
+                    ignore: &ignore,
+                    exclude: &copy::keep_all,
+                    never: self.never()?,
+                };
+                return Ok(self.digest(&copy::plan(&sources)?, &sources)?.to_string());
+            }
+            Origin::Scratch => return Ok(String::new()),
+            Origin::Stage(n) => self.stage(*n)?.image.clone(),
+            Origin::Image(name) => self.base_image(name)?,
+        };
+        Ok(image.layers.last().map_or(String::new(), ToString::to_string))
+    }
+
+    /// Content digest, with what is remembered from last time.
+    fn digest(&self, plan: &copy::Plan, sources: &Sources) -> Result<Digest> {
+        let mut memo = self.memo.borrow_mut();
+        let memo = memo.get_or_insert_with(|| Memo::parse(&self.storage.memo(&self.context_key())));
+        let digest = copy::digest(plan, sources, memo, threads())?;
+        if memo.is_changed() {
+            self.storage.set_memo(&self.context_key(), &memo.to_bytes());
+        }
+        Ok(digest)
+    }
+
+    fn context_key(&self) -> String {
+        let path = self.context.as_ref().map_or(String::new(), |c| c.to_string_lossy().into_owned());
+        Digest::of(path.as_bytes()).hex()
+    }
+}

@@ -1,0 +1,259 @@
+//! `build`: from a Dockerfile to an image.
+//!
+//! The file is read and planned whole ([`crate::dockerfile`]); then each stage that the target needs is grown step by
+//! step: `stage` says what an instruction means for the image, `tree` keeps its files, `cache` names its layers,
+//! `run` and `copy` do the work.
+
+mod announce;
+mod cache;
+mod config;
+mod copy;
+mod file;
+mod force;
+mod mounts;
+mod run;
+mod secret;
+mod show;
+mod stage;
+mod tree;
+mod web;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use self::force::Force;
+use self::stage::{Finished, Stage};
+use self::tree::View;
+use super::Host;
+use super::pull::Puller;
+use super::remote::{Named, Remotes};
+use crate::cli::Options;
+use crate::container::{self, Bind};
+use crate::dockerfile::ast::Dockerfile;
+use crate::dockerfile::ignore::Patterns;
+use crate::dockerfile::plan::{Base, Plan};
+use crate::dockerfile::scope::Globals;
+use crate::dockerfile::{self, fault};
+use crate::error::{Context, Error, Result};
+use crate::oci::arch::Arch;
+use crate::oci::reference::ImageRef;
+use crate::rootfs::Root;
+use crate::rootfs::copy::Memo;
+use crate::storage::{Access, Image, Storage};
+use crate::{bail, info, verbose, warning};
+
+/// What all stages of a build share.
+pub struct Build<'a> {
+    pub options: &'a Options,
+    pub storage: &'a Storage,
+    puller: Puller<'a>,
+    /// Absolute and without links; `None` with `-`.
+    context: Option<PathBuf>,
+    pub escape: char,
+    pub globals: Globals,
+    pub binds: Vec<Bind>,
+    /// Name of the image as the user gave it.
+    tag: String,
+    reference: ImageRef,
+    pub force: Force,
+    pub plan: &'a Plan,
+    /// `.dockerignore`
+    pub ignore: Patterns,
+    memo: RefCell<Option<Memo>>,
+    number: Cell<usize>,
+    finished: RefCell<HashMap<usize, Rc<Finished>>>,
+}
+
+pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
+    let source = file::Source::find(options, context)?;
+    let text = source.read()?;
+    let dockerfile = file::parse(&source, &text)?;
+    if options.parse_only {
+        return show::tree(options, &dockerfile);
+    }
+    let tag = match &options.tag {
+        Some(tag) => tag.clone(),
+        None => file::infer_tag(&source)?.trim_end_matches(":latest").to_owned(),
+    };
+    let reference = ImageRef::parse(&tag)?;
+    let build_args = file::build_args(&options.build_args)?;
+    for warning in &dockerfile.warnings {
+        warning!("{}:{}: {}", source.shown(), warning.line, warning.message);
+    }
+    if options.jobs.is_some_and(|n| n > 1) {
+        warning!("not supported, ignored: --jobs: stages are built one after another");
+    }
+    secret::check(&options.secrets)?;
+    let plan = file::plan(host, options, &dockerfile, &build_args)?;
+    if options.dry_run {
+        return show::plan(host, &plan, &dockerfile);
+    }
+    // Before any thread exists. Where it is refused, a build that needs it says so.
+    if let Err(e) = container::enter() {
+        verbose!("no user namespace: {e}");
+    }
+    let storage = host.storage(Access::Write)?;
+    let remotes = Remotes::new(options, Named::Dockerfile(&reference))?;
+    let build = Build {
+        options,
+        storage: &storage,
+        puller: Puller { host, options, storage: &storage, remotes: &remotes },
+        context: source.context()?,
+        escape: dockerfile.escape,
+        globals: plan.globals.clone(),
+        binds: binds(&options.binds)?,
+        tag,
+        reference,
+        force: Force::new(options),
+        plan: &plan,
+        ignore: Patterns::parse(&source.ignore_file()?)?,
+        memo: RefCell::default(),
+        number: Cell::new(0),
+        finished: RefCell::default(),
+    };
+    build.run(&dockerfile, &plan)
+}
+
+impl Build<'_> {
+    fn run(&self, dockerfile: &Dockerfile, plan: &Plan) -> Result<()> {
+        let _lock = self.storage.lock_image(&self.reference.file_name()?)?;
+        for instruction in &dockerfile.globals {
+            self.announce_plain(&instruction.text);
+        }
+        for &index in &plan.order {
+            let from = &dockerfile.stages[index];
+            let mut stage = self.begin(index, &from.text)?;
+            self.force.look_at(&stage);
+            for trigger in stage.take_triggers() {
+                let instruction = dockerfile::parse_trigger(&trigger)
+                    .map_err(|faults| fault::error("ONBUILD of the base image", &faults))?;
+                info!("trigger of the base image: {}", crate::log::escape(&instruction.text));
+                stage.execute(&instruction)?;
+            }
+            for instruction in &from.instructions {
+                stage.execute(instruction)?;
+            }
+            self.finish(stage, index, index == plan.target)?;
+        }
+        if !plan.unconsumed.is_empty() {
+            return Err(Error::new(format!("--build-arg: not consumed: {}", plan.unconsumed.join(" ")))
+                .hint("the Dockerfile has no ARG of this name; the image was made"));
+        }
+        self.force.conclude();
+        info!("grown in {} instructions: {}", self.number.get(), self.tag);
+        Ok(())
+    }
+
+    /// Whether steps of earlier builds count.
+    pub fn may_reuse(&self) -> bool {
+        !self.options.rebuild && !self.options.no_cache
+    }
+
+    /// The next instruction's number.
+    pub fn count(&self) -> usize {
+        self.number.set(self.number.get() + 1);
+        self.number.get()
+    }
+
+    fn announce_plain(&self, text: &str) {
+        info!("{}", announce::line(self.count(), announce::Cache::Miss, text));
+    }
+
+    fn begin(&self, index: usize, text: &str) -> Result<Stage<'_>> {
+        self.announce_plain(text);
+        let planned = &self.plan.stages[index];
+        match &planned.base {
+            Base::Scratch => Stage::scratch(self, index),
+            Base::Stage(n) => Stage::of_stage(self, index, &*self.stage(*n)?, &planned.triggers),
+            Base::Image(name) => Stage::of_image(self, index, &self.base_image(name)?),
+        }
+    }
+
+    /// The build context; an error with `-`.
+    pub fn context_root(&self) -> Result<Root> {
+        let context = self.context.as_ref().ok_or_else(|| {
+            Error::new("there is no context to copy from")
+                .hint("the context was given as -: name a directory instead (the Dockerfile may still come from -f -)")
+        })?;
+        Ok(Root::open(context)?.beneath())
+    }
+
+    /// The storage directory, which is never copied even if it lies in the context.
+    pub fn never(&self) -> Result<Option<(u64, u64)>> {
+        let meta = std::fs::metadata(self.storage.path())
+            .context(|| format!("can't read {}", self.storage.path().display()))?;
+        Ok(Some((meta.dev(), meta.ino())))
+    }
+
+    /// An image's tree, to be read.
+    pub fn view(&self, image: &Image) -> Result<View> {
+        tree::view(self.storage, &image.layers)
+    }
+
+    /// Architecture that images are built for.
+    pub fn arch(&self) -> &Arch {
+        self.puller.host.arch()
+    }
+
+    /// A stage that was built before.
+    pub fn stage(&self, n: usize) -> Result<Rc<Finished>> {
+        self.finished.borrow().get(&n).cloned().ok_or_else(|| Error::new(format!("stage {n} has not been built")))
+    }
+
+    /// An image of storage, pulled if it is not there.
+    pub fn base_image(&self, name: &str) -> Result<Image> {
+        let reference = ImageRef::parse_strict(name).context(|| "FROM")?;
+        if reference.storage_name() == self.reference.storage_name() {
+            bail!("output image ref same as FROM: {reference}");
+        }
+        // Also with --no-cache, as with the original: nothing needs to be downloaded.
+        if let Some(image) = self.storage.image(&reference)? {
+            if image.layers.iter().all(|id| self.storage.has_layer(id)) {
+                verbose!("base image found: {reference}");
+                return Ok(image);
+            }
+            warning!("image {reference} lacks layers: pulling it again");
+        }
+        verbose!("base image not found, pulling");
+        info!("pulling image:    {reference}");
+        let _lock = self.storage.lock_image(&reference.file_name()?)?;
+        self.puller.to_storage(&reference)
+    }
+
+    /// Stores the stage: the target under the image's name, others as TAG/_stageN.
+    fn finish(&self, stage: Stage, index: usize, is_target: bool) -> Result<()> {
+        let reference = if is_target { self.reference.clone() } else { self.stage_reference(index)? };
+        let finished = stage.finish(reference)?;
+        self.storage.commit_image(&finished.image, Vec::new())?;
+        self.finished.borrow_mut().insert(index, Rc::new(finished));
+        Ok(())
+    }
+
+    pub fn stage_reference(&self, index: usize) -> Result<ImageRef> {
+        let name = self.reference.storage_name();
+        let (path, version) = match name.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path.to_owned(), format!(":{tag}")),
+            _ => (name.clone(), String::new()),
+        };
+        let path = path.split('@').next().unwrap_or(&path);
+        ImageRef::parse(&format!("{path}/_stage{index}{version}"))
+    }
+}
+
+/// `--bind SRC[:DST]`
+fn binds(texts: &[String]) -> Result<Vec<Bind>> {
+    texts
+        .iter()
+        .map(|text| {
+            let (source, target) = text.split_once(':').unwrap_or((text, text));
+            if source.is_empty() || !target.starts_with('/') {
+                return Err(Error::usage(format!("--bind: {text:?}: expected SRC[:DST] with an absolute DST")));
+            }
+            Ok(Bind::new(source, target))
+        })
+        .collect()
+}

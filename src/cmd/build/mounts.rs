@@ -1,0 +1,256 @@
+//! `RUN --mount=…`: what is mounted for one command and leaves nothing behind (specification A.14).
+//!
+//! [`Mounts::new`] only looks: what counts for the cache is known before anything is mounted. [`Mounts::prepare`] then
+//! does it, if the command has to run at all. Secrets lie on a tmpfs that only this process sees, never on disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::cache::Inputs;
+use super::stage::inside;
+use super::tree::View;
+use super::{Build, secret};
+use crate::bail;
+use crate::container::{Bind, Overlay, Tmpfs};
+use crate::dockerfile::mount::{Mount, Sharing};
+use crate::dockerfile::plan::{Numbers, Origin};
+use crate::dockerfile::state::RunStep;
+use crate::error::{Context, Error, Result};
+use crate::oci::digest::Digest;
+use crate::rootfs::{self, Last, Root};
+use crate::storage::{Draft, Image};
+use crate::sys::fs::c_path;
+use crate::sys::mount;
+
+/// Where a script outside the image is seen. (`/dev/pipes`, which its path says, would be in the host's /dev.)
+pub const SCRIPTS: &str = "/ch/pipes";
+
+/// What a command's mounts are, before they are made.
+pub struct Mounts {
+    wanted: Vec<(Mount, Origin)>,
+    /// Name and content of a script outside the image.
+    script: Option<(String, String)>,
+    inputs: Vec<(String, String)>,
+}
+
+/// Mounts that exist; gone when dropped.
+#[derive(Default)]
+pub struct Prepared {
+    pub binds: Vec<Bind>,
+    pub tmpfs: Vec<Tmpfs>,
+    pub env: Vec<(String, String)>,
+    // In this order: what is mounted goes before what it is mounted on.
+    overlays: Vec<Overlay>,
+    views: Vec<View>,
+    locks: Vec<File>,
+    drafts: Vec<Draft>,
+}
+
+impl Mounts {
+    pub fn new(build: &Build, stage: usize, run: &RunStep) -> Result<Mounts> {
+        let mut wanted = Vec::new();
+        let mut inputs = Vec::new();
+        for mount in &run.mounts {
+            let from = match mount {
+                Mount::Bind { from, .. } | Mount::Cache { from, .. } => from.as_deref().unwrap_or(""),
+                Mount::Tmpfs { .. } | Mount::Secret { .. } | Mount::Ssh { .. } => "",
+            };
+            let origin = build.plan.origin(stage, from, Numbers::AreNames)?;
+            let mut text = format!("{mount:?}");
+            if let Mount::Bind { source, .. } = mount {
+                text = format!("{text} {}", build.identity(&origin, source)?);
+            }
+            inputs.push(("mount".to_owned(), text));
+            wanted.push((mount.clone(), origin));
+        }
+        let script = run.script.as_ref().map(|s| (s.name.clone(), s.content.clone()));
+        Ok(Mounts { wanted, script, inputs })
+    }
+
+    pub fn add_to(&self, inputs: &mut Inputs) {
+        for (name, value) in &self.inputs {
+            inputs.add(name, value);
+        }
+        if let Some((_, content)) = &self.script {
+            inputs.add("script", content);
+        }
+    }
+
+    pub fn prepare(&self, build: &Build) -> Result<Prepared> {
+        let mut done = Prepared::default();
+        for (wanted, origin) in &self.wanted {
+            match wanted {
+                Mount::Bind { source, target, read_only, .. } => {
+                    done.bind(build, origin, source, target, *read_only).context(|| format!("bind mount {target}"))?;
+                }
+                Mount::Cache { id, source, target, read_only, sharing, mode, .. } => {
+                    let seed = source.as_deref().or((*origin != Origin::Context).then_some("/"));
+                    let place = done
+                        .cache(build, id, *sharing, *mode, origin, seed)
+                        .context(|| format!("cache mount {target}"))?;
+                    done.binds.push(Bind { read_only: *read_only, ..Bind::new(place, target) });
+                }
+                Mount::Tmpfs { target, size, .. } => {
+                    done.tmpfs.push(Tmpfs { target: target.into(), size: *size, mode: 0o1777 });
+                }
+                Mount::Secret { id, target, env, mode, required, .. } => {
+                    let Some(content) = secret::find(&build.options.secrets, id)? else {
+                        if *required {
+                            return Err(Error::new(format!("secret {id} is required"))
+                                .hint(format!("give it: --secret id={id},src=FILE or id={id},env=VARIABLE")));
+                        }
+                        continue;
+                    };
+                    if let Some(name) = env {
+                        let text = String::from_utf8(content.clone())
+                            .map_err(|_| Error::new(format!("secret {id}: not UTF-8, so it can't be a variable")))?;
+                        done.env.push((name.clone(), text));
+                    }
+                    if let Some(target) = target {
+                        let file = done.hidden(build, &content, *mode)?;
+                        done.binds.push(Bind { read_only: true, ..Bind::new(file, target) });
+                    }
+                }
+                Mount::Ssh { id, target, required, .. } => {
+                    let Some(socket) = secret::agent(&build.options.ssh, id) else {
+                        if *required {
+                            return Err(Error::new(format!("ssh agent {id} is required"))
+                                .hint("start an agent (SSH_AUTH_SOCK), or give one: --ssh ID=SOCKET"));
+                        }
+                        continue;
+                    };
+                    let target = target.clone().unwrap_or_else(|| format!("/run/ssh-agent.{}", done.binds.len()));
+                    done.env.push(("SSH_AUTH_SOCK".to_owned(), target.clone()));
+                    done.binds.push(Bind::new(socket, target));
+                }
+            }
+        }
+        if let Some((name, content)) = &self.script {
+            let draft = build.storage.draft()?;
+            let path = draft.path().join(name);
+            write(&path, content.as_bytes(), 0o755)?;
+            done.binds.push(Bind { read_only: true, ..Bind::new(draft.path(), SCRIPTS) });
+            done.drafts.push(draft);
+        }
+        Ok(done)
+    }
+}
+
+impl Prepared {
+    fn bind(&mut self, build: &Build, origin: &Origin, source: &str, target: &str, read_only: bool) -> Result<()> {
+        let path = self.source(build, origin, source)?;
+        if read_only {
+            self.binds.push(Bind { read_only: true, ..Bind::new(path, target) });
+            return Ok(());
+        }
+        // What is written is discarded: it goes into a layer on top that nobody keeps.
+        let draft = build.storage.draft()?;
+        let at = |name: &str| draft.path().join(name);
+        if !path.is_dir() {
+            fs::copy(&path, at("copy")).context(|| format!("can't copy {source}"))?;
+            self.binds.push(Bind::new(at("copy"), target));
+        } else {
+            for name in ["upper", "work", "mount"] {
+                fs::create_dir(at(name)).context(|| format!("can't make {}", at(name).display()))?;
+            }
+            self.overlays.push(Overlay::mount(&[path], Some((&at("upper"), &at("work"))), &at("mount"))?);
+            self.binds.push(Bind::new(at("mount"), target));
+        }
+        self.drafts.push(draft);
+        Ok(())
+    }
+
+    /// The path of `source`, without links. By name, because the command's mount namespace is another one than ours: a
+    /// descriptor's mounts cannot be bound there.
+    fn source(&mut self, build: &Build, origin: &Origin, source: &str) -> Result<PathBuf> {
+        let (root, top) = match origin {
+            Origin::Context => (build.context_root()?, build.context.clone().unwrap_or_default()),
+            Origin::Scratch => bail!("scratch has no files"),
+            Origin::Stage(n) => self.image(build, &build.stage(*n)?.image)?,
+            Origin::Image(name) => self.image(build, &build.base_image(name)?)?,
+        };
+        let relative = inside(source);
+        if root.stat(&relative, Last::Follow)?.is_none() {
+            return Err(Error::new(format!("not found: {source}")));
+        }
+        let found = root.resolve(&relative, Last::Follow)?;
+        Ok(top.join(found.strip_prefix("/").unwrap_or(&found)))
+    }
+
+    fn image(&mut self, build: &Build, image: &Image) -> Result<(Root, PathBuf)> {
+        let view = build.view(image)?;
+        let found = (Root::open(view.path())?, view.path().to_owned());
+        self.views.push(view);
+        Ok(found)
+    }
+
+    /// The directory of a cache mount; locked as long as needed.
+    fn cache(
+        &mut self,
+        build: &Build,
+        id: &str,
+        sharing: Sharing,
+        mode: u32,
+        origin: &Origin,
+        seed: Option<&str>,
+    ) -> Result<PathBuf> {
+        let name = Digest::of(format!("{id}\n{origin:?}\n{seed:?}").as_bytes()).hex();
+        for n in 0..1000 {
+            let (place, lock) = build.storage.cache_mount(&name, n)?;
+            let wait = match sharing {
+                Sharing::Shared => None,
+                Sharing::Locked => Some(true),
+                Sharing::Private => Some(false),
+            };
+            if let Some(wait) = wait
+                && !build.storage.lock_cache_mount(&lock, wait)?
+            {
+                continue;
+            }
+            self.locks.push(lock);
+            let tree = place.join("tree");
+            if !tree.is_dir() {
+                let draft = build.storage.draft()?;
+                let fresh = draft.path().join("tree");
+                fs::create_dir(&fresh).context(|| format!("can't make {}", fresh.display()))?;
+                if let Some(seed) = seed {
+                    let from = self.source(build, origin, seed)?;
+                    rootfs::copy_tree(&from, &fresh)?;
+                }
+                fs::set_permissions(&fresh, fs::Permissions::from_mode(mode & 0o1777))
+                    .context(|| format!("can't set mode of {}", fresh.display()))?;
+                // Another process may have been faster; its directory is as good.
+                if let Err(e) = fs::rename(&fresh, &tree)
+                    && !tree.is_dir()
+                {
+                    return Err(e).context(|| format!("can't make {}", tree.display()));
+                }
+            }
+            return Ok(tree);
+        }
+        bail!("too many private cache mounts at the same time")
+    }
+
+    /// A file on a tmpfs of this process's own mount namespace.
+    fn hidden(&mut self, build: &Build, content: &[u8], mode: u32) -> Result<PathBuf> {
+        let draft = build.storage.draft()?;
+        let at = c_path(draft.path()).context(|| "can't mount a tmpfs")?;
+        let flags = mount::NO_SUID | mount::NO_DEV;
+        mount::mount(Some(c"none"), &at, Some(c"tmpfs"), flags, Some(c"mode=700")).context(|| "can't mount a tmpfs")?;
+        let path = draft.path().join("secret");
+        write(&path, content, mode)?;
+        self.drafts.push(draft);
+        Ok(path)
+    }
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let make = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(content)?;
+        file.set_permissions(fs::Permissions::from_mode(mode & 0o777))
+    };
+    make().context(|| format!("can't write {}", path.display()))
+}

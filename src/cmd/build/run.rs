@@ -1,0 +1,85 @@
+//! RUN: a command in the tree under construction.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::container::ledger::Ledger;
+use crate::container::{self, Bind, Emulation, Network, Spec, Status, Tmpfs};
+use crate::dockerfile::scope::DEFAULT_PATH;
+use crate::error::{Error, Result};
+
+/// Variables of the host that RUN sees and that never cause a cache miss (manual page, "Variable substitution").
+pub const PASSED: [&str; 9] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSH_AUTH_SOCK",
+];
+/// The predefined PATH of the manual page; where an image says nothing of its own.
+const CH_PATH: &str = "/ch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command with all that it sees.
+pub struct Command {
+    pub argv: Vec<String>,
+    /// ENV and ARG.
+    pub env: Vec<(String, String)>,
+    pub cwd: String,
+    pub binds: Vec<Bind>,
+    pub tmpfs: Vec<Tmpfs>,
+    pub network: Network,
+    pub emulation: Emulation,
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// Its exit code, or minus the signal that ended it.
+    Exited(i32),
+    Interrupted(i32),
+    NotRun(Error),
+}
+
+impl Command {
+    /// The environment of the manual page: predefined, passed, then what the Dockerfile says.
+    pub fn environment(&self, host: &dyn Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)> {
+        let mut env: Vec<(OsString, OsString)> = Vec::new();
+        for name in PASSED {
+            if let Some(value) = host(name) {
+                container::set_variable(&mut env, name.as_ref(), &value);
+            }
+        }
+        container::set_variable(&mut env, "PATH".as_ref(), CH_PATH.as_ref());
+        container::set_variable(&mut env, "TAR_OPTIONS".as_ref(), "--no-same-owner".as_ref());
+        for (name, value) in &self.env {
+            if name == "PATH" && value == DEFAULT_PATH {
+                continue;
+            }
+            container::set_variable(&mut env, name.as_ref(), value.as_ref());
+        }
+        container::finish_environment(&mut env);
+        env
+    }
+
+    /// `ledger`: what root emulation recorded before, and what it did now.
+    pub fn run(&self, root: &Path, ledger: &mut Ledger) -> Result<(), Failure> {
+        let mut spec = Spec::new(root, self.argv.iter().map(OsString::from).collect());
+        spec.cwd = PathBuf::from(&self.cwd);
+        spec.binds = self.binds.clone();
+        spec.tmpfs = self.tmpfs.clone();
+        spec.network = self.network;
+        spec.emulation = self.emulation;
+        spec.env = self.environment(&|name| std::env::var_os(name));
+        match container::run_recorded(&spec, ledger) {
+            Ok(Status::Exited(0)) => Ok(()),
+            Ok(Status::Exited(code)) => Err(Failure::Exited(i32::from(code))),
+            Ok(Status::Signaled(signal)) => Err(Failure::Exited(-signal)),
+            Ok(Status::Interrupted(signal)) => Err(Failure::Interrupted(signal)),
+            Err(e) => Err(Failure::NotRun(e)),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `--parse-only` and `--dry-run`: what does the file say, and what would be done? Results, so on standard output.
+//!
+//! A dry run looks into storage and nowhere else: what an image that is not there sets (ENV, WORKDIR, ONBUILD) is not
+//! known, and variables that only it defines are shown as if they were not set.
+
+use std::collections::HashMap;
+
+use super::announce;
+use super::config::from_image;
+use crate::cli::Options;
+use crate::cmd::{Host, print};
+use crate::dockerfile::ast::{Dockerfile, Instruction};
+use crate::dockerfile::plan::{Base, Plan, at, trigger_error};
+use crate::dockerfile::state::State;
+use crate::dockerfile::{self, dump};
+use crate::error::{Context, Result};
+use crate::log::escape;
+use crate::oci::reference::ImageRef;
+use crate::storage::{Access, Image, Storage};
+
+/// Nothing to say of a good file, unless asked for.
+pub fn tree(options: &Options, dockerfile: &Dockerfile) -> Result<()> {
+    if options.verbose == 0 { Ok(()) } else { print(&dump::dump(dockerfile)) }
+}
+
+/// The stages that are needed, in order; where their bases come from; each instruction as far as it can be expanded.
+pub fn plan(host: &Host, plan: &Plan, file: &Dockerfile) -> Result<()> {
+    let storage = host.existing_storage(Access::Read)?;
+    let mut states: HashMap<usize, State> = HashMap::new();
+    let mut text = String::new();
+    for &index in &plan.order {
+        let stage = &file.stages[index];
+        let planned = &plan.stages[index];
+        let name = planned.name.as_ref().map_or(String::new(), |name| format!(" ({name})"));
+        let mut triggers = planned.triggers.clone();
+        let (mut state, from) = match &planned.base {
+            Base::Scratch => (State::of_image(&[], Default::default(), file.escape)?, "nothing".to_owned()),
+            Base::Stage(n) => {
+                let state = states.get(n).map(State::of_stage);
+                (state.map_or_else(|| State::of_image(&[], Default::default(), file.escape), Ok)?, format!("stage {n}"))
+            }
+            Base::Image(name) => {
+                let reference = ImageRef::parse_strict(name).context(|| at(stage.line, "FROM"))?;
+                match stored(storage.as_ref(), &reference)? {
+                    Some(image) => {
+                        let mut known = from_image(&image.config);
+                        triggers = std::mem::take(&mut known.onbuild);
+                        let state = State::of_image(&image.config.env(), known, file.escape)?;
+                        (state, format!("image {reference}, in storage"))
+                    }
+                    None => {
+                        let state = State::of_image(&[], Default::default(), file.escape)?;
+                        (state, format!("image {reference}, to be pulled: {}", reference.canonical_remote()))
+                    }
+                }
+            }
+        };
+        let target = if index == plan.target { ", the target" } else { "" };
+        text += &format!("stage {index}{name}{target}: from {}\n", escape(&from));
+        for trigger in triggers {
+            let instruction = dockerfile::parse_trigger(&trigger).map_err(|faults| trigger_error(&trigger, &faults))?;
+            text += &lines(&instruction, &mut state, plan)?;
+        }
+        for instruction in &stage.instructions {
+            text += &lines(instruction, &mut state, plan)?;
+        }
+        states.insert(index, state);
+    }
+    for (index, stage) in file.stages.iter().enumerate().filter(|(index, _)| !plan.is_needed(*index)) {
+        text += &format!("stage {index}: not needed: {}\n", escape(&stage.from.image));
+    }
+    print(&text)
+}
+
+fn stored(storage: Option<&Storage>, reference: &ImageRef) -> Result<Option<Image>> {
+    storage.map_or(Ok(None), |storage| storage.image(reference))
+}
+
+fn lines(instruction: &Instruction, state: &mut State, plan: &Plan) -> Result<String> {
+    let step = state.step(instruction, &plan.globals)?;
+    let texts = announce::texts(instruction, &step, state);
+    Ok(texts.iter().map(|text| format!("  {}\n", escape(text))).collect())
+}

@@ -1,0 +1,295 @@
+//! One stage as it grows: what an instruction means for the image.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::Build;
+use super::announce::{self, Cache};
+use super::cache::Inputs;
+use super::config::{from_image, to_image};
+use super::force::OfStage;
+use super::mounts::{Mounts, SCRIPTS};
+use super::run::{Command, Failure, PASSED};
+use super::tree::Tree;
+use crate::container::Network;
+use crate::container::ledger::Ledger;
+use crate::dockerfile::ast::{self, Instruction, Kind};
+use crate::dockerfile::state::{Action, RunStep, State, Step};
+use crate::error::{Error, Result};
+use crate::oci::config::Config;
+use crate::oci::reference::ImageRef;
+use crate::rootfs::Root;
+use crate::storage::{Image, LayerId, Mode};
+use crate::{info, warning};
+
+pub struct Stage<'b> {
+    pub build: &'b Build<'b>,
+    /// Number in the Dockerfile, from 0.
+    pub index: usize,
+    pub tree: Tree,
+    state: State,
+    /// The base's configuration, whose other keys are kept.
+    config: Config,
+    /// Name of the base image, for `list`.
+    base: Option<String>,
+    /// Triggers that the base brought.
+    triggers: Vec<String>,
+    pub force: OfStage,
+}
+
+/// A stage that is done.
+pub struct Finished {
+    pub image: Image,
+    state: State,
+}
+
+impl<'b> Stage<'b> {
+    pub fn scratch(build: &'b Build<'b>, index: usize) -> Result<Stage<'b>> {
+        let mut config = Config::default();
+        config.set_arch(build.arch());
+        let state = State::of_image(&[], Default::default(), build.escape)?;
+        let tree = Tree::empty(build.storage)?;
+        Ok(Stage { build, index, tree, state, config, base: None, triggers: Vec::new(), force: OfStage::default() })
+    }
+
+    pub fn of_image(build: &'b Build<'b>, index: usize, image: &Image) -> Result<Stage<'b>> {
+        let mut config = image.config.clone();
+        let mut known = from_image(&config);
+        let triggers = std::mem::take(&mut known.onbuild);
+        config.set_run("OnBuild", serde_json::Value::Null);
+        let state = State::of_image(&config.env(), known, build.escape)?;
+        let tree = Tree::of(build.storage, image)?;
+        let base = Some(image.reference.storage_name());
+        Ok(Stage { build, index, tree, state, config, base, triggers, force: OfStage::default() })
+    }
+
+    pub fn of_stage(build: &'b Build<'b>, index: usize, base: &Finished, triggers: &[String]) -> Result<Stage<'b>> {
+        let mut config = base.image.config.clone();
+        config.set_run("OnBuild", serde_json::Value::Null);
+        let tree = Tree::of(build.storage, &base.image)?;
+        let state = State::of_stage(&base.state);
+        let (base, triggers) = (base.image.base.clone(), triggers.to_vec());
+        Ok(Stage { build, index, tree, state, config, base, triggers, force: OfStage::default() })
+    }
+
+    /// Takes the triggers of the base (ONBUILD): they run first.
+    pub fn take_triggers(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.triggers)
+    }
+
+    pub fn execute(&mut self, instruction: &Instruction) -> Result<()> {
+        let step = self.state.step(instruction, &self.build.globals)?;
+        let layered = match &step.action {
+            Action::Nothing => {
+                self.announce_settings(instruction, &step);
+                false
+            }
+            Action::Run(run) => self.run(run, &step)?,
+            Action::Copy(copy) => super::copy::copy(self, copy, &step)?,
+            Action::Directory(path) => self.workdir(path, &step)?,
+        };
+        self.remember(&step, layered);
+        Ok(())
+    }
+
+    fn announce_settings(&self, instruction: &Instruction, step: &Step) {
+        for text in announce::texts(instruction, step, &self.state) {
+            self.announce(Cache::Miss, &text);
+        }
+        if let Kind::User(_) = &instruction.kind {
+            info!("USER has no effect while building: RUN is root in the image, and you outside");
+        }
+    }
+
+    fn workdir(&mut self, path: &str, step: &Step) -> Result<bool> {
+        let workdir = self.state.config.workdir.clone();
+        let inside = Path::new(path.trim_start_matches('/')).to_owned();
+        if let Some(entry) = self.tree.lookup(self.build.storage, &inside)? {
+            self.announce(Cache::Hit, &format!("WORKDIR {workdir}"));
+            if !entry.stat.is_dir() {
+                return Err(Error::new(format!("WORKDIR {workdir}: not a directory in the image")));
+            }
+            return Ok(false);
+        }
+        let mut inputs = Inputs::new(self.tree.top(), "WORKDIR");
+        inputs.add("path", path);
+        self.layer(inputs, step, &format!("WORKDIR {workdir}"), |root, _| {
+            Root::open(root)?.mkdir_all(&inside, 0o755).map(drop)
+        })
+    }
+
+    fn run(&mut self, run: &RunStep, step: &Step) -> Result<bool> {
+        let mounts = Mounts::new(self.build, self.index, run)?;
+        let force = &self.build.force;
+        let emulation = force.emulation();
+        let words: Vec<String> = match &run.script {
+            None => run.argv.clone(),
+            Some(_) => run.argv.iter().map(|word| word.replacen("/dev/pipes", SCRIPTS, 1)).collect(),
+        };
+        let (argv, more_env) = force.prepare(self, &words)?;
+        let network = match run.network {
+            ast::Network::Default | ast::Network::Host => Network::Host,
+            ast::Network::None => Network::None,
+        };
+        let mut inputs = Inputs::new(self.tree.top(), &format!("RUN {}", announce::list(&argv)));
+        for (name, value) in run.env.iter().filter(|(name, _)| !PASSED.contains(&name.as_str())) {
+            inputs.add(format!("env {name}"), value);
+        }
+        inputs.add("cwd", &run.workdir);
+        inputs.add("network", format!("{network:?}"));
+        inputs.add("emulation", format!("{emulation:?}"));
+        for bind in &self.build.binds {
+            inputs.add("bind", format!("{}:{}", bind.source.display(), bind.target.display()));
+        }
+        mounts.add_to(&mut inputs);
+        let shown = format!("RUN{} {}", force.mark(), announce::list(&run.argv));
+        let argv: Vec<String> = match &run.script {
+            None => argv,
+            Some(_) => argv.iter().map(|word| word.replacen("/dev/pipes", SCRIPTS, 1)).collect(),
+        };
+        let mut failure = None;
+        let build = self.build;
+        let result = self.layer(inputs, step, &shown, |root, ledger| {
+            let prepared = mounts.prepare(build)?;
+            let command = Command {
+                argv,
+                env: run.env.iter().chain(&prepared.env).chain(&more_env).cloned().collect(),
+                cwd: run.workdir.clone(),
+                binds: build.binds.iter().chain(&prepared.binds).cloned().collect(),
+                tmpfs: prepared.tmpfs.clone(),
+                network,
+                emulation,
+            };
+            command.run(root, ledger).map_err(|f| {
+                let error = failed(&f);
+                failure = Some(f);
+                error
+            })
+        });
+        match (result, failure) {
+            (Err(e), Some(Failure::Exited(_))) => {
+                force.advise();
+                let e = force.hint().into_iter().fold(e, |e, hint| e.hint(hint));
+                Err(self.explain_failure(e, &run.argv))
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// How to look inside after a failed RUN: the state before it is kept as an image.
+    fn explain_failure(&mut self, e: Error, argv: &[String]) -> Error {
+        let tree = match Tree::empty(self.build.storage) {
+            Ok(empty) => std::mem::replace(&mut self.tree, empty),
+            Err(_) => return e,
+        };
+        let e = e.detail(format!("the command was: {}", crate::log::escape(&announce::list(argv))));
+        let keep = || -> Result<ImageRef> {
+            let reference = self.build.stage_reference(self.index)?;
+            let config = to_image(&self.config, &self.state);
+            let layers = tree.finish(self.build.storage, &config, &reference.to_string())?;
+            let mut image = Image::new(reference.clone(), layers, config);
+            image.base.clone_from(&self.base);
+            self.build.storage.commit_image(&image, Vec::new())?;
+            Ok(reference)
+        };
+        // A plain tree is changed in place.
+        let when = if self.build.storage.mode() == Mode::Plain { "as the command left it" } else { "as it was before" };
+        match keep() {
+            Ok(reference) => e.hint(format!("look inside the image {when}: ch-run {reference} -- /bin/sh")),
+            Err(other) => {
+                warning!("can't keep the stage for a look inside: {other}");
+                e
+            }
+        }
+    }
+
+    /// A step that makes a layer: taken from the cache, or done now. Always `true`: there is a layer.
+    pub fn layer(
+        &mut self,
+        inputs: Inputs,
+        step: &Step,
+        shown: &str,
+        change: impl FnOnce(&Path, &mut Ledger) -> Result<()>,
+    ) -> Result<bool> {
+        let storage = self.build.storage;
+        let key = inputs.id();
+        if self.reuse(&key, shown)? {
+            return Ok(true);
+        }
+        let fresh = !self.build.may_reuse();
+        self.announce(Cache::Miss, shown);
+        if self.build.options.why {
+            info!("    why: {}", if fresh { "asked for".to_owned() } else { inputs.why(storage) });
+        }
+        // A step that is done again gets a layer of its own: images that have the old one must not change.
+        let mut inputs = inputs;
+        let again = fresh && storage.step(&key).is_some();
+        if again {
+            inputs.add("again", format!("{:?} {}", std::time::SystemTime::now(), std::process::id()));
+        }
+        let id: LayerId = inputs.id();
+        self.tree.change(storage, id, &step.created_by, inputs.into_pairs(), change)?;
+        if again {
+            storage.set_step(&key, &id)?;
+        }
+        Ok(true)
+    }
+
+    /// ENV and ARG as RUN sees them.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.state.scope.run_env(&self.build.globals)
+    }
+
+    /// Takes the step of that name if it is there.
+    pub fn reuse(&mut self, key: &LayerId, shown: &str) -> Result<bool> {
+        if !self.build.may_reuse() || !self.tree.is_cached() {
+            return Ok(false);
+        }
+        let Some(id) = self.build.storage.step(key) else { return Ok(false) };
+        self.announce(Cache::Hit, shown);
+        self.tree.reuse(self.build.storage, id)?;
+        Ok(true)
+    }
+
+    pub fn announce(&self, cache: Cache, text: &str) {
+        info!("{}", announce::line(self.build.count(), cache, text));
+    }
+
+    /// The history entry (specification A.16).
+    fn remember(&mut self, step: &Step, layered: bool) {
+        if step.created_by.is_empty() {
+            return;
+        }
+        let mut entry = json!({"created_by": step.created_by});
+        if step.empty_layer || !layered {
+            entry["empty_layer"] = true.into();
+        }
+        let mut history = self.config.history().to_vec();
+        history.push(entry);
+        self.config.set_history(history);
+    }
+
+    pub fn finish(self, reference: ImageRef) -> Result<Finished> {
+        let config = to_image(&self.config, &self.state);
+        let layers = self.tree.finish(self.build.storage, &config, &reference.to_string())?;
+        let mut image = Image::new(reference, layers, config);
+        image.base = self.base;
+        Ok(Finished { image, state: self.state })
+    }
+}
+
+fn failed(failure: &Failure) -> Error {
+    match failure {
+        Failure::Exited(code) => Error::new(format!("build failed: RUN command exited with {code}")),
+        Failure::Interrupted(signal) => {
+            Error::new(format!("interrupted by signal {signal}")).with_code(u8::try_from(128 + signal).unwrap_or(1))
+        }
+        Failure::NotRun(e) => e.clone().context("can't RUN"),
+    }
+}
+
+/// A path of the image without its leading slash.
+pub fn inside(path: &str) -> PathBuf {
+    PathBuf::from(path.trim_start_matches('/'))
+}

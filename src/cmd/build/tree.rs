@@ -1,0 +1,189 @@
+//! The image under construction: a stack of layers, or (plain mode) one tree that is changed in place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::cmd::layers;
+use crate::container::ledger::Ledger;
+use crate::container::{self, Overlay};
+use crate::error::{Context, Result};
+use crate::oci::config::Config;
+use crate::rootfs::{self, Entry, Last, Root, Stack};
+use crate::storage::{Draft, Image, LayerId, LayerInfo, LayerKind, Storage, seal};
+
+pub struct Tree {
+    files: Files,
+    /// What root emulation recorded.
+    ledger: Ledger,
+}
+
+enum Files {
+    Stack(Vec<LayerId>),
+    Plain { draft: Draft, size: u64 },
+}
+
+/// A tree to look into: mounted as long as this lives.
+pub struct View {
+    path: PathBuf,
+    // Unmounted before its mount point goes.
+    _overlay: Option<Overlay>,
+    _draft: Option<Draft>,
+}
+
+impl View {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The tree of a finished image, to be read.
+pub fn view(storage: &Storage, ids: &[LayerId]) -> Result<View> {
+    let trees = layers::trees(storage, ids);
+    if let (crate::storage::Mode::Plain, [tree]) = (storage.mode(), &trees[..]) {
+        return Ok(View { path: tree.clone(), _overlay: None, _draft: None });
+    }
+    container::enter()?;
+    let draft = storage.draft()?;
+    let overlay = Overlay::mount(&trees, None, draft.path())?;
+    Ok(View { path: draft.path().to_owned(), _overlay: Some(overlay), _draft: Some(draft) })
+}
+
+impl Tree {
+    /// An image without files.
+    pub fn empty(storage: &Storage) -> Result<Tree> {
+        match storage.mode() {
+            crate::storage::Mode::Overlay => Ok(Tree { files: Files::Stack(Vec::new()), ledger: Ledger::new() }),
+            crate::storage::Mode::Plain => {
+                let files = Files::Plain { draft: layers::new_tree(storage)?, size: 0 };
+                Ok(Tree { files, ledger: Ledger::new() })
+            }
+        }
+    }
+
+    /// Begins with an image: shares its layers, or copies its tree.
+    pub fn of(storage: &Storage, image: &Image) -> Result<Tree> {
+        let ledger = layers::ledger(storage, &image.layers)?;
+        match storage.mode() {
+            crate::storage::Mode::Overlay => {
+                image.layers.iter().for_each(|id| storage.touch_layer(id));
+                Ok(Tree { files: Files::Stack(image.layers.clone()), ledger })
+            }
+            crate::storage::Mode::Plain => {
+                let draft = layers::new_tree(storage)?;
+                let mut size = 0;
+                for id in &image.layers {
+                    size += rootfs::copy_tree(&storage.layer_tree(id), &draft.path().join("tree"))
+                        .context(|| format!("can't copy image {}", image.reference))?
+                        .bytes;
+                }
+                Ok(Tree { files: Files::Plain { draft, size }, ledger })
+            }
+        }
+    }
+
+    /// Name of the topmost layer; `None` without any, and in plain mode.
+    pub fn top(&self) -> Option<&LayerId> {
+        match &self.files {
+            Files::Stack(ids) => ids.last(),
+            Files::Plain { .. } => None,
+        }
+    }
+
+    /// Takes a finished layer as the next one.
+    pub fn reuse(&mut self, storage: &Storage, id: LayerId) -> Result<()> {
+        if let Files::Stack(ids) = &mut self.files {
+            storage.touch_layer(&id);
+            if let Ok(Some(ledger)) = storage.layer_info(&id).map(|info| info.ledger.as_str().map(str::parse)) {
+                self.ledger = ledger?;
+            }
+            ids.push(id);
+        }
+        Ok(())
+    }
+
+    /// Changes the tree: `change` gets it mounted. What it leaves is the layer `id`; if it fails nothing is left (in
+    /// plain mode the tree is not usable any more).
+    pub fn change<T>(
+        &mut self,
+        storage: &Storage,
+        id: LayerId,
+        created_by: &str,
+        inputs: Vec<(String, String)>,
+        change: impl FnOnce(&Path, &mut Ledger) -> Result<T>,
+    ) -> Result<T> {
+        match &mut self.files {
+            Files::Plain { draft, .. } => change(&draft.path().join("tree"), &mut self.ledger),
+            Files::Stack(ids) => {
+                container::enter()?;
+                let mut ledger = self.ledger.clone();
+                let draft = storage.draft()?;
+                let at = |name: &str| draft.path().join(name);
+                for name in ["tree", "work", "mount"] {
+                    fs::create_dir(at(name)).context(|| format!("can't make {}", at(name).display()))?;
+                }
+                let lower = layers::trees(storage, ids);
+                let overlay = Overlay::mount(&lower, Some((&at("tree"), &at("work"))), &at("mount"))?;
+                let value = change(&at("mount"), &mut ledger)?;
+                overlay.unmount()?;
+                for name in ["work", "mount"] {
+                    rootfs::remove_tree(&at(name))?;
+                }
+                let info = LayerInfo {
+                    parent: ids.last().copied(),
+                    kind: LayerKind::Step,
+                    size: seal(&at("tree"))?,
+                    created_by: created_by.to_owned(),
+                    inputs,
+                    ledger: if ledger == self.ledger { Value::Null } else { ledger.to_string().into() },
+                };
+                storage.commit_layer(draft, &id, &info)?;
+                self.ledger = ledger;
+                ids.push(id);
+                Ok(value)
+            }
+        }
+    }
+
+    fn trees(&self, storage: &Storage) -> Vec<PathBuf> {
+        match &self.files {
+            Files::Plain { draft, .. } => vec![draft.path().join("tree")],
+            Files::Stack(ids) => layers::trees(storage, ids),
+        }
+    }
+
+    /// Whether steps are layers that may be found in the cache.
+    pub fn is_cached(&self) -> bool {
+        matches!(self.files, Files::Stack(_))
+    }
+
+    /// What a path is, links followed within the tree. Needs no mount.
+    pub fn lookup(&self, storage: &Storage, path: &Path) -> Result<Option<Entry>> {
+        let trees = self.trees(storage);
+        Stack::open(&trees)?.lookup(path, Last::Follow)
+    }
+
+    /// A file's content, links followed within the tree; `None` if it is not there.
+    pub fn read(&self, storage: &Storage, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        let trees = self.trees(storage);
+        Stack::open(&trees)?.read(path, limit)
+    }
+
+    /// Ends the work: layers of an image with this configuration.
+    pub fn finish(self, storage: &Storage, config: &Config, name: &str) -> Result<Vec<LayerId>> {
+        let ledger = if self.ledger.is_empty() { Value::Null } else { self.ledger.to_string().into() };
+        match self.files {
+            Files::Stack(mut ids) => {
+                ids.push(layers::meta(storage, &ids, config)?);
+                Ok(ids)
+            }
+            Files::Plain { draft, size } => {
+                // In the end, since the tree may be large. Where there is no namespace, nothing has made such bits.
+                seal(&draft.path().join("tree"))?;
+                layers::add_meta(&Root::open(&draft.path().join("tree"))?, config)?;
+                Ok(vec![layers::store_tree(storage, draft, size, name, ledger)?])
+            }
+        }
+    }
+}

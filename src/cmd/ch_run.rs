@@ -1,0 +1,150 @@
+//! `ch-run`: becomes a command in an image.
+//!
+//! A named image in overlay mode is a stack of layers that never change. With `-w` the command writes into a new layer,
+//! which becomes part of the image when the command ends; so then this process waits instead of becoming the command.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::layers;
+use crate::cli::ch_run::{self, Invocation};
+use crate::container::Overlay;
+use crate::container::ch_run::{Image as Root, Request, become_command};
+use crate::error::{Context, Error, Result};
+use crate::oci::digest::Digest;
+use crate::oci::reference::ImageRef;
+use crate::storage::{self, Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
+use crate::sys::process::{self, Ended, Fork};
+use crate::{log, rootfs, sys};
+
+pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
+    let (request, verbosity) = match ch_run::parse(args)? {
+        Invocation::Help => return super::print(ch_run::HELP).map(|()| ExitCode::SUCCESS),
+        Invocation::Version => {
+            return super::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS);
+        }
+        Invocation::Run { request, verbosity } => (request, verbosity),
+    };
+    log::set_level(verbosity);
+    let host = env::vars_os().collect();
+    let by_name = !PathBuf::from(&request.image).is_dir();
+    if request.writable && by_name && request.join.is_none() {
+        return write_and_keep(&request, host);
+    }
+    match become_command(&request, host, &mount)? {}
+}
+
+/// The image that the request names, and its storage.
+fn find(request: &Request, access: Access) -> Result<(Storage, Image)> {
+    let name = request.image.to_string_lossy();
+    let reference = ImageRef::parse(&name)?;
+    let path = match &request.storage {
+        Some(path) => path.clone(),
+        None => {
+            let user = env::var("USER").ok();
+            storage::default_path(env::var_os("CH_IMAGE_STORAGE").as_deref(), user.as_deref())?
+        }
+    };
+    let path = std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))?;
+    let missing = || {
+        Error::new(format!("image not found: {}", log::escape(&name)))
+            .hint(format!("neither a directory nor an image in {}; ch-image list shows what there is", path.display()))
+    };
+    let storage = Storage::open_existing(&path, access)?.ok_or_else(missing)?;
+    let image = storage.image(&reference)?.ok_or_else(missing)?;
+    Ok((storage, image))
+}
+
+fn root(image: &Image, root: PathBuf, overlay: Option<Overlay>) -> Root {
+    Root { root, overlay, env: Some(image.config.env()), cwd: Some(image.config.working_dir().into()) }
+}
+
+/// Mounts a named image, read-only.
+fn mount(request: &Request) -> Result<Root> {
+    let (storage, image) = find(request, Access::Read)?;
+    let trees = layers::trees(&storage, &image.layers);
+    if let (Mode::Plain, [tree]) = (storage.mode(), &trees[..]) {
+        return Ok(root(&image, tree.clone(), None));
+    }
+    // Any directory serves as the mount point: the mount is seen by nobody else. That of the images changes least.
+    let at = storage.path().join("images");
+    let overlay = Overlay::mount(&trees, None, &at)?;
+    Ok(root(&image, at, Some(overlay)))
+}
+
+fn write_and_keep(request: &Request, host: Vec<(OsString, OsString)>) -> Result<ExitCode> {
+    let (storage, mut image) = find(request, Access::Write)?;
+    let _lock = storage.lock_image(&image.reference.file_name()?)?;
+    let draft = storage.draft()?;
+    for name in ["tree", "work", "mount"] {
+        fs::create_dir(draft.path().join(name))
+            .context(|| format!("can't make {name} in {}", draft.path().display()))?;
+    }
+    let plain = storage.mode() == Mode::Plain;
+    // What the terminal sends goes to the command, too; we outlive it.
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        sys::signal::set_ignored(signal).context(|| "can't ignore signals")?;
+    }
+    let ended = match process::fork(0).context(|| "can't fork")? {
+        Fork::Child => {
+            for signal in [libc::SIGINT, libc::SIGQUIT] {
+                // They were the default a moment ago.
+                let _ = sys::signal::set_default(signal);
+            }
+            let trees = layers::trees(&storage, &image.layers);
+            let resolve = |_: &Request| {
+                if plain {
+                    let tree = trees.first().cloned().ok_or_else(|| Error::new("damaged image: no tree"))?;
+                    return Ok(root(&image, tree, None));
+                }
+                let at = |name: &str| draft.path().join(name);
+                let overlay = Overlay::mount(&trees, Some((&at("tree"), &at("work"))), &at("mount"))?;
+                Ok(root(&image, at("mount"), Some(overlay)))
+            };
+            match become_command(request, host, &resolve) {
+                Ok(never) => match never {},
+                Err(e) => {
+                    log::error(&e);
+                    process::exit(i32::from(e.exit_code()))
+                }
+            }
+        }
+        Fork::Parent(pid) => process::wait(pid).context(|| "can't wait for the command")?,
+    };
+    if !plain {
+        keep(&storage, &mut image, draft)?;
+    }
+    Ok(match ended {
+        Ended::Exited(code) => ExitCode::from(code),
+        Ended::Signaled(n) => ExitCode::from(u8::try_from(128 + n).unwrap_or(1)),
+    })
+}
+
+/// What the command wrote becomes the image's top layer, if it wrote anything.
+fn keep(storage: &Storage, image: &mut Image, draft: Draft) -> Result<()> {
+    let tree = draft.path().join("tree");
+    let written = fs::read_dir(&tree).context(|| format!("can't read {}", tree.display()))?.next().is_some();
+    if !written {
+        return Ok(());
+    }
+    for name in ["work", "mount"] {
+        rootfs::remove_tree(&draft.path().join(name))?;
+    }
+    let parent = image.layers.last().copied();
+    let name = format!("ch-run {} {}", draft.path().display(), storage.boot());
+    let id = LayerId::new(Digest::of(format!("{name} {:?}", std::time::SystemTime::now()).as_bytes()));
+    let info = LayerInfo {
+        parent,
+        kind: LayerKind::Base,
+        size: storage::seal(&tree)?,
+        created_by: "ch-run -w".into(),
+        inputs: Vec::new(),
+        ledger: serde_json::Value::Null,
+    };
+    storage.commit_layer(draft, &id, &info)?;
+    image.layers.push(id);
+    storage.commit_image(image, Vec::new())
+}

@@ -1,0 +1,28 @@
+//! `delete`: the name goes at once, then what nothing else needs.
+
+use super::Host;
+use crate::error::{Error, Result};
+use crate::info;
+use crate::oci::reference::ImageRef;
+use crate::storage::Access;
+
+pub fn delete(host: &Host, images: &[String]) -> Result<()> {
+    let references = images.iter().map(|text| ImageRef::parse(text)).collect::<Result<Vec<_>>>()?;
+    let storage = host.storage(Access::Write)?;
+    let mut missing = Vec::new();
+    for reference in &references {
+        let _lock = storage.lock_image(&reference.file_name()?)?;
+        if storage.delete_image(reference)? {
+            info!("deleting image: {reference}");
+        } else {
+            missing.push(reference.to_string());
+        }
+    }
+    storage.free_unused()?;
+    match missing.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Error::new(format!("{} image not found", missing.join(", "))).hint("ch-image list shows what there is"))
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! How do layers get here? Several at a time, verified while they arrive, continued where an earlier download stopped.
+//!
+//! No order is promised among layers, so nothing here knows what lies below a layer: `pull` puts that right afterwards.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::ahead::ahead;
+use super::layers;
+use super::progress::{Part, Progress};
+use super::remote::Remote;
+use crate::error::{Context, Error, Result};
+use crate::oci::digest::{Digest, Hashing};
+use crate::oci::gzip::Decoder;
+use crate::oci::manifest::Descriptor;
+use crate::rootfs::{self, Form, Limits, Root, Unpacked};
+use crate::storage::{Draft, Ingest, Storage};
+use crate::{info, verbose, warning};
+
+/// Most layers under way at a time: enough to keep two or three cores and a network busy.
+const WORKERS: usize = 4;
+
+/// Where layers come from, where they go, and as what.
+pub struct Fetcher<'a> {
+    pub remote: &'a Remote,
+    pub storage: &'a Storage,
+    pub no_cache: bool,
+    /// Plain: blobs alone, since layers have to be applied in order. Overlay: each is unpacked into its own draft.
+    pub form: Form,
+}
+
+/// What a worker made of a layer.
+pub struct Fetched {
+    pub ingest: Option<Ingest>,
+    /// Only where layers are unpacked side by side.
+    pub unpacked: Option<(Draft, Unpacked, Digest)>,
+}
+
+impl Fetcher<'_> {
+    /// Gets the layers that are not `here`, a few at a time, largest first.
+    pub fn fetch_all(
+        &self,
+        descriptors: &[Descriptor],
+        here: &[bool],
+        diff_ids: Option<&[Digest]>,
+    ) -> Result<Vec<Option<Fetched>>> {
+        let total = descriptors.len();
+        let mut order: Vec<usize> = Vec::new();
+        let mut to_download = 0u64;
+        for (i, descriptor) in descriptors.iter().enumerate() {
+            let cached = here[i] || !self.no_cache && self.storage.blob(&descriptor.digest, descriptor.size).is_some();
+            let how = if cached { "using existing file" } else { "downloading" };
+            info!("{}: {how}", label(i, total, descriptor));
+            // A layer that stands twice in a manifest is fetched once; unpacked twice, since its place differs.
+            if !here[i] {
+                order.push(i);
+            }
+            if !cached {
+                to_download = to_download.saturating_add(descriptor.size);
+            }
+        }
+        order.sort_by_key(|&i| std::cmp::Reverse(descriptors[i].size));
+        let results: Vec<Mutex<Option<Result<Fetched>>>> = descriptors.iter().map(|_| Mutex::new(None)).collect();
+        let next = AtomicUsize::new(0);
+        let stop = AtomicBool::new(false);
+        let progress = Progress::new("downloading", Some(to_download));
+        thread::scope(|scope| {
+            for _ in 0..WORKERS.min(order.len()) {
+                scope.spawn(|| {
+                    while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let want = diff_ids.map(|ids| ids[i]);
+                        let label = label(i, total, &descriptors[i]);
+                        let result = self.fetch(&descriptors[i], &label, want, &progress, &stop);
+                        if result.is_err() {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                        *results[i].lock().unwrap_or_else(|e| e.into_inner()) = Some(result);
+                    }
+                });
+            }
+        });
+        let results: Vec<Option<Result<Fetched>>> =
+            results.into_iter().map(|m| m.into_inner().unwrap_or_else(|e| e.into_inner())).collect();
+        // Of several failures, the one that was not caused by stopping.
+        let mut stopped = None;
+        let mut fetched = Vec::new();
+        for result in results {
+            match result {
+                None => fetched.push(None),
+                Some(Ok(f)) => fetched.push(Some(f)),
+                Some(Err(e)) if e.to_string().ends_with(STOPPED) => stopped = Some(e),
+                Some(Err(e)) => return Err(e),
+            }
+        }
+        match stopped {
+            Some(e) => Err(e),
+            None => Ok(fetched),
+        }
+    }
+
+    /// One layer: download and verify; in overlay form unpack at the same time.
+    fn fetch(
+        &self,
+        descriptor: &Descriptor,
+        label: &str,
+        want: Option<Digest>,
+        progress: &Progress,
+        stop: &AtomicBool,
+    ) -> Result<Fetched> {
+        if let Some(file) = self.storage.blob(&descriptor.digest, descriptor.size).filter(|_| !self.no_cache) {
+            match self.use_blob(file, descriptor, label, want) {
+                Ok(fetched) => return Ok(fetched),
+                Err(Reuse::Fatal(e)) => return Err(e),
+                Err(Reuse::Damaged) => {
+                    warning!("{label}: damaged in storage, downloading again");
+                    self.storage.drop_blob(&descriptor.digest)?;
+                }
+            }
+        }
+        let mut ingest = self.storage.ingest(&descriptor.digest, descriptor.size)?;
+        if self.no_cache {
+            ingest.restart()?;
+        }
+        let arrived = ingest.offset();
+        if arrived > 0 {
+            verbose!("{label}: continuing after {arrived} bytes");
+        }
+        let mut part = progress.part(label, Some(descriptor.size));
+        part.begin_at(arrived);
+        let before = ingest.reader()?.take(arrived);
+        let rest =
+            self.remote.client.blob(&self.remote.repository, descriptor, arrived).context(|| label.to_owned())?;
+        let mut arriving = before.chain(Tee { source: rest, ingest: &mut ingest, part, stop });
+        let unpacked = match self.form {
+            Form::Plain => io::copy(&mut arriving, &mut io::sink()).context(|| label.to_owned()).map(|_| None),
+            Form::Overlay => {
+                let draft = layers::new_tree(self.storage)?;
+                let root = Root::open(&draft.path().join("tree"))?;
+                let result = apply(&mut arriving, &root, self.form, label, want);
+                // Bad content may be the fault of bad bytes: that is the error to show.
+                if result.is_err() && !stop.load(Ordering::Relaxed) {
+                    io::copy(&mut arriving, &mut io::sink()).context(|| label.to_owned())?;
+                }
+                result.map(|(unpacked, diff_id)| Some((draft, unpacked, diff_id)))
+            }
+        };
+        drop(arriving);
+        if ingest.is_complete() {
+            ingest.finish().context(|| label.to_owned())?;
+        }
+        Ok(Fetched { ingest: Some(ingest), unpacked: unpacked? })
+    }
+
+    /// Unpacks a blob that is in storage, verifying it again on the way.
+    fn use_blob(
+        &self,
+        file: fs::File,
+        descriptor: &Descriptor,
+        label: &str,
+        want: Option<Digest>,
+    ) -> Result<Fetched, Reuse> {
+        let mut hashed = Hashing::new(file);
+        let result = match self.form {
+            Form::Plain => Ok(None),
+            Form::Overlay => {
+                let draft = layers::new_tree(self.storage)?;
+                let root = Root::open(&draft.path().join("tree"))?;
+                apply(&mut hashed, &root, self.form, label, want).map(|(u, d)| Some((draft, u, d)))
+            }
+        };
+        io::copy(&mut hashed, &mut io::sink()).context(|| label.to_owned())?;
+        let (_, hasher) = hashed.into_parts();
+        if hasher.digest() != descriptor.digest {
+            return Err(Reuse::Damaged);
+        }
+        Ok(Fetched { ingest: None, unpacked: result? })
+    }
+}
+
+enum Reuse {
+    Damaged,
+    Fatal(Error),
+}
+
+impl From<Error> for Reuse {
+    fn from(e: Error) -> Reuse {
+        Reuse::Fatal(e)
+    }
+}
+
+const STOPPED: &str = "stopped, since another layer failed";
+
+/// Keeps what comes from the network.
+struct Tee<'a, R> {
+    source: R,
+    ingest: &'a mut Ingest,
+    part: Part<'a>,
+    stop: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::new(STOPPED).into());
+        }
+        let n = self.source.read(buf)?;
+        self.ingest.write_all(&buf[..n])?;
+        self.part.add(n as u64);
+        Ok(n)
+    }
+}
+
+/// Unpacks a layer's bytes, whatever their compression; checks the digest of what is inside. Reading, inflating and
+/// writing each have a thread.
+pub fn apply(
+    source: impl Read + Send,
+    root: &Root,
+    form: Form,
+    label: &str,
+    want: Option<Digest>,
+) -> Result<(Unpacked, Digest)> {
+    let limits = Limits::of(root)?;
+    thread::scope(|scope| {
+        let decoder = Decoder::new(ahead(scope, source)).context(|| label.to_owned())?;
+        let mut tar = Hashing::new(ahead(scope, decoder));
+        let unpacked = rootfs::unpack(&mut tar, root, form, label, &limits)?;
+        // What follows the archive's end belongs to the digests, too.
+        io::copy(&mut tar, &mut io::sink()).context(|| label.to_owned())?;
+        let got = tar.hasher().digest();
+        match want {
+            Some(want) if want != got => Err(Error::new(format!(
+                "{label}: content differs from the image's configuration: diff ID {got} instead of {want}"
+            ))),
+            _ => Ok((unpacked, got)),
+        }
+    })
+}
+
+pub fn label(i: usize, total: usize, descriptor: &Descriptor) -> String {
+    format!("layer {}/{total}: {}", i + 1, descriptor.digest.short())
+}

@@ -1,0 +1,68 @@
+//! `gc`: removes cached steps, layers and downloads that no image needs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Host, list};
+use crate::cli::Options;
+use crate::error::{Error, Result};
+use crate::info;
+use crate::storage::{Access, Keep};
+
+pub fn gc(host: &Host, options: &Options) -> Result<()> {
+    let keep = options.keep.as_deref().map_or(Ok(Keep::Nothing), parse_keep)?;
+    let access = if options.dry_run { Access::Read } else { Access::Exclusive };
+    let Some(storage) = host.existing_storage(access)? else {
+        info!("nothing to remove: no storage directory");
+        return Ok(());
+    };
+    let garbage = storage.garbage(keep)?;
+    if !options.dry_run {
+        storage.collect(&garbage)?;
+    }
+    let verb = if options.dry_run { "would remove" } else { "removed" };
+    info!("{verb} {} layers and {} blobs: {}", garbage.layers.len(), garbage.blobs.len(), list::bytes(garbage.bytes));
+    Ok(())
+}
+
+/// `10G`, `500M` (bytes) or `7d`, `12h`, `30m` (age): small letters are times.
+fn parse_keep(text: &str) -> Result<Keep> {
+    let wrong = || {
+        Error::usage(format!("--keep: neither a size nor an age: {text:?}"))
+            .hint("sizes: 500M, 10G, 1T; ages: 30m, 12h, 7d, 4w")
+    };
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let times = |factor: u64| number.checked_mul(factor).ok_or_else(wrong);
+    let since = |seconds: u64| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Keep::Since(now.saturating_sub(seconds))
+    };
+    match &text[digits.len()..] {
+        "" | "B" => Ok(Keep::Size(number)),
+        "K" | "KiB" => times(1 << 10).map(Keep::Size),
+        "M" | "MiB" => times(1 << 20).map(Keep::Size),
+        "G" | "GiB" => times(1 << 30).map(Keep::Size),
+        "T" | "TiB" => times(1 << 40).map(Keep::Size),
+        "s" => Ok(since(number)),
+        "m" => times(60).map(since),
+        "h" => times(3600).map(since),
+        "d" => times(86400).map(since),
+        "w" => times(7 * 86400).map(since),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_told_apart() {
+        assert_eq!(parse_keep("10G").unwrap(), Keep::Size(10 << 30));
+        assert_eq!(parse_keep("500M").unwrap(), Keep::Size(500 << 20));
+        assert!(matches!(parse_keep("7d"), Ok(Keep::Since(t)) if t > 0));
+        for bad in ["", "G", "1.5G", "-1d", "7x", "99999999999999T"] {
+            assert_eq!(parse_keep(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What surrounds the command: environment, architecture, storage directory.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use super::{probe, secrets};
+use crate::cli::Options;
+use crate::error::{Context, Error, Result};
+use crate::oci::arch::Arch;
+use crate::storage::{self, Access, Storage};
+use crate::{log, sys, verbose};
+
+/// The surroundings, read once.
+pub struct Host {
+    arch: Arch,
+    storage: Option<PathBuf>,
+}
+
+impl Host {
+    /// Sets up the log, too: `CH_LOG_FILE`, `CH_LOG_FESTOON`, `-v`.
+    pub fn new(options: &Options) -> Result<Host> {
+        secrets::take_from_environment();
+        // What is made here has modes of its own; a strange mask (000, 777) would only be in the way.
+        sys::process::umask(0o022);
+        // Too large a file is then an error like others (EFBIG). What RUN starts gets the default back.
+        sys::signal::set_ignored(libc::SIGXFSZ).context(|| "can't ignore a signal")?;
+        let mut level = options.verbose;
+        log::set_festoon(env::var_os("CH_LOG_FESTOON").is_some());
+        if let Some(path) = env::var_os("CH_LOG_FILE").filter(|p| !p.is_empty()) {
+            let shown = PathBuf::from(&path);
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(&path)
+                .context(|| format!("can't open log file {} ($CH_LOG_FILE)", shown.display()))?;
+            if !file.metadata().context(|| format!("can't read log file {}", shown.display()))?.is_file() {
+                return Err(Error::new(format!("not a regular file: {} ($CH_LOG_FILE)", shown.display())));
+            }
+            log::set_file(file);
+            level = level.max(1);
+        }
+        log::set_level(level);
+        verbose!("verbose level: {level}");
+        let machine = sys::host::uname().context(|| "can't tell this machine's architecture")?.machine;
+        verbose!("host architecture from uname: {machine}");
+        let arch = Arch::from_uname(&machine).unwrap_or_else(|| Arch::new(machine));
+        verbose!("host architecture for registry: {arch}");
+        Ok(Host { arch, storage: options.storage.clone() })
+    }
+
+    /// This machine's architecture as registries call it.
+    pub fn arch(&self) -> &Arch {
+        &self.arch
+    }
+
+    /// Where the storage directory is, or would be; absolute.
+    pub fn storage_path(&self) -> Result<PathBuf> {
+        let path = match &self.storage {
+            Some(path) => path.clone(),
+            None => {
+                let variable = env::var_os("CH_IMAGE_STORAGE");
+                let user = env::var_os("USER").map(|u| u.to_string_lossy().into_owned());
+                storage::default_path(variable.as_deref(), user.as_deref())?
+            }
+        };
+        std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))
+    }
+
+    /// Opens the storage directory; makes it if it does not exist.
+    pub fn storage(&self, access: Access) -> Result<Storage> {
+        Storage::open(&self.storage_path()?, access, &probe::mode)
+    }
+
+    /// Opens the storage directory if there is one.
+    pub fn existing_storage(&self, access: Access) -> Result<Option<Storage>> {
+        Storage::open_existing(&self.storage_path()?, access)
+    }
+}

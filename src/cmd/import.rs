@@ -1,0 +1,116 @@
+//! `import`: an image directory or a tarball becomes an image.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+
+use super::ahead::ahead;
+use super::{Host, layers, meta};
+use crate::error::{Context, Error, Result};
+use crate::oci::config::Config;
+use crate::oci::digest::{Digest, Hashing};
+use crate::oci::gzip::Decoder;
+use crate::oci::reference::ImageRef;
+use crate::rootfs::{self, Limits, Root};
+use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
+use crate::{info, warning};
+
+/// Largest `/ch/metadata.json`, bytes.
+const MAX_METADATA: u64 = 1 << 20;
+
+pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
+    let reference = ImageRef::parse(image)?;
+    let shown = path.display();
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::new(format!("can't copy: not found: {shown}")));
+        }
+        Err(e) => return Err(e).context(|| format!("can't import {shown}")),
+    };
+    if !meta.is_dir() && !meta.is_file() {
+        return Err(Error::new(format!("can't import {shown}: neither a directory nor a regular file")));
+    }
+    let storage = host.storage(Access::Write)?;
+    let _lock = storage.lock_image(&reference.file_name()?)?;
+    info!("importing:    {shown}");
+    info!("destination:  {reference}");
+    let draft = layers::new_tree(&storage)?;
+    let tree = draft.path().join("tree");
+    let (size, content) = if meta.is_dir() {
+        let copied = rootfs::copy_tree(path, &tree).context(|| format!("can't import {shown}"))?;
+        if copied.skipped > 0 {
+            info!("ignored {} sockets, devices and/or FIFOs", copied.skipped);
+        }
+        (copied.bytes, None)
+    } else {
+        let (size, digest) = unpack(path, &tree)?;
+        (size, Some(digest))
+    };
+    if !layers::looks_like_image(&tree) {
+        warning!("{shown} does not look like an image: it lacks bin, dev or usr");
+    }
+    let root = Root::open(&tree)?;
+    let mut config = match root.read(Path::new(meta::METADATA), MAX_METADATA) {
+        Ok(Some(bytes)) => meta::restore(&bytes).context(|| format!("can't import {shown}"))?,
+        Ok(None) => Config::default(),
+        Err(e) => return Err(e).context(|| format!("can't import {shown}")),
+    };
+    if config.arch().is_none() {
+        config.set_arch(host.arch());
+    }
+    layers::add_meta(&root, &config)?;
+    let id = store(&storage, draft, size, content, path)?;
+    let image = Image::new(reference, vec![id], config);
+    storage.commit_image(&image, Vec::new())?;
+    storage.free_unused()?;
+    info!("done");
+    Ok(())
+}
+
+/// Bytes of the tree and the digest of what was unpacked.
+fn unpack(path: &Path, tree: &Path) -> Result<(u64, Digest)> {
+    let shown = path.display();
+    let file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
+    let root = Root::open(tree)?;
+    let limits = Limits::of(&root)?;
+    let label = path.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
+    let label = crate::log::escape(label.split('.').next().unwrap_or("")).into_owned();
+    thread::scope(|scope| {
+        let failed = || format!("cannot open: {shown}");
+        let decoder = Decoder::new(ahead(scope, file)).context(failed)?;
+        let mut tar = Hashing::new(ahead(scope, decoder));
+        let (unpacked, enclosed) = rootfs::import_tar(&mut tar, &root, &label, &limits).context(failed)?;
+        io::copy(&mut tar, &mut io::sink()).context(failed)?;
+        if enclosed {
+            info!("layers: single enclosing directory, using its contents");
+        }
+        if unpacked.ignored_devices > 0 {
+            info!("ignored {} devices and/or FIFOs", unpacked.ignored_devices);
+        }
+        Ok((unpacked.bytes, tar.hasher().digest()))
+    })
+}
+
+/// The same tarball has the same name each time, so that what was built on it stays cached.
+fn store(storage: &Storage, draft: Draft, size: u64, content: Option<Digest>, path: &Path) -> Result<LayerId> {
+    let made_by = format!("import {}", path.display());
+    let (Mode::Overlay, Some(content)) = (storage.mode(), content) else {
+        return layers::store_tree(storage, draft, size, &made_by, serde_json::Value::Null);
+    };
+    let id = LayerId::new(Digest::of(format!("import 1 {content}").as_bytes()));
+    if !storage.has_layer(&id) {
+        let kind = LayerKind::Base;
+        let info = LayerInfo {
+            parent: None,
+            kind,
+            size,
+            created_by: made_by,
+            inputs: Vec::new(),
+            ledger: serde_json::Value::Null,
+        };
+        storage.commit_layer(draft, &id, &info)?;
+    }
+    Ok(id)
+}

@@ -1,0 +1,149 @@
+//! Layers and trees as commands make them: the metadata layer, whole trees, destinations outside of storage.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::meta;
+use crate::container::ledger::Ledger;
+use crate::error::{Context, Error, Result};
+use crate::oci::config::Config;
+use crate::oci::digest::Digest;
+use crate::rootfs::{self, Form, Last, Limits, Root, Stack};
+use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Storage};
+
+/// The layers' trees, lowest first.
+pub fn trees(storage: &Storage, ids: &[LayerId]) -> Vec<PathBuf> {
+    ids.iter().map(|id| storage.layer_tree(id)).collect()
+}
+
+/// What root emulation recorded for a stack: the topmost record is the whole truth.
+pub fn ledger(storage: &Storage, ids: &[LayerId]) -> Result<Ledger> {
+    for id in ids.iter().rev() {
+        if let Value::String(text) = storage.layer_info(id)?.ledger {
+            return text.parse::<Ledger>().context(|| format!("damaged layer {id}"));
+        }
+    }
+    Ok(Ledger::new())
+}
+
+/// A draft with an empty directory `tree`.
+pub fn new_tree(storage: &Storage) -> Result<Draft> {
+    let draft = storage.draft()?;
+    let tree = draft.path().join("tree");
+    fs::create_dir(&tree).context(|| format!("can't make {}", tree.display()))?;
+    Ok(draft)
+}
+
+/// The small top layer that an image has for its configuration: made, or found.
+pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<LayerId> {
+    let parent = below.last().copied();
+    let key = format!("meta 1\n{}\n{}", parent.map_or(String::new(), |p| p.to_string()), config.to_value());
+    let id = LayerId::new(Digest::of(key.as_bytes()));
+    if storage.has_layer(&id) {
+        return Ok(id);
+    }
+    let stack = Stack::open(&trees(storage, below))?;
+    // What cannot be looked up (a loop of links) counts as there: it is left alone.
+    let archive = meta::archive(config, &|path| stack.lookup(path, Last::Keep).map_or(true, |found| found.is_some()))?;
+    let draft = new_tree(storage)?;
+    let root = Root::open(&draft.path().join("tree"))?;
+    let unpacked = rootfs::unpack(&mut &archive[..], &root, Form::Overlay, "metadata", &Limits::none())?;
+    rootfs::settle(&unpacked, &root, &stack)?;
+    let info = LayerInfo {
+        parent,
+        kind: LayerKind::Meta,
+        size: unpacked.bytes,
+        created_by: "metadata".into(),
+        inputs: Vec::new(),
+        ledger: Value::Null,
+    };
+    storage.commit_layer(draft, &id, &info)?;
+    Ok(id)
+}
+
+/// The same for a whole tree.
+pub fn add_meta(root: &Root, config: &Config) -> Result<()> {
+    let archive = meta::archive(config, &|path| root.stat(path, Last::Keep).map_or(true, |found| found.is_some()))?;
+    rootfs::unpack(&mut &archive[..], root, Form::Plain, "metadata", &Limits::none()).map(drop)
+}
+
+/// Names a whole tree (plain mode). Each gets a name of its own: trees are not shared.
+pub fn store_tree(storage: &Storage, draft: Draft, size: u64, made_by: &str, ledger: Value) -> Result<LayerId> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    let id = LayerId::new(Digest::of(format!("tree {now} {} {n}", std::process::id()).as_bytes()));
+    let info = LayerInfo {
+        parent: None,
+        kind: LayerKind::Tree,
+        size,
+        created_by: made_by.to_owned(),
+        inputs: Vec::new(),
+        ledger,
+    };
+    storage.commit_layer(draft, &id, &info)?;
+    Ok(id)
+}
+
+/// A directory outside of storage that an image is put into: filled beside its place, then moved there.
+pub struct Destination {
+    target: PathBuf,
+    draft: PathBuf,
+}
+
+impl Destination {
+    /// It may be absent, empty, or an image already (facts A5, "Layer flattening rules", 9), which is then replaced.
+    pub fn claim(target: &Path) -> Result<Destination> {
+        let shown = target.display();
+        let absolute = std::path::absolute(target).context(|| format!("can't use {shown}"))?;
+        if let Ok(meta) = absolute.symlink_metadata() {
+            let empty = || fs::read_dir(&absolute).is_ok_and(|mut d| d.next().is_none());
+            if !meta.is_dir() || !(looks_like_image(&absolute) || empty()) {
+                return Err(Error::new(format!("can't flatten: {shown} exists but does not appear to be an image"))
+                    .hint("name a directory that does not exist, is empty, or holds an image (bin, dev, usr)"));
+            }
+        }
+        let parent = absolute.parent().unwrap_or(Path::new("/"));
+        let draft = parent.join(format!(".ch-image-{}", std::process::id()));
+        fs::create_dir_all(parent).context(|| format!("can't make {}", parent.display()))?;
+        fs::create_dir(&draft).context(|| format!("can't make {}", draft.display()))?;
+        Ok(Destination { target: absolute, draft })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.draft
+    }
+
+    pub fn finish(self) -> Result<()> {
+        let failed = || format!("can't rename {} to {}", self.draft.display(), self.target.display());
+        match fs::rename(&self.draft, &self.target) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
+                let old = self.draft.with_extension("old");
+                fs::rename(&self.target, &old).context(failed)?;
+                fs::rename(&self.draft, &self.target).context(failed)?;
+                rootfs::remove_tree(&old)
+            }
+            other => other.context(failed),
+        }
+    }
+}
+
+impl Drop for Destination {
+    fn drop(&mut self) {
+        match self.draft.symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            // What was not finished is of no use to anyone; an error to remove it is not the error to show.
+            _ => drop(rootfs::remove_tree(&self.draft)),
+        }
+    }
+}
+
+/// Whether a directory has what the original wants of an image: `bin`, `dev`, `usr`.
+pub fn looks_like_image(path: &Path) -> bool {
+    ["bin", "dev", "usr"].iter().all(|name| path.join(name).symlink_metadata().is_ok())
+}

@@ -1,0 +1,169 @@
+//! What every image has besides its layers (manual page: "Pull"; facts A5): mount points, `/ch/environment`,
+//! `/ch/metadata.json`, the directories of VOLUME.
+//!
+//! It is made as a tar archive and goes the way of every layer, so that odd trees (`/etc` a symbolic link) are handled
+//! in one place.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Context, Result};
+use crate::oci::config::Config;
+use crate::verbose;
+
+const DIRECTORIES: [&str; 20] = [
+    "bin", "dev", "etc", "home", "mnt", "proc", "sys", "tmp", "usr", "mnt/0", "mnt/1", "mnt/2", "mnt/3", "mnt/4",
+    "mnt/5", "mnt/6", "mnt/7", "mnt/8", "mnt/9", "ch",
+];
+const EMPTY_FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];
+const ENVIRONMENT: &str = "ch/environment";
+pub const METADATA: &str = "ch/metadata.json";
+
+/// A tar archive of what the image lacks. `has` says whether a path (relative to the root) is there, whatever it is.
+pub fn archive(config: &Config, has: &dyn Fn(&Path) -> bool) -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let failed = || "can't make metadata";
+    let mut made: Vec<PathBuf> = Vec::new();
+    let volumes = config.run_keys("Volumes").into_iter().filter_map(|v| inside(&v));
+    for path in DIRECTORIES.into_iter().map(PathBuf::from).chain(volumes) {
+        if has(&path) || made.contains(&path) {
+            continue;
+        }
+        let mut header = header(0, if path == Path::new("tmp") { 0o1777 } else { 0o755 });
+        header.set_entry_type(tar::EntryType::Directory);
+        tar.append_data(&mut header, &path, std::io::empty()).context(failed)?;
+        made.push(path);
+    }
+    let metadata = metadata(config);
+    let environment = environment(config);
+    let empty = EMPTY_FILES.into_iter().filter(|p| !has(Path::new(p))).map(|p| (p, ""));
+    for (path, content) in empty.chain([(ENVIRONMENT, environment.as_str()), (METADATA, metadata.as_str())]) {
+        tar.append_data(&mut header(content.len(), 0o644), path, content.as_bytes()).context(failed)?;
+    }
+    tar.into_inner().context(failed)
+}
+
+fn header(size: usize, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size as u64);
+    header.set_mode(mode);
+    header.set_mtime(0);
+    header
+}
+
+/// A path of a VOLUME, relative to the root; `..` cannot climb out.
+fn inside(volume: &str) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
+    for part in Path::new(volume).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => drop(path.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+/// Sorted `K=V` lines. A value with a line break would add lines, so it is left out.
+fn environment(config: &Config) -> String {
+    let sorted: BTreeMap<String, String> = config.env().into_iter().collect();
+    let mut text = String::new();
+    for (key, value) in sorted {
+        if key.contains('\n') || value.contains('\n') {
+            verbose!("not in /ch/environment, since it has a line break: {}", crate::log::escape(&key));
+            continue;
+        }
+        text.push_str(&format!("{key}={value}\n"));
+    }
+    if text.is_empty() { "\n".to_owned() } else { text }
+}
+
+/// As the original writes it (JSON, indented, keys sorted), and the whole configuration under `config`, so that an
+/// exported image comes back as it was.
+fn metadata(config: &Config) -> String {
+    let shell = config.run_list("Shell");
+    let shell = if shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { shell };
+    let value = json!({
+        "arch": config.arch().map(|a| a.as_str().to_owned()),
+        "cwd": config.working_dir(),
+        "env": config.env().into_iter().map(|(k, v)| (k, v.into())).collect::<Map<String, Value>>(),
+        "labels": config.run("Labels").cloned().unwrap_or(json!({})),
+        "shell": shell,
+        "volumes": config.run_keys("Volumes"),
+        "config": config.get("config").cloned().unwrap_or(json!({})),
+    });
+    let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Configuration of an imported image from its `/ch/metadata.json`.
+pub fn restore(bytes: &[u8]) -> Result<Config> {
+    let value = crate::oci::json::parse(bytes).context(|| format!("/{METADATA}"))?;
+    let mut config = Config::default();
+    if let Some(arch) = value["arch"].as_str() {
+        config.set_arch(&crate::oci::arch::Arch::new(arch));
+    }
+    if let Some(inner) = value["config"].as_object() {
+        config.set("config", Value::Object(inner.clone()));
+        return Ok(config);
+    }
+    if let Some(env) = value["env"].as_object() {
+        let pairs: Vec<(String, String)> =
+            env.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
+        config.set_env(&pairs);
+    }
+    if let Some(cwd) = value["cwd"].as_str().filter(|c| *c != "/") {
+        config.set_run("WorkingDir", cwd.into());
+    }
+    if let Some(labels) = value["labels"].as_object().filter(|l| !l.is_empty()) {
+        config.set_run("Labels", Value::Object(labels.clone()));
+    }
+    if let Some(shell) = value["shell"].as_array() {
+        config.set_run("Shell", Value::Array(shell.clone()));
+    }
+    if let Some(volumes) = value["volumes"].as_array().filter(|v| !v.is_empty()) {
+        let keys = volumes.iter().filter_map(|v| Some((v.as_str()?.to_owned(), json!({})))).collect();
+        config.set_run("Volumes", Value::Object(keys));
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(archive: Vec<u8>) -> Vec<String> {
+        let mut tar = tar::Archive::new(&archive[..]);
+        tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn only_what_is_missing() {
+        let mut config = Config::default();
+        config.set_run("Volumes", json!({"/data": {}, "../../../../tmp/x": {}}));
+        let all = names(archive(&config, &|_| false).unwrap());
+        for want in ["dev", "mnt/9", "ch", "data", "tmp/x", "etc/resolv.conf", "ch/environment", "ch/metadata.json"] {
+            assert!(all.iter().any(|n| n == want), "{want}: {all:?}");
+        }
+        assert_eq!(names(archive(&config, &|_| true).unwrap()), ["ch/environment", "ch/metadata.json"]);
+    }
+
+    #[test]
+    fn metadata_comes_back() {
+        let mut config = Config::default();
+        config.set_env(&[("B".into(), "2".into()), ("A".into(), "x\ny".into())]);
+        config.set_run("WorkingDir", "/w".into());
+        config.set_run("Cmd", json!(["a"]));
+        assert_eq!(environment(&config), "B=2\n");
+        assert_eq!(environment(&Config::default()), "\n");
+        assert_eq!(restore(metadata(&config).as_bytes()).unwrap(), config);
+        let original = br#"{"arch": "amd64", "cwd": "/w", "env": {"A": "1"}, "labels": {}, "shell": ["/bin/sh", "-c"], "volumes": ["/v"]}"#;
+        let restored = restore(original).unwrap();
+        assert_eq!((restored.working_dir(), restored.run_keys("Volumes")), ("/w", vec!["/v".to_owned()]));
+        assert_eq!(restored.env(), [("A".to_owned(), "1".to_owned())]);
+        assert_eq!(restored.arch().unwrap().as_str(), "amd64");
+    }
+}

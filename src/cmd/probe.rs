@@ -1,0 +1,64 @@
+//! Which mode does a storage directory's file system allow? Tried, not guessed.
+
+use std::fs;
+use std::path::Path;
+
+use crate::container::{self, Overlay};
+use crate::error::{Context, Result};
+use crate::storage::Mode;
+use crate::sys::process::{self, Ended, Fork};
+use crate::{rootfs, verbose};
+
+/// Mode for a storage directory at `path` (which exists and is ours). `CH_IMAGE_TEST_MODE=plain` is for tests.
+pub fn mode(path: &Path) -> Mode {
+    if std::env::var_os("CH_IMAGE_TEST_MODE").is_some_and(|m| m == "plain") {
+        return Mode::Plain;
+    }
+    match overlay_works(path) {
+        Ok(true) => Mode::Overlay,
+        Ok(false) => Mode::Plain,
+        Err(e) => {
+            verbose!("no overlayfs for us: {e}");
+            Mode::Plain
+        }
+    }
+}
+
+/// Tries in a child, since entering a user namespace cannot be undone.
+pub fn overlay_works(path: &Path) -> Result<bool> {
+    let place = path.join("probe");
+    fs::create_dir(&place).context(|| format!("can't make {}", place.display()))?;
+    let ended = match process::fork(0).context(|| "can't fork")? {
+        // No threads exist yet, so the child may allocate.
+        Fork::Child => process::exit(match try_overlay(&place) {
+            Ok(()) => 0,
+            Err(e) => {
+                verbose!("storage mode: {e}");
+                1
+            }
+        }),
+        Fork::Parent(pid) => process::wait(pid).context(|| "can't wait for a child")?,
+    };
+    rootfs::remove_tree(&place)?;
+    Ok(ended == Ended::Exited(0))
+}
+
+/// The real operations: remove a directory of a lower layer and make it again (a whiteout, then an opaque directory, which
+/// needs `user.*` attributes: tmpfs has them only from Linux 6.6 on), rename, unmount.
+fn try_overlay(place: &Path) -> Result<()> {
+    container::enter()?;
+    let at = |name: &str| place.join(name);
+    for name in ["lower", "lower/dir", "lower/dir/sub", "upper", "work", "mount"] {
+        fs::create_dir(at(name)).context(|| format!("can't make {name}"))?;
+    }
+    fs::write(at("lower/file"), "x").context(|| "can't write a file")?;
+    let overlay = Overlay::mount(&[at("lower")], Some((&at("upper"), &at("work"))), &at("mount"))?;
+    fs::remove_dir_all(at("mount/dir")).context(|| "can't remove a directory of a lower layer")?;
+    fs::create_dir(at("mount/dir")).context(|| "can't make a removed directory again")?;
+    fs::rename(at("mount/file"), at("mount/dir/file")).context(|| "can't rename")?;
+    let seen = fs::read_dir(at("mount/dir")).context(|| "can't read a directory")?.count();
+    if seen != 1 {
+        crate::bail!("a directory made again shows what was removed");
+    }
+    overlay.unmount()
+}

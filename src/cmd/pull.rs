@@ -1,0 +1,286 @@
+//! `pull`: from a registry into storage, or into a directory.
+//!
+//! Layers are downloaded, verified and unpacked by a few threads at a time, each into a draft of its own; then they
+//! are settled in order (what one implies about those below), named, and the image is committed.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use super::fetch::{Fetched, Fetcher, apply, label};
+use super::remote::{self, Named, Remote, Remotes, Resolved, Wanted};
+use super::{Host, layers, print};
+use crate::cli::Options;
+use crate::error::{Context, Error, Result};
+use crate::oci::digest::Digest;
+use crate::oci::manifest::Descriptor;
+use crate::oci::reference::ImageRef;
+use crate::rootfs::{self, Form, Root, Stack, Unpacked};
+use crate::storage::{Access, Image, Ingest, LayerId, LayerInfo, LayerKind, Mode, Source, Storage};
+use crate::{bail, info, warning};
+
+pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path>) -> Result<()> {
+    let reference = ImageRef::parse(image)?;
+    if options.parse_only {
+        return print(&reference.parse_report());
+    }
+    let storage = host.storage(Access::Write)?;
+    let remotes = Remotes::new(options, Named::Image(&reference))?;
+    let puller = Puller { host, options, storage: &storage, remotes: &remotes };
+    info!("pulling image:    {reference}");
+    puller.announce();
+    match directory {
+        Some(directory) => {
+            info!("destination:      {}", directory.display());
+            puller.to_directory(&reference, directory)?;
+        }
+        None => {
+            let _lock = storage.lock_image(&reference.file_name()?)?;
+            puller.to_storage(&reference)?;
+            storage.free_unused()?;
+        }
+    }
+    info!("done");
+    Ok(())
+}
+
+/// What a pull needs; a build has one for its base images.
+pub struct Puller<'a> {
+    pub host: &'a Host,
+    pub options: &'a Options,
+    pub storage: &'a Storage,
+    pub remotes: &'a Remotes<'a>,
+}
+
+impl Puller<'_> {
+    fn announce(&self) {
+        match Wanted::new(self.host, self.options) {
+            Wanted::Yolo => info!("requesting arch:  yolo"),
+            Wanted::Arch(arch) => info!("requesting arch:  {arch}"),
+        }
+    }
+
+    /// Pulls an image into storage. The caller has its lock.
+    pub fn to_storage(&self, reference: &ImageRef) -> Result<Image> {
+        let wanted = Wanted::new(self.host, self.options);
+        if let Some(image) = self.current(reference, &wanted)? {
+            info!("manifest list: using existing file");
+            info!("image is current: {}", image.source.as_ref().map_or(String::new(), |s| s.top.to_string()));
+            self.say_arch(&image);
+            return Ok(image);
+        }
+        let cache = (!self.options.no_cache).then_some(self.storage);
+        let (remote, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
+        let image = match self.storage.mode() {
+            Mode::Overlay => self.stack(&remote, reference, resolved)?,
+            Mode::Plain => self.tree(&remote, reference, resolved)?,
+        };
+        self.say_arch(&image);
+        Ok(image)
+    }
+
+    /// The stored image if the registry's tag still names it: one request.
+    fn current(&self, reference: &ImageRef, wanted: &Wanted) -> Result<Option<Image>> {
+        if self.options.no_cache || self.options.last_layer.is_some() {
+            return Ok(None);
+        }
+        let Some(image) = self.storage.image(reference).ok().flatten() else { return Ok(None) };
+        let Some(source) = &image.source else { return Ok(None) };
+        let fits = match (wanted, image.config.arch()) {
+            (Wanted::Arch(wanted), Some(have)) => wanted.accepts(&have),
+            (Wanted::Arch(_), None) => false,
+            (Wanted::Yolo, _) => true,
+        };
+        if source.reference != reference.canonical_remote()
+            || !fits
+            || !image.layers.iter().all(|id| self.storage.has_layer(id))
+        {
+            return Ok(None);
+        }
+        let accept =
+            if *wanted == Wanted::Yolo { crate::registry::Accept::Image } else { crate::registry::Accept::Any };
+        let Remote { client, repository } = self.remotes.of(reference)?;
+        let now = client.head_manifest(&repository, &reference.version(), accept)?;
+        Ok((now == Some(source.top)).then_some(image))
+    }
+
+    fn say_arch(&self, image: &Image) {
+        if let Some(arch) = image.config.arch() {
+            let shown = crate::log::escape(arch.family()).into_owned();
+            match self.host.arch().accepts(&arch) {
+                true => info!("image arch: {shown}"),
+                false => info!("image arch: {shown} (may not match host {})", self.host.arch()),
+            }
+        }
+    }
+
+    /// Overlay mode: one layer directory each.
+    fn stack(&self, remote: &Remote, reference: &ImageRef, resolved: Resolved) -> Result<Image> {
+        let diff_ids = diff_ids(&resolved)?;
+        let count = self.options.last_layer.unwrap_or(usize::MAX).min(resolved.manifest.layers.len());
+        let descriptors = &resolved.manifest.layers[..count];
+        // Names can be known beforehand only if the configuration says diff_ids.
+        let names: Vec<Option<LayerId>> = match &diff_ids {
+            Some(ids) => chain(&ids[..count]).into_iter().map(|id| Some(LayerId::new(id))).collect(),
+            None => vec![None; count],
+        };
+        let here: Vec<bool> = names
+            .iter()
+            .map(|name| !self.options.no_cache && name.is_some_and(|id| self.storage.has_layer(&id)))
+            .collect();
+        let fetched = self.fetcher(remote, Form::Overlay).fetch_all(descriptors, &here, diff_ids.as_deref())?;
+        self.announce_flattening(&resolved.manifest.layers, count);
+        let mut ids: Vec<LayerId> = Vec::new();
+        let mut ingests = Vec::new();
+        for (i, (fetched, descriptor)) in fetched.into_iter().zip(descriptors).enumerate() {
+            let label = label(i, resolved.manifest.layers.len(), descriptor);
+            info!("{label}: extracting");
+            let parent = ids.last().copied();
+            let Some(Fetched { ingest, unpacked: Some((draft, unpacked, diff_id)) }) = fetched else {
+                let Some(id) = names[i] else { bail!("{label}: not unpacked") };
+                ids.push(id);
+                continue;
+            };
+            let id = LayerId::new(Digest::chain(parent.as_ref().map(LayerId::digest), &diff_id));
+            ingests.extend(ingest);
+            let root = Root::open(&draft.path().join("tree"))?;
+            rootfs::settle(&unpacked, &root, &Stack::open(&layers::trees(self.storage, &ids))?)?;
+            report(&label, &unpacked);
+            let info = LayerInfo {
+                parent,
+                kind: LayerKind::Base,
+                size: unpacked.bytes,
+                created_by: descriptor.digest.to_string(),
+                inputs: Vec::new(),
+                ledger: serde_json::Value::Null,
+            };
+            self.storage.commit_layer(draft, &id, &info)?;
+            ids.push(id);
+        }
+        let meta = layers::meta(self.storage, &ids, &resolved.config)?;
+        ids.push(meta);
+        self.commit(reference, resolved, ids, ingests)
+    }
+
+    /// Plain mode: one tree.
+    fn tree(&self, remote: &Remote, reference: &ImageRef, resolved: Resolved) -> Result<Image> {
+        let draft = layers::new_tree(self.storage)?;
+        let (size, ingests) = self.flatten(remote, &resolved, &draft.path().join("tree"))?;
+        let id = layers::store_tree(self.storage, draft, size, &reference.to_string(), serde_json::Value::Null)?;
+        self.commit(reference, resolved, vec![id], ingests)
+    }
+
+    fn commit(
+        &self,
+        reference: &ImageRef,
+        resolved: Resolved,
+        layers: Vec<LayerId>,
+        ingests: Vec<Ingest>,
+    ) -> Result<Image> {
+        for bytes in [&resolved.top.bytes, &resolved.manifest_bytes, &resolved.config_bytes] {
+            self.storage.put_blob(bytes)?;
+        }
+        let mut image = Image::new(reference.clone(), layers, resolved.config);
+        image.source = Some(Source {
+            reference: reference.canonical_remote(),
+            top: resolved.top.digest,
+            manifest: resolved.manifest_digest,
+            config: resolved.manifest.config.digest,
+            layers: resolved.manifest.layers,
+        });
+        self.storage.commit_image(&image, ingests)?;
+        Ok(image)
+    }
+
+    /// `pull REF DIR`: made beside its place, then moved there.
+    fn to_directory(&self, reference: &ImageRef, directory: &Path) -> Result<()> {
+        let shown = directory.display();
+        let place = layers::Destination::claim(directory)?;
+        let wanted = Wanted::new(self.host, self.options);
+        let cache = (!self.options.no_cache).then_some(self.storage);
+        let (remote, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
+        let (_, ingests) = self.flatten(&remote, &resolved, place.path())?;
+        let image = Image::new(reference.clone(), Vec::new(), resolved.config.clone());
+        self.storage.publish(ingests)?;
+        for bytes in [&resolved.top.bytes, &resolved.manifest_bytes, &resolved.config_bytes] {
+            self.storage.put_blob(bytes)?;
+        }
+        place.finish().context(|| format!("can't put the image at {shown}"))?;
+        self.say_arch(&image);
+        Ok(())
+    }
+
+    /// Downloads all layers, then applies them in order to one tree. Bytes of the tree, and the downloads.
+    fn flatten(&self, remote: &Remote, resolved: &Resolved, tree: &Path) -> Result<(u64, Vec<Ingest>)> {
+        let diff_ids = diff_ids(resolved)?;
+        let all = &resolved.manifest.layers;
+        let count = self.options.last_layer.unwrap_or(usize::MAX).min(all.len());
+        let here = vec![false; count];
+        let fetched = self.fetcher(remote, Form::Plain).fetch_all(&all[..count], &here, diff_ids.as_deref())?;
+        self.announce_flattening(all, count);
+        let root = Root::open(tree)?;
+        let mut size = 0;
+        let mut ingests = Vec::new();
+        for (i, (fetched, descriptor)) in fetched.into_iter().zip(all).enumerate() {
+            let label = label(i, all.len(), descriptor);
+            info!("{label}: extracting");
+            let ingest = fetched.and_then(|f| f.ingest);
+            let file: Box<dyn Read + Send> = match &ingest {
+                Some(ingest) => Box::new(ingest.reader()?),
+                None => Box::new(self.reopen(descriptor)?),
+            };
+            let want = diff_ids.as_ref().map(|ids| ids[i]);
+            let (unpacked, _) = apply(file, &root, Form::Plain, &label, want)?;
+            report(&label, &unpacked);
+            size += unpacked.bytes;
+            ingests.extend(ingest);
+        }
+        layers::add_meta(&root, &resolved.config)?;
+        Ok((size, ingests))
+    }
+
+    fn fetcher<'b>(&'b self, remote: &'b Remote, form: Form) -> Fetcher<'b> {
+        Fetcher { remote, storage: self.storage, no_cache: self.options.no_cache, form }
+    }
+
+    fn reopen(&self, descriptor: &Descriptor) -> Result<fs::File> {
+        self.storage
+            .blob(&descriptor.digest, descriptor.size)
+            .ok_or_else(|| Error::new(format!("blob {} vanished from storage", descriptor.digest)))
+    }
+
+    fn announce_flattening(&self, all: &[Descriptor], count: usize) {
+        info!("flattening image");
+        for (i, descriptor) in all.iter().enumerate() {
+            match i < count {
+                true => info!("{}: listing", label(i, all.len(), descriptor)),
+                false => info!("{}: skipping per --last-layer", label(i, all.len(), descriptor)),
+            }
+        }
+        info!("validating tarball members");
+        info!("resolving whiteouts");
+    }
+}
+
+fn report(label: &str, unpacked: &Unpacked) {
+    if unpacked.ignored_devices > 0 {
+        info!("{label}: ignored {} devices and/or FIFOs", unpacked.ignored_devices);
+    }
+}
+
+/// Diff IDs, as many as layers; `None` for images of old.
+fn diff_ids(resolved: &Resolved) -> Result<Option<Vec<Digest>>> {
+    let ids = resolved.config.diff_ids_of(resolved.manifest.layers.len())?;
+    if ids.is_none() {
+        warning!("no metadata to load; using defaults");
+    }
+    Ok(ids)
+}
+
+fn chain(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut ids: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        ids.push(Digest::chain(ids.last(), diff_id));
+    }
+    ids
+}

@@ -1,0 +1,328 @@
+//! `push`: the image as one flattened layer (manual page, "Push"): owners root:root, no set-id bits. With `--layers`
+//! the layers of its base stay as they are, and one layer of ours goes on top.
+//!
+//! The layer is packed, compressed and hashed in one go into a draft, then uploaded: its digest has to be known first,
+//! since most pushes need no upload. The manifest goes last, so that a tag never names what is not there.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::base::Base;
+use super::progress::{Counted, Progress};
+use super::remote::{self, Named, Remote, Remotes};
+use super::{Host, layers, meta};
+use crate::cli::Options;
+use crate::container;
+use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
+use crate::error::{Context, Error, Result};
+use crate::oci::config::Config;
+use crate::oci::digest::{Digest, Hashing};
+use crate::oci::gzip::Encoder;
+use crate::oci::manifest::{
+    DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST,
+};
+use crate::oci::reference::ImageRef;
+use crate::registry::Client;
+use crate::registry::auth::Access as Permission;
+use crate::rootfs::{self, Ownership, PackOptions, Root, Stack};
+use crate::storage::{Access, Image, LayerKind, Storage};
+use crate::{bail, info, sys, verbose, warning};
+
+pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
+    let reference = ImageRef::parse(image)?;
+    let target = destination.map(ImageRef::parse).transpose()?;
+    // Directories that a build left unreadable are no obstacle inside a user namespace; where there is none, most
+    // images can be read all the same.
+    if let Err(e) = container::enter() {
+        verbose!("pushing without a user namespace: {e}");
+    }
+    let storage = host.storage(Access::Write)?;
+    info!("pushing image:   {reference}");
+    if let Some(target) = &target {
+        info!("destination:     {target}");
+    }
+    let target = target.unwrap_or_else(|| reference.clone());
+    let pushed = match &options.image {
+        Some(directory) => {
+            info!("image path:      {}", directory.display());
+            Pushed::directory(host, directory)?
+        }
+        None => {
+            let image = storage.image(&reference)?.ok_or_else(|| {
+                Error::new(format!("can't push: no image {reference}")).hint("ch-image list shows what there is")
+            })?;
+            Pushed::image(&storage, image, options, &target)?
+        }
+    };
+    if options.layers && pushed.base.is_none() {
+        info!("--layers: no layers of a registry are known to be in this image: pushing it as one layer");
+    }
+    let owners = match options.ownership {
+        true if pushed.ledger.is_empty() => {
+            warning!("--ownership: no owners are recorded in this image; build it with --force=notify");
+            HashMap::new()
+        }
+        true => owners(&pushed.ledger),
+        false => HashMap::new(),
+    };
+    let remotes = Remotes::new(options, Named::Image(&target))?;
+    let Remote { client, .. } = remotes.of(&target)?;
+    // A password is asked for before the long work, not after it.
+    client.authorize(&target.repository(), Permission::Push)?;
+    let packed = match pushed.has_layer_of_ours {
+        true => Some(Packed::new(&storage, &pushed, owners)?),
+        false => None,
+    };
+    info!("preparing metadata");
+    let (config, manifest) = documents(host, &pushed, packed.as_ref());
+    info!("starting upload");
+    let upload = Upload { client: &client, storage: &storage, target: &target, base: pushed.base.as_ref() };
+    upload.all(packed.as_ref(), &config, &manifest).context(|| format!("can't push {}", target.canonical_remote()))?;
+    info!("cleaning up");
+    drop(packed);
+    info!("done");
+    Ok(())
+}
+
+/// What is pushed.
+struct Pushed {
+    /// Lowest first.
+    trees: Vec<PathBuf>,
+    config: Config,
+    ledger: Ledger,
+    /// Layers that stay as they are (`--layers`).
+    base: Option<Base>,
+    has_layer_of_ours: bool,
+}
+
+impl Pushed {
+    fn image(storage: &Storage, image: Image, options: &Options, target: &ImageRef) -> Result<Pushed> {
+        let base = match options.layers {
+            true => Base::of(storage, &image, &remote::endpoint(target))?,
+            false => None,
+        };
+        let mut has_layer_of_ours = base.is_none();
+        for id in &image.layers {
+            has_layer_of_ours |= storage.layer_info(id)?.kind == LayerKind::Step;
+        }
+        let ledger = layers::ledger(storage, &image.layers)?;
+        let trees = layers::trees(storage, &image.layers);
+        Ok(Pushed { trees, config: image.config, ledger, base, has_layer_of_ours })
+    }
+
+    fn directory(host: &Host, directory: &Path) -> Result<Pushed> {
+        let (trees, config) = (vec![directory.to_owned()], directory_config(host, directory)?);
+        Ok(Pushed { trees, config, ledger: Ledger::new(), base: None, has_layer_of_ours: true })
+    }
+
+    /// Layers that are not ours.
+    fn below(&self) -> usize {
+        self.base.as_ref().map_or(0, |base| base.layers.len())
+    }
+}
+
+fn owners(ledger: &Ledger) -> HashMap<Vec<u8>, Ownership> {
+    let device = |d: Device| (d.kind == DeviceKind::Block, sys::fs::major(d.number), sys::fs::minor(d.number));
+    let ownership = |o: &Owner| Ownership {
+        uid: o.uid,
+        gid: o.gid,
+        bits: o.bits,
+        device: o.device.map(device),
+        capability: o.capability.clone(),
+    };
+    ledger.iter().map(|(path, owner)| (path.to_vec(), ownership(owner))).collect()
+}
+
+/// Configuration of an unpacked image.
+fn directory_config(host: &Host, directory: &Path) -> Result<Config> {
+    let shown = directory.display();
+    if !layers::looks_like_image(directory) {
+        return Err(Error::new(format!("can't push: {shown} does not appear to be an image"))
+            .hint("an image directory has bin, dev and usr"));
+    }
+    let metadata = Root::open(directory)?.read(Path::new(meta::METADATA), 1 << 20)?;
+    let mut config = match metadata {
+        Some(bytes) => meta::restore(&bytes).context(|| format!("can't push {shown}"))?,
+        None => Config::default(),
+    };
+    if config.arch().is_none() {
+        config.set_arch(host.arch());
+    }
+    Ok(config)
+}
+
+/// The compressed layer in a draft.
+struct Packed {
+    // Deleted with the value.
+    _draft: crate::storage::Draft,
+    file: PathBuf,
+    diff_id: Digest,
+    digest: Digest,
+    size: u64,
+}
+
+impl Packed {
+    fn new(storage: &Storage, pushed: &Pushed, owners: HashMap<Vec<u8>, Ownership>) -> Result<Packed> {
+        let n = pushed.below() + 1;
+        info!("layer {n}/{n}: gathering");
+        let stack = Stack::open(&pushed.trees)?;
+        info!("layer {n}/{n}: preparing");
+        let above = pushed.below();
+        let options = PackOptions { clamp_mtime: source_date_epoch()?, exclude: Vec::new(), owners, above };
+        let draft = storage.draft()?;
+        let path = draft.path().join("layer");
+        let failed = || "can't pack the image";
+        let file = File::create_new(&path).context(|| format!("can't make {}", path.display()))?;
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let encoder = Encoder::new(Hashing::new(BufWriter::with_capacity(1 << 20, file)), threads);
+        let progress = Progress::new("preparing", None);
+        let part = progress.part(&format!("layer {n}/{n}"), None);
+        let mut tar = Counted { inner: Hashing::new(encoder), part };
+        let packed = rootfs::pack(&stack, &mut tar, &options).context(failed)?;
+        if packed.skipped > 0 {
+            verbose!("layer {n}/{n}: ignored {} sockets, devices and/or FIFOs", packed.skipped);
+        }
+        let (encoder, content) = tar.inner.into_parts();
+        let (mut file, blob) = encoder.finish().context(failed)?.into_parts();
+        file.flush().context(failed)?;
+        Ok(Packed { _draft: draft, file: path, diff_id: content.digest(), digest: blob.digest(), size: blob.size() })
+    }
+}
+
+/// `$SOURCE_DATE_EPOCH`, seconds since 1970 (reproducible-builds.org).
+fn source_date_epoch() -> Result<Option<i64>> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Err(_) => Ok(None),
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => match text.parse() {
+            Ok(n) => Ok(Some(n)),
+            Err(_) => Err(Error::new(format!("SOURCE_DATE_EPOCH: not a number of seconds: {text:?}"))),
+        },
+    }
+}
+
+/// Configuration and manifest. Docker's types for one layer, as the original has it; OCI's where layers of others, of
+/// whatever kind, are kept.
+fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>, Manifest) {
+    let mut config = pushed.config.clone();
+    if config.arch().is_none() {
+        config.set_arch(host.arch());
+    }
+    config.set("os", "linux".into());
+    // Some readers (Charliecloud 0.31) insist on the key, even if there is nothing in it.
+    if config.get("config").is_none_or(serde_json::Value::is_null) {
+        config.set("config", json!({}));
+    }
+    let (manifest_type, config_type, layer_type) = match pushed.base {
+        Some(_) => (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER_GZIP),
+        None => (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER_GZIP),
+    };
+    let descriptor = |media_type: &str, digest, size| Descriptor { media_type: media_type.to_owned(), digest, size };
+    let (mut layers, mut diff_ids, mut history) = match &pushed.base {
+        Some(base) => (base.layers.clone(), base.diff_ids.clone(), base.history.clone()),
+        None => (Vec::new(), Vec::new(), Vec::new()),
+    };
+    // History has an entry for each layer, or it says nothing.
+    let adds_up = pushed.base.is_none() || !history.is_empty();
+    if let Some(packed) = packed {
+        layers.push(descriptor(layer_type, packed.digest, packed.size));
+        diff_ids.push(packed.diff_id);
+        // One layer, so one entry, however many steps it was made in.
+        history.push(json!({"created_by": "ch-image push", "comment": "flattened"}));
+    }
+    config.set_diff_ids(&diff_ids);
+    match adds_up {
+        true => config.set_history(history),
+        false => config.set("history", serde_json::Value::Null),
+    }
+    let bytes = config.to_json();
+    let config = descriptor(config_type, Digest::of(&bytes), bytes.len() as u64);
+    (bytes, Manifest { media_type: manifest_type.to_owned(), config, layers })
+}
+
+struct Upload<'a> {
+    client: &'a Client,
+    storage: &'a Storage,
+    target: &'a ImageRef,
+    base: Option<&'a Base>,
+}
+
+impl Upload<'_> {
+    fn all(&self, packed: Option<&Packed>, config: &[u8], manifest: &Manifest) -> Result<()> {
+        let n = manifest.layers.len();
+        let sizes = manifest.layers.iter().map(|layer| layer.size);
+        let progress = Progress::new("uploading", Some(sizes.sum::<u64>() + manifest.config.size));
+        for (i, layer) in manifest.layers.iter().enumerate() {
+            let what = format!("layer {}/{n}", i + 1);
+            let ours = packed.filter(|_| i + 1 == n);
+            self.blob(&progress, &what, layer, ours.is_none(), &mut || match ours {
+                Some(packed) => {
+                    let file = File::open(&packed.file).context(|| format!("can't open {}", packed.file.display()))?;
+                    Ok(Box::new(file) as Box<dyn Read>)
+                }
+                None => self.stored(layer),
+            })?;
+        }
+        self.blob(&progress, "config", &manifest.config, false, &mut || {
+            Ok(Box::new(io::Cursor::new(config.to_vec())) as Box<dyn Read>)
+        })?;
+        drop(progress);
+        info!("manifest: uploading");
+        let (repository, version) = (self.target.repository(), self.target.version());
+        self.client.put_manifest(&repository, &version, &manifest.media_type, &manifest.to_json()).map(drop)
+    }
+
+    /// A layer of the base as it was downloaded.
+    fn stored(&self, layer: &Descriptor) -> Result<Box<dyn Read>> {
+        let missing = || {
+            let e = Error::new(format!("blob {} of the base image is no longer in storage", layer.digest));
+            match self.base {
+                Some(base) => e.hint(format!("ch-image pull --no-cache {}", base.reference)),
+                None => e,
+            }
+        };
+        Ok(Box::new(self.storage.blob(&layer.digest, layer.size).ok_or_else(missing)?))
+    }
+
+    fn blob(
+        &self,
+        progress: &Progress,
+        what: &str,
+        descriptor: &Descriptor,
+        is_base: bool,
+        open: &mut dyn FnMut() -> Result<Box<dyn Read>>,
+    ) -> Result<()> {
+        let short = descriptor.digest.short();
+        let repository = self.target.repository();
+        let mut part = progress.part(&format!("{what}: {short}"), Some(descriptor.size));
+        info!("{what}: {short}: checking if already in repository");
+        if self.client.has_blob(&repository, &descriptor.digest)? {
+            info!("{what}: {short}: already present");
+            part.begin_at(descriptor.size);
+            return Ok(());
+        }
+        // Within a registry a blob need not travel.
+        if let Some(base) =
+            self.base.filter(|base| is_base && remote::endpoint(&base.reference) == *self.client.endpoint())
+            && base.reference.repository() != repository
+            && self.client.mount_blob(&repository, &descriptor.digest, &base.reference.repository())?
+        {
+            info!("{what}: {short}: mounted from {}", base.reference.repository());
+            part.begin_at(descriptor.size);
+            return Ok(());
+        }
+        info!("{what}: {short}: not present, uploading");
+        let part = std::cell::RefCell::new(part);
+        let sent = |n| part.borrow_mut().set(n);
+        self.client.upload_blob(&repository, &descriptor.digest, descriptor.size, open, &sent)?;
+        // A registry that says "created" and has nothing is worth one question (facts A10).
+        if !self.client.has_blob(&repository, &descriptor.digest)? {
+            bail!("{what}: {short}: the registry took the upload but does not have it");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! Which registry holds an image, and which document of it is meant (architecture)?
+
+use std::sync::Arc;
+
+use super::Host;
+use crate::cli::Options;
+use crate::error::{Error, Result};
+use crate::oci::arch::Arch;
+use crate::oci::config::Config;
+use crate::oci::digest::Digest;
+use crate::oci::manifest::{Document, Index, Manifest};
+use crate::oci::reference::ImageRef;
+use crate::registry::auth::First;
+use crate::registry::credentials::Credentials;
+use crate::registry::mirrors::Mirrors;
+use crate::registry::settings::Settings;
+use crate::registry::{self, Accept, Client, Endpoint, Fetched};
+use crate::storage::Storage;
+use crate::{bail, info, verbose, warning};
+
+/// Which architecture to take (manual page, `--arch`).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Wanted {
+    /// What the registry gives.
+    Yolo,
+    Arch(Arch),
+}
+
+impl Wanted {
+    pub fn new(host: &Host, options: &Options) -> Wanted {
+        match options.arch.as_deref() {
+            Some("yolo") => Wanted::Yolo,
+            None | Some("host") => Wanted::Arch(host.arch().clone()),
+            Some(name) => Wanted::Arch(Arch::new(name)),
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Wanted::Yolo => "yolo",
+            Wanted::Arch(arch) => arch.as_str(),
+        }
+    }
+}
+
+/// Who says which registries are talked to.
+#[derive(Clone, Copy)]
+pub enum Named<'r> {
+    /// The command line names the image.
+    Image(&'r ImageRef),
+    /// A Dockerfile does; the command line names only what is made of it.
+    Dockerfile(&'r ImageRef),
+}
+
+/// Connections of this process, one client a registry.
+pub struct Remotes<'a> {
+    options: &'a Options,
+    settings: Settings,
+    mirrors: Mirrors,
+    credentials: Arc<dyn Credentials>,
+    /// The registry for which alone `--tls-no-verify` is meant; `None`: all that a Dockerfile names.
+    unverified: Option<Endpoint>,
+    clients: std::sync::Mutex<Vec<Arc<Client>>>,
+}
+
+impl<'a> Remotes<'a> {
+    pub fn new(options: &'a Options, named: Named) -> Result<Remotes<'a>> {
+        let (named, unverified) = match named {
+            Named::Image(reference) => (Some(endpoint(reference)), Some(endpoint(reference))),
+            Named::Dockerfile(tag) => (tag.host().map(|_| endpoint(tag)), None),
+        };
+        let mut settings = Settings::from_vars(&|name| std::env::var(name).ok())?;
+        settings.trust.extra = options.ca.clone();
+        let credentials = super::secrets::credentials(options, named.as_ref(), &settings)?;
+        // The first table that is there counts.
+        let table = settings.mirrors.iter().find(|path| path.exists());
+        let mirrors = table.map_or_else(|| Ok(Mirrors::default()), |path| Mirrors::load(path))?;
+        Ok(Remotes { options, settings, mirrors, credentials, unverified, clients: Default::default() })
+    }
+
+    /// The registry of an image.
+    pub fn of(&self, reference: &ImageRef) -> Result<Remote> {
+        Ok(Remote { client: self.client(endpoint(reference))?, repository: reference.repository() })
+    }
+
+    /// Mirrors of the image's registry in the order in which to try them; the last is the registry itself.
+    fn places(&self, reference: &ImageRef) -> Result<Vec<Remote>> {
+        let places = self.mirrors.lookup(&endpoint(reference), &reference.repository());
+        places.into_iter().map(|p| Ok(Remote { client: self.client(p.endpoint)?, repository: p.repository })).collect()
+    }
+
+    fn client(&self, endpoint: Endpoint) -> Result<Arc<Client>> {
+        let mut clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(client) = clients.iter().find(|c| *c.endpoint() == endpoint) {
+            return Ok(client.clone());
+        }
+        let is_named = self.unverified.as_ref().is_none_or(|only| *only == endpoint);
+        let options = registry::Options {
+            tls_verify: !(self.options.tls_no_verify && is_named),
+            settings: self.settings.clone(),
+            first: if self.options.auth { First::Login } else { First::Anonymous },
+            ..registry::Options::default()
+        };
+        let client = Arc::new(Client::new(&endpoint, options, self.credentials.clone())?);
+        clients.push(client.clone());
+        Ok(client)
+    }
+}
+
+/// A repository at a registry.
+pub struct Remote {
+    pub client: Arc<Client>,
+    pub repository: String,
+}
+
+pub fn endpoint(reference: &ImageRef) -> Endpoint {
+    let (host, port) = reference.registry();
+    Endpoint::new(&host, port)
+}
+
+/// An image of a registry: its manifest and configuration, verified.
+pub struct Resolved {
+    /// What the tag named, and its bytes.
+    pub top: Fetched,
+    pub manifest: Manifest,
+    pub manifest_bytes: Vec<u8>,
+    pub manifest_digest: Digest,
+    pub config: Config,
+    pub config_bytes: Vec<u8>,
+}
+
+pub fn not_in_registry(client: &Client, reference: &ImageRef) -> Error {
+    let e = Error::new(format!("not in registry: {}", reference.canonical_remote()));
+    match client.hint() {
+        Some(hint) => e.hint(hint),
+        None => e,
+    }
+}
+
+/// Finds the image where it can be had first: at a mirror or at its registry. Whoever serves it, digests are checked.
+pub fn find(
+    remotes: &Remotes,
+    reference: &ImageRef,
+    wanted: &Wanted,
+    storage: Option<&Storage>,
+) -> Result<(Remote, Resolved)> {
+    let mut places = remotes.places(reference)?;
+    let Some(last) = places.pop() else { bail!("{reference}: no registry") };
+    for mirror in places {
+        match resolve(&mirror, reference, wanted, storage) {
+            Ok(resolved) => {
+                verbose!("using mirror {}/{}", mirror.client.endpoint(), mirror.repository);
+                return Ok((mirror, resolved));
+            }
+            Err(e) => verbose!("mirror {}/{}: {e}", mirror.client.endpoint(), mirror.repository),
+        }
+    }
+    let resolved = resolve(&last, reference, wanted, storage)?;
+    Ok((last, resolved))
+}
+
+/// Finds the image for the wanted architecture. Documents that are in storage already are taken from there, except
+/// for the tag itself.
+fn resolve(remote: &Remote, reference: &ImageRef, wanted: &Wanted, storage: Option<&Storage>) -> Result<Resolved> {
+    let Remote { client, repository } = remote;
+    let version = reference.version();
+    let accept = if *wanted == Wanted::Yolo { Accept::Image } else { Accept::Any };
+    if *wanted != Wanted::Yolo {
+        info!("manifest list: downloading");
+    } else {
+        info!("manifest: downloading");
+    }
+    let top = client.manifest(repository, &version, accept)?.ok_or_else(|| not_in_registry(client, reference))?;
+    let mut document = parse(&top, reference)?;
+    let mut at = top.clone();
+    // An index may name an index (OCI image specification 1.1); four deep is more than anyone has.
+    for depth in 0.. {
+        let Document::Index(index) = &document else { break };
+        if depth == 4 {
+            bail!("{reference}: indexes nested too deep");
+        }
+        let descriptor = choose(index, wanted)?.clone();
+        let cached = storage.and_then(|s| s.blob_bytes(&descriptor.digest));
+        at = match cached {
+            Some(bytes) => {
+                info!("manifest: using existing file");
+                Fetched { bytes, digest: descriptor.digest, content_type: Some(descriptor.media_type.clone()) }
+            }
+            None => {
+                info!("manifest: downloading");
+                client
+                    .manifest(repository, &descriptor.digest.to_string(), Accept::Any)?
+                    .ok_or_else(|| not_in_registry(client, reference))?
+            }
+        };
+        if at.digest != descriptor.digest || at.bytes.len() as u64 != descriptor.size {
+            bail!("{reference}: manifest differs from its descriptor in the index");
+        }
+        document = parse(&at, reference)?;
+    }
+    let Document::Manifest(manifest) = document else { bail!("{reference}: no manifest") };
+    check_types(&manifest, reference)?;
+    let (config_bytes, cached) = match storage.and_then(|s| s.blob_bytes(&manifest.config.digest)) {
+        Some(bytes) => (bytes, true),
+        None => (Vec::new(), false),
+    };
+    info!("config: {}", if cached { "using existing file" } else { "downloading" });
+    let config_bytes = if cached { config_bytes } else { client.blob_bytes(repository, &manifest.config)? };
+    let config = Config::parse(&config_bytes)?;
+    if top.digest == at.digest {
+        check_unaware(wanted, &config)?;
+    }
+    Ok(Resolved { top, manifest_bytes: at.bytes, manifest_digest: at.digest, manifest, config, config_bytes })
+}
+
+fn parse(fetched: &Fetched, reference: &ImageRef) -> Result<Document> {
+    Document::parse(&fetched.bytes, fetched.content_type.as_deref())
+        .map_err(|e| e.context(reference.canonical_remote()))
+}
+
+/// A lone manifest says its architecture only in its configuration. On amd64 it is taken with a word (manual page,
+/// `--arch`, note 2), elsewhere if the configuration says that it fits.
+fn check_unaware(wanted: &Wanted, config: &Config) -> Result<()> {
+    let Wanted::Arch(wanted) = wanted else { return Ok(()) };
+    if config.arch().is_some_and(|have| wanted.accepts(&have)) {
+        return Ok(());
+    }
+    if wanted.as_str() == "amd64" {
+        warning!("image is architecture-unaware");
+        warning!("requested arch is amd64; using --arch=yolo");
+        return Ok(());
+    }
+    Err(Error::new("image is architecture-unaware").hint("consider --arch=yolo"))
+}
+
+fn choose<'i>(index: &'i Index, wanted: &Wanted) -> Result<&'i crate::oci::manifest::Descriptor> {
+    let fits = |arch: &Option<Arch>| match (wanted, arch) {
+        (Wanted::Yolo, _) => true,
+        (Wanted::Arch(wanted), Some(arch)) => wanted == arch,
+        (Wanted::Arch(_), None) => false,
+    };
+    // The very name first: arm/v7 must not be served by arm where both are there.
+    let exact = index.entries.iter().find(|e| fits(&e.arch));
+    let close = || {
+        let Wanted::Arch(wanted) = wanted else { return None };
+        index.entries.iter().find(|e| e.arch.as_ref().is_some_and(|a| wanted.accepts(a)))
+    };
+    // An index of one image without a platform is as good as a manifest.
+    let only = || index.entries.first().filter(|e| index.entries.len() == 1 && e.arch.is_none());
+    match exact.or_else(close).or_else(only) {
+        Some(entry) => Ok(&entry.descriptor),
+        None => {
+            let mut have: Vec<&str> = index.entries.iter().filter_map(|e| e.arch.as_ref()).map(Arch::as_str).collect();
+            have.sort();
+            have.dedup();
+            let have: Vec<_> = have.into_iter().map(crate::log::escape).collect();
+            Err(Error::new(format!("requested arch unavailable: {}", wanted.name()))
+                .hint(format!("available: {}", have.join(" "))))
+        }
+    }
+}
+
+/// Layers that are no file trees (signatures, charts) are refused by name.
+fn check_types(manifest: &Manifest, reference: &ImageRef) -> Result<()> {
+    let fits = |media_type: &str| {
+        media_type.is_empty()
+            || media_type.starts_with("application/vnd.oci.image.layer.")
+            || media_type.starts_with("application/vnd.docker.image.rootfs.")
+    };
+    match manifest.layers.iter().find(|l| !fits(&l.media_type)) {
+        None => Ok(()),
+        Some(layer) => Err(Error::new(format!(
+            "{reference} is not a container image: it has a layer of type {}",
+            crate::log::escape(&layer.media_type)
+        ))
+        .hint("it may be a signature, a chart or another artifact")),
+    }
+}

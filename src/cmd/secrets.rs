@@ -1,0 +1,54 @@
+//! Who are we at a registry? From the command line, the environment, configuration files, the terminal.
+//!
+//! `CH_IMAGE_USERNAME` and `CH_IMAGE_PASSWORD` are for the registry that the command line names, never for one that a
+//! Dockerfile brings in. They are wiped from the environment as soon as they are read, so that neither a child nor
+//! `/proc/PID/environ` shows them.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Arc, OnceLock};
+
+use crate::cli::Options;
+use crate::error::{Error, Result};
+use crate::registry::Endpoint;
+use crate::registry::credentials::{Credentials, Login};
+use crate::registry::logins::{self, Logins, Prompt, Sources};
+use crate::registry::settings::Settings;
+use crate::sys;
+
+const USERNAME: &str = "CH_IMAGE_USERNAME";
+const PASSWORD: &str = "CH_IMAGE_PASSWORD";
+
+static GIVEN: OnceLock<(Option<String>, Option<String>)> = OnceLock::new();
+
+/// Takes the secrets out of the environment. Call before any thread or child exists.
+pub fn take_from_environment() {
+    let take = |name: &str| {
+        let value = std::env::var(name).ok().filter(|v| !v.is_empty());
+        sys::process::wipe_variable(name);
+        value
+    };
+    GIVEN.get_or_init(|| (take(USERNAME), take(PASSWORD)));
+}
+
+/// Credentials; what the environment or standard input gives is for the registry `named` alone.
+pub fn credentials(options: &Options, named: Option<&Endpoint>, settings: &Settings) -> Result<Arc<dyn Credentials>> {
+    let (user, password) = GIVEN.get().cloned().unwrap_or_default();
+    let password = match options.password_stdin {
+        true => Some(logins::password_from(&mut io::stdin().lock())?),
+        false => password,
+    };
+    let given = match (user, password, named) {
+        (Some(user), Some(password), Some(endpoint)) => Some((endpoint.clone(), Login::Password { user, password })),
+        (None, Some(_), _) if options.password_stdin => {
+            return Err(Error::new("--password-stdin: no user name").hint(format!("set {USERNAME}")));
+        }
+        _ => None,
+    };
+    let prompt = match (io::stdin().is_terminal(), options.password_many) {
+        (false, _) => Prompt::Never,
+        (true, false) => Prompt::Once,
+        (true, true) => Prompt::EachTime,
+    };
+    let files = settings.credential_files.clone();
+    Ok(Arc::new(Logins::new(Sources { given, files, prompt })))
+}

@@ -1,0 +1,234 @@
+//! What does ch-run do? Makes a [`Spec`] of its options and the caller's environment, and becomes the command.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::enter::enter_as;
+use super::env::{self, Environment, Expand};
+use super::join::{self, Group, Part};
+use super::run::{exec_announced, exec_joined};
+use super::{Bind, Emulation, Home, Network, Overlay, Spec, Stdin, exec, invoker, target};
+use crate::bail;
+use crate::error::{Context, Error, Result};
+use crate::sys::{process, user};
+use crate::{verbose, warning};
+
+/// What was asked for on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// A directory, or a name in the storage directory.
+    pub image: OsString,
+    pub argv: Vec<OsString>,
+    pub writable: bool,
+    /// The caller's if not said.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub cwd: Option<PathBuf>,
+    /// Source and target.
+    pub binds: Vec<(PathBuf, PathBuf)>,
+    /// In the order given.
+    pub changes: Vec<Change>,
+    pub expand: bool,
+    pub home: bool,
+    pub passwd: bool,
+    pub private_tmp: bool,
+    pub storage: Option<PathBuf>,
+    pub join: Option<Join>,
+}
+
+impl Request {
+    /// As it is without options.
+    pub fn new(image: OsString) -> Request {
+        Request {
+            image,
+            argv: Vec::new(),
+            writable: false,
+            uid: None,
+            gid: None,
+            cwd: None,
+            binds: Vec::new(),
+            changes: Vec::new(),
+            expand: true,
+            home: true,
+            passwd: true,
+            private_tmp: false,
+            storage: None,
+            join: None,
+        }
+    }
+}
+
+/// Whose container to use, if not one of our own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Join {
+    pub count: Option<u32>,
+    pub tag: Option<OsString>,
+    pub pid: Option<u32>,
+}
+
+/// One change of the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// As the image wants it.
+    SetImage,
+    SetFile(PathBuf),
+    Set(OsString),
+    Unset(OsString),
+}
+
+/// An image, ready to be run.
+pub struct Image {
+    pub root: PathBuf,
+    /// Kept until the command has taken over, which keeps the mount.
+    pub overlay: Option<Overlay>,
+    /// Lines for `--set-env`; the tree's own /ch/environment if `None`.
+    pub env: Option<Vec<(String, String)>>,
+    pub cwd: Option<PathBuf>,
+}
+
+/// Becomes the command. `resolve` finds an image by name in the storage directory and mounts it.
+pub fn become_command(
+    request: &Request,
+    host: Environment,
+    resolve: &dyn Fn(&Request) -> Result<Image>,
+) -> Result<Infallible> {
+    if process::is_privileged_start() {
+        return Err(Error::new("ch-run must not be set-id or have file capabilities")
+            .hint("it needs no privilege: chmod u-s,g-s; setcap -r"));
+    }
+    let (uid, gid) = invoker();
+    let inside = (request.uid.unwrap_or(uid), request.gid.unwrap_or(gid));
+    let home = if request.home { home(&host, uid)? } else { None };
+    let part = take_part(request, &host)?;
+    if !matches!(part, Some(Part::Joined)) {
+        enter_as(inside)?;
+    }
+    let mut image = match part {
+        // Its root is ours already.
+        Some(Part::Joined) => Image { root: PathBuf::from("/"), overlay: None, env: None, cwd: None },
+        Some(Part::First(_)) | None => find(request, resolve)?,
+    };
+    let env = environment(request, host, home.as_ref(), &image)?;
+    let binds = request.binds.iter().map(|(source, target)| Bind::new(source, target)).collect();
+    let spec = Spec {
+        root: image.root.clone(),
+        writable: request.writable,
+        uid: inside.0,
+        gid: inside.1,
+        cwd: request.cwd.clone().or(image.cwd.clone()).unwrap_or_else(|| PathBuf::from("/")),
+        binds,
+        tmpfs: Vec::new(),
+        env,
+        argv: request.argv.clone(),
+        network: Network::Host,
+        private_tmp: request.private_tmp,
+        home,
+        passwd: request.passwd,
+        stdin: Stdin::Inherit,
+        emulation: Emulation::None,
+    };
+    let e = match part {
+        None => exec(&spec),
+        Some(Part::First(first)) => exec_announced(&spec, &|| first.announce()),
+        Some(Part::Joined) => exec_joined(&spec),
+    };
+    // Only now: unmounting is what dropping does.
+    drop(image.overlay.take());
+    e
+}
+
+fn take_part(request: &Request, host: &Environment) -> Result<Option<Part>> {
+    let Some(join) = &request.join else { return Ok(None) };
+    if let Some(pid) = join.pid {
+        let Ok(pid) = process::Pid::try_from(pid) else { bail!("no such process: {pid}") };
+        join::enter_process(pid)?;
+        return Ok(Some(Part::Joined));
+    }
+    join::join(&Group::find(join.count, join.tag.as_deref(), host)?).map(Some)
+}
+
+fn find(request: &Request, resolve: &dyn Fn(&Request) -> Result<Image>) -> Result<Image> {
+    let path = Path::new(&request.image);
+    if path.is_dir() {
+        let root = fs::canonicalize(path).context(|| format!("can't open image {}", path.display()))?;
+        if root == Path::new("/") {
+            bail!("the image can't be the host's root directory");
+        }
+        return Ok(Image { root, overlay: None, env: None, cwd: None });
+    }
+    if path.is_absolute() || path.starts_with(".") || path.starts_with("..") {
+        bail!("image not found: {}: not a directory", path.display());
+    }
+    resolve(request)
+}
+
+/// $HOME, unless there is no such directory.
+fn home(host: &Environment, uid: u32) -> Result<Option<Home>> {
+    let var = |name: &str| host.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).filter(|v| !v.is_empty());
+    let entry = user::user(uid);
+    let name = var("USER").map(|v| v.to_string_lossy().into_owned()).or(entry.as_ref().map(|u| u.name.clone()));
+    let home = var("HOME").map(PathBuf::from).or(entry.map(|u| PathBuf::from(u.home)));
+    let (Some(user), Some(source)) = (name, home) else {
+        return Err(Error::new("can't find home directory: $HOME and $USER not set").hint("use --no-home"));
+    };
+    if user.contains('/') || user == "." || user == ".." {
+        return Err(Error::new(format!("not a user name: $USER is {user:?}")).hint("use --no-home"));
+    }
+    if !source.is_dir() {
+        warning!("home directory not found, not mounted: {}", source.display());
+        return Ok(None);
+    }
+    Ok(Some(Home { source, user }))
+}
+
+fn environment(request: &Request, host: Environment, home: Option<&Home>, image: &Image) -> Result<Environment> {
+    let mut env = host;
+    if let Some(home) = home {
+        env::set(&mut env, OsStr::new("HOME"), OsStr::new(&format!("/home/{}", home.user)));
+    }
+    env::add_bin(&mut env);
+    let expand = if request.expand { Expand::Yes } else { Expand::No };
+    for change in &request.changes {
+        match change {
+            Change::SetImage => set_image(&mut env, image, expand)?,
+            Change::SetFile(path) => {
+                let text = read_limited(path).context(|| format!("can't read {}", path.display()))?;
+                env::assign_lines(&mut env, &text, expand, &path.display().to_string())?;
+            }
+            Change::Set(text) => env::assign(&mut env, text, expand)?,
+            Change::Unset(glob) => env::unset(&mut env, glob)?,
+        }
+    }
+    env::set(&mut env, OsStr::new("CH_RUNNING"), OsStr::new("Weird Al Yankovic"));
+    // What a caller has exported with an odd name is none of the command's business.
+    env.retain(|(name, _)| !name.is_empty() && !name.as_bytes().contains(&b'='));
+    Ok(env)
+}
+
+fn set_image(env: &mut Environment, image: &Image, expand: Expand) -> Result<()> {
+    let Some(pairs) = &image.env else {
+        let file = "/ch/environment";
+        let path = target::locate(&image.root, Path::new(file))?.host_path(&image.root);
+        let text = read_limited(&path).context(|| format!("can't read {file} of the image"))?;
+        return env::assign_lines(env, &text, expand, file);
+    };
+    for (name, value) in pairs {
+        env::assign(env, OsStr::new(&format!("{name}={value}")), expand)?;
+    }
+    verbose!("environment: {} variables from the image", pairs.len());
+    Ok(())
+}
+
+fn read_limited(path: &Path) -> Result<Vec<u8>> {
+    const LIMIT: u64 = 1 << 20;
+    let mut text = Vec::new();
+    File::open(path)?.take(LIMIT + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LIMIT {
+        bail!("larger than 1 MiB");
+    }
+    Ok(text)
+}

@@ -1,0 +1,422 @@
+//! Which system calls does root emulation catch? A table of calls by architecture → a BPF program.
+//!
+//! A program in the container is "root" with a single user ID: the kernel refuses chown to others, set*id, device nodes.
+//! The *pretending* filter lets these succeed without doing anything. The *recording* one traps them for
+//! [`super::notify`], together with the calls that would reveal the lie.
+//!
+//! BPF sees numbers only, not what pointers point to. So pretending covers all setxattr calls (the name of the attribute
+//! is behind a pointer): user attributes are lost too, which in an image hardly anyone has.
+//! Deliberately absent: filtering as a defence.
+
+use crate::sys::seccomp::Instruction;
+
+/// The calls, named as for 64 bits; the 16-bit and 32-bit forms of i386 and ARM are rows of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    Chown,
+    Lchown,
+    Fchown,
+    Fchownat,
+    SetUid,
+    SetGid,
+    SetReUid,
+    SetReGid,
+    SetResUid,
+    SetResGid,
+    SetFsUid,
+    SetFsGid,
+    SetGroups,
+    CapSet,
+    Mknod,
+    Mknodat,
+    SetXattr,
+    LsetXattr,
+    FsetXattr,
+    SetXattrAt,
+    GetXattr,
+    LgetXattr,
+    FgetXattr,
+    Chmod,
+    Fchmod,
+    Fchmodat,
+    Fchmodat2,
+    GetUid,
+    GetEuid,
+    GetGid,
+    GetEgid,
+    GetResUid,
+    GetResGid,
+    GetGroups,
+    Stat,
+    Lstat,
+    Fstat,
+    Newfstatat,
+    Statx,
+    /// prctl(2), of interest for `PR_SET_KEEPCAPS` only.
+    Prctl,
+}
+
+use Call::{
+    CapSet, Chmod, Chown, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FsetXattr, Fstat, GetEgid, GetEuid,
+    GetGid, GetGroups, GetResGid, GetResUid, GetUid, GetXattr, Lchown, LgetXattr, LsetXattr, Lstat, Mknod, Mknodat,
+    Newfstatat, Prctl, SetFsGid, SetFsUid, SetGid, SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetUid,
+    SetXattr, SetXattrAt, Stat, Statx,
+};
+
+/// Numbers for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
+const CALLS: &[(Call, [i32; 4])] = &[
+    (Chown, [92, 182, -1, 182]),
+    (Lchown, [94, 16, -1, 16]),
+    (Fchown, [93, 95, 55, 95]),
+    (Fchownat, [260, 298, 54, 325]),
+    (Chown, [-1, 212, -1, 212]),
+    (Lchown, [-1, 198, -1, 198]),
+    (Fchown, [-1, 207, -1, 207]),
+    (SetUid, [105, 23, 146, 23]),
+    (SetGid, [106, 46, 144, 46]),
+    (SetReUid, [113, 70, 145, 70]),
+    (SetReGid, [114, 71, 143, 71]),
+    (SetResUid, [117, 164, 147, 164]),
+    (SetResGid, [119, 170, 149, 170]),
+    (SetFsUid, [122, 138, 151, 138]),
+    (SetFsGid, [123, 139, 152, 139]),
+    (SetGroups, [116, 81, 159, 81]),
+    (SetUid, [-1, 213, -1, 213]),
+    (SetGid, [-1, 214, -1, 214]),
+    (SetReUid, [-1, 203, -1, 203]),
+    (SetReGid, [-1, 204, -1, 204]),
+    (SetResUid, [-1, 208, -1, 208]),
+    (SetResGid, [-1, 210, -1, 210]),
+    (SetFsUid, [-1, 215, -1, 215]),
+    (SetFsGid, [-1, 216, -1, 216]),
+    (SetGroups, [-1, 206, -1, 206]),
+    (CapSet, [126, 185, 91, 185]),
+    (Mknod, [133, 14, -1, 14]),
+    (Mknodat, [259, 297, 33, 324]),
+    (SetXattr, [188, 226, 5, 226]),
+    (LsetXattr, [189, 227, 6, 227]),
+    (FsetXattr, [190, 228, 7, 228]),
+    (SetXattrAt, [463, 463, 463, 463]),
+    (GetXattr, [191, 229, 8, 229]),
+    (LgetXattr, [192, 230, 9, 230]),
+    (FgetXattr, [193, 231, 10, 231]),
+    (Chmod, [90, 15, -1, 15]),
+    (Fchmod, [91, 94, 52, 94]),
+    (Fchmodat, [268, 306, 53, 333]),
+    (Fchmodat2, [452, 452, 452, 452]),
+    (GetUid, [102, 24, 174, 24]),
+    (GetEuid, [107, 49, 175, 49]),
+    (GetGid, [104, 47, 176, 47]),
+    (GetEgid, [108, 50, 177, 50]),
+    (GetResUid, [118, 165, 148, 165]),
+    (GetResGid, [120, 171, 150, 171]),
+    (GetGroups, [115, 80, 158, 80]),
+    (Stat, [4, 106, -1, 106]),
+    (Lstat, [6, 107, -1, 107]),
+    (Fstat, [5, 108, 80, 108]),
+    (Newfstatat, [262, -1, 79, -1]),
+    (Statx, [332, 383, 291, 397]),
+    (Prctl, [157, 172, 167, 172]),
+];
+
+/// `AUDIT_ARCH_…`, column of [`CALLS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Abi {
+    audit: u32,
+    column: usize,
+}
+
+pub const X86_64: Abi = Abi { audit: 0xc000_003e, column: 0 };
+pub const I386: Abi = Abi { audit: 0x4000_0003, column: 1 };
+pub const AARCH64: Abi = Abi { audit: 0xc000_00b7, column: 2 };
+pub const ARM: Abi = Abi { audit: 0x4000_0028, column: 3 };
+
+/// Call numbers of x86_64 from here on are those of x32, a third set that nobody uses.
+const X32: u32 = 0x4000_0000;
+
+/// An architecture: its own calls first, then those of the 32-bit programs that it can run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Machine {
+    pub native: Abi,
+    pub compat: Abi,
+}
+
+pub const PC: Machine = Machine { native: X86_64, compat: I386 };
+pub const ARM64: Machine = Machine { native: AARCH64, compat: ARM };
+
+/// The machine that this program runs on.
+pub const HERE: Option<Machine> = if cfg!(target_arch = "x86_64") {
+    Some(PC)
+} else if cfg!(target_arch = "aarch64") {
+    Some(ARM64)
+} else {
+    None
+};
+
+/// The native call of this number.
+pub fn call(machine: Machine, number: i32) -> Option<Call> {
+    CALLS.iter().find(|(_, numbers)| numbers[machine.native.column] == number && number >= 0).map(|(call, _)| *call)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    Pretend,
+    /// Traps native calls; those of 32-bit programs are pretended.
+    Record,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Act {
+    Succeed,
+    Trap,
+    /// Only for device nodes, whose type is in this argument.
+    SucceedForDevice(u8),
+    TrapForDevice(u8),
+    /// Only if the first argument is `PR_SET_KEEPCAPS`.
+    TrapForKeepCaps,
+}
+
+fn act(call: Call, mode: Mode) -> Option<Act> {
+    use Act::{Succeed, SucceedForDevice, Trap, TrapForDevice, TrapForKeepCaps};
+    Some(match (call, mode) {
+        (CapSet, Mode::Pretend | Mode::Record) => Succeed,
+        (Mknod, Mode::Pretend) => SucceedForDevice(1),
+        (Mknodat, Mode::Pretend) => SucceedForDevice(2),
+        (Mknod, Mode::Record) => TrapForDevice(1),
+        (Mknodat, Mode::Record) => TrapForDevice(2),
+        (Prctl, Mode::Record) => TrapForKeepCaps,
+        (
+            Chown | Lchown | Fchown | Fchownat | SetUid | SetGid | SetReUid | SetReGid | SetResUid | SetResGid
+            | SetFsUid | SetFsGid | SetGroups | SetXattr | LsetXattr | FsetXattr | SetXattrAt,
+            Mode::Pretend,
+        ) => Succeed,
+        (
+            GetXattr | LgetXattr | FgetXattr | Chmod | Fchmod | Fchmodat | Fchmodat2 | GetUid | GetEuid | GetGid
+            | GetEgid | GetResUid | GetResGid | GetGroups | Stat | Lstat | Fstat | Newfstatat | Statx | Prctl,
+            Mode::Pretend,
+        ) => return None,
+        (_, Mode::Record) => Trap,
+    })
+}
+
+/// The filter for a machine. Programs of other architectures are refused every call (ENOSYS).
+pub fn program(machine: Machine, mode: Mode) -> Vec<Instruction> {
+    let mut program = vec![load(ARCHITECTURE)];
+    for (abi, mode) in [(machine.native, mode), (machine.compat, Mode::Pretend)] {
+        let section = section(abi, mode);
+        // A jump over more than 255 instructions needs one of its own.
+        program.push(jump(JUMP_EQUAL, abi.audit, 1, 0));
+        program.push(Instruction { code: JUMP, if_true: 0, if_false: 0, value: section.len() as u32 });
+        program.extend(section);
+    }
+    program.push(finish(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+    program
+}
+
+fn section(abi: Abi, mode: Mode) -> Vec<Instruction> {
+    let rows: Vec<(u32, Act)> = CALLS
+        .iter()
+        .filter_map(|(call, numbers)| Some((u32::try_from(numbers[abi.column]).ok()?, act(*call, mode)?)))
+        .collect();
+    let mut tails = Vec::new();
+    let mut ends: Vec<(Act, usize)> = Vec::new();
+    for (_, act) in &rows {
+        if !ends.iter().any(|(known, _)| known == act) {
+            ends.push((*act, tails.len()));
+            tails.extend(tail(*act));
+        }
+    }
+    let mut section = vec![load(NUMBER)];
+    if abi == X86_64 {
+        // Past the next instruction: x32.
+        section.push(jump(JUMP_AT_LEAST, X32, 0, 1));
+        section.push(finish(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+    }
+    for (i, (number, act)) in rows.iter().enumerate() {
+        let end = ends.iter().find(|(known, _)| known == act).map_or(0, |(_, at)| *at);
+        // The rows after this one, the permission, the tails before the one wanted: all in all below 100.
+        let distance = (rows.len() - i - 1) + 1 + end;
+        section.push(jump(JUMP_EQUAL, *number, distance as u8, 0));
+    }
+    section.push(finish(libc::SECCOMP_RET_ALLOW));
+    section.extend(tails);
+    section
+}
+
+fn tail(act: Act) -> Vec<Instruction> {
+    let end = finish(match act {
+        Act::Succeed | Act::SucceedForDevice(_) => libc::SECCOMP_RET_ERRNO,
+        Act::Trap | Act::TrapForDevice(_) | Act::TrapForKeepCaps => libc::SECCOMP_RET_USER_NOTIF,
+    });
+    match act {
+        Act::Succeed | Act::Trap => vec![end],
+        Act::TrapForKeepCaps => vec![
+            load(FIRST_ARGUMENT),
+            jump(JUMP_EQUAL, libc::PR_SET_KEEPCAPS as u32, 1, 0),
+            finish(libc::SECCOMP_RET_ALLOW),
+            end,
+        ],
+        Act::SucceedForDevice(argument) | Act::TrapForDevice(argument) => vec![
+            load(FIRST_ARGUMENT + 8 * u32::from(argument)),
+            Instruction { code: AND, if_true: 0, if_false: 0, value: libc::S_IFMT },
+            jump(JUMP_EQUAL, libc::S_IFCHR, 2, 0),
+            jump(JUMP_EQUAL, libc::S_IFBLK, 1, 0),
+            finish(libc::SECCOMP_RET_ALLOW),
+            end,
+        ],
+    }
+}
+
+// Classic BPF (linux/bpf_common.h), and offsets into `struct seccomp_data`; the low half of an argument comes first.
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_AT_LEAST: u16 = 0x35;
+const RETURN: u16 = 0x06;
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+fn load(offset: u32) -> Instruction {
+    Instruction { code: LOAD, if_true: 0, if_false: 0, value: offset }
+}
+
+fn jump(code: u16, value: u32, if_true: u8, if_false: u8) -> Instruction {
+    Instruction { code, if_true, if_false, value }
+}
+
+fn finish(value: u32) -> Instruction {
+    Instruction { code: RETURN, if_true: 0, if_false: 0, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const ZERO: u32 = libc::SECCOMP_RET_ERRNO;
+    const TRAP: u32 = libc::SECCOMP_RET_USER_NOTIF;
+    const NOSYS: u32 = libc::SECCOMP_RET_ERRNO | 38;
+
+    /// What the kernel would do with the program.
+    fn interpret(program: &[Instruction], audit: u32, number: u32, args: [u64; 6]) -> u32 {
+        let mut a = 0_u32;
+        let mut at = 0;
+        loop {
+            let i = program[at];
+            at += 1;
+            match i.code {
+                LOAD => {
+                    a = match i.value {
+                        NUMBER => number,
+                        ARCHITECTURE => audit,
+                        offset => {
+                            assert!(offset >= FIRST_ARGUMENT && offset % 8 == 0);
+                            args[(offset - FIRST_ARGUMENT) as usize / 8] as u32
+                        }
+                    }
+                }
+                AND => a &= i.value,
+                JUMP => at += i.value as usize,
+                JUMP_EQUAL => at += usize::from(if a == i.value { i.if_true } else { i.if_false }),
+                JUMP_AT_LEAST => at += usize::from(if a >= i.value { i.if_true } else { i.if_false }),
+                RETURN => return i.value,
+                other => panic!("unknown instruction {other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_call_of_every_architecture() {
+        for machine in [PC, ARM64] {
+            for mode in [Mode::Pretend, Mode::Record] {
+                let program = program(machine, mode);
+                assert!(program.len() < 300);
+                for (abi, mode) in [(machine.native, mode), (machine.compat, Mode::Pretend)] {
+                    for number in 0..600_u32 {
+                        let call = CALLS.iter().find(|(_, n)| n[abi.column] == number as i32).map(|(call, _)| *call);
+                        let name = format!("{machine:?} {mode:?} {call:?} {number}");
+                        let (fifo, device) = (0o010644, 0o020644);
+                        let got = |mode: u64| interpret(&program, abi.audit, number, [!0, mode, mode, !0, !0, !0]);
+                        let (want_other, want_device) = match (call, mode) {
+                            (None, _) => (ALLOW, ALLOW),
+                            (Some(Mknod | Mknodat), Mode::Pretend) => (ALLOW, ZERO),
+                            (Some(Mknod | Mknodat), Mode::Record) => (ALLOW, TRAP),
+                            (Some(CapSet), _) => (ZERO, ZERO),
+                            (Some(Prctl), _) => (ALLOW, ALLOW),
+                            (Some(call), Mode::Pretend) if act(call, mode).is_none() => (ALLOW, ALLOW),
+                            (Some(_), Mode::Pretend) => (ZERO, ZERO),
+                            (Some(_), Mode::Record) => (TRAP, TRAP),
+                        };
+                        assert_eq!((got(fifo), got(device)), (want_other, want_device), "{name}");
+                        let keep_caps = interpret(&program, abi.audit, number, [8, 1, 0, 0, 0, 0]);
+                        assert_eq!(
+                            keep_caps == TRAP,
+                            want_other == TRAP || (call, mode) == (Some(Prctl), Mode::Record)
+                        );
+                        assert_eq!(got(0o060600), want_device, "{name}: block device");
+                        assert_eq!(got(0o100600), want_other, "{name}: plain file");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_architectures_are_refused() {
+        for mode in [Mode::Pretend, Mode::Record] {
+            let pc = program(PC, mode);
+            for number in [0, 92, X32 - 1] {
+                // aarch64, s390x, none at all.
+                for audit in [AARCH64.audit, 0x8000_0016, 0, !0] {
+                    assert_eq!(interpret(&pc, audit, number, [0; 6]), NOSYS);
+                }
+            }
+            for number in [X32, X32 | 92, X32 | 512, !0] {
+                assert_eq!(interpret(&pc, X86_64.audit, number, [0; 6]), NOSYS, "x32");
+            }
+            assert_eq!(interpret(&pc, I386.audit, X32, [0; 6]), ALLOW, "no such call of i386: the kernel says so");
+            assert_eq!(interpret(&program(ARM64, mode), X86_64.audit, 92, [0; 6]), NOSYS);
+        }
+    }
+
+    #[test]
+    fn numbers_of_this_machine() {
+        let Some(machine) = HERE else { return };
+        let check = |call: Call, number: libc::c_long| assert_eq!(super::call(machine, number as i32), Some(call));
+        check(Fchown, libc::SYS_fchown);
+        check(Fchownat, libc::SYS_fchownat);
+        check(SetUid, libc::SYS_setuid);
+        check(SetGid, libc::SYS_setgid);
+        check(SetReUid, libc::SYS_setreuid);
+        check(SetReGid, libc::SYS_setregid);
+        check(SetResUid, libc::SYS_setresuid);
+        check(SetResGid, libc::SYS_setresgid);
+        check(SetFsUid, libc::SYS_setfsuid);
+        check(SetFsGid, libc::SYS_setfsgid);
+        check(SetGroups, libc::SYS_setgroups);
+        check(CapSet, libc::SYS_capset);
+        check(Mknodat, libc::SYS_mknodat);
+        check(SetXattr, libc::SYS_setxattr);
+        check(LsetXattr, libc::SYS_lsetxattr);
+        check(FsetXattr, libc::SYS_fsetxattr);
+        check(GetXattr, libc::SYS_getxattr);
+        check(LgetXattr, libc::SYS_lgetxattr);
+        check(FgetXattr, libc::SYS_fgetxattr);
+        check(Fchmod, libc::SYS_fchmod);
+        check(Fchmodat, libc::SYS_fchmodat);
+        check(GetUid, libc::SYS_getuid);
+        check(GetEuid, libc::SYS_geteuid);
+        check(GetGid, libc::SYS_getgid);
+        check(GetEgid, libc::SYS_getegid);
+        check(GetResUid, libc::SYS_getresuid);
+        check(GetResGid, libc::SYS_getresgid);
+        check(GetGroups, libc::SYS_getgroups);
+        check(Fstat, libc::SYS_fstat);
+        check(Newfstatat, libc::SYS_newfstatat);
+        check(Statx, libc::SYS_statx);
+        check(Prctl, libc::SYS_prctl);
+        assert_eq!(super::call(machine, -1), None);
+    }
+}

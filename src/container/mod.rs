@@ -1,0 +1,155 @@
+//! How is a command isolated?
+//!
+//! A [`Spec`] says what the command shall see; [`plan`] turns it into a list of steps, plain data with `Display`;
+//! one loop ([`walk`]) does them, in a child that must not allocate and reports the step that failed and its errno.
+//! [`run_recorded`] is for RUN: a child, waited for, with a PID namespace so that nothing survives it. [`exec`] is for ch-run:
+//! this process becomes the command, as MPI launchers and batch systems want.
+//!
+//! Deliberately absent: seccomp as a defence (a command runs as the user, with the host's network; a mount namespace is
+//! no security boundary), cgroups, the UTS and IPC namespaces.
+
+mod caller;
+pub mod ch_run;
+mod enter;
+mod env;
+mod filter;
+pub mod force;
+mod identity;
+mod join;
+pub mod ledger;
+mod notify;
+mod overlay;
+mod people;
+mod plan;
+mod run;
+mod step;
+mod target;
+mod walk;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub use enter::{can_enter, enter, invoker};
+pub use env::{finish as finish_environment, set as set_variable};
+pub use overlay::Overlay;
+pub use run::{Status, exec, run_recorded};
+
+/// What a command shall see, and as whom.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The tree, as this process sees it (an [`Overlay`]'s place, or a directory).
+    pub root: PathBuf,
+    pub writable: bool,
+    /// User and group as the command sees them; on the host it is always the caller.
+    pub uid: u32,
+    pub gid: u32,
+    /// Within the tree.
+    pub cwd: PathBuf,
+    /// Mounted in this order, after the standard ones.
+    pub binds: Vec<Bind>,
+    pub tmpfs: Vec<Tmpfs>,
+    /// The whole environment. `PATH` in it says where the command is looked for.
+    pub env: Vec<(OsString, OsString)>,
+    pub argv: Vec<OsString>,
+    pub network: Network,
+    /// A tmpfs at /tmp, not the host's.
+    pub private_tmp: bool,
+    pub home: Option<Home>,
+    /// /etc/passwd and /etc/group name the user and group that the command has.
+    pub passwd: bool,
+    pub stdin: Stdin,
+    pub emulation: Emulation,
+}
+
+impl Spec {
+    /// As RUN wants it: `ch-run -w -u0 -g0 --no-home --no-passwd`.
+    pub fn new(root: impl Into<PathBuf>, argv: Vec<OsString>) -> Spec {
+        Spec {
+            root: root.into(),
+            writable: true,
+            uid: 0,
+            gid: 0,
+            cwd: PathBuf::from("/"),
+            binds: Vec::new(),
+            tmpfs: Vec::new(),
+            env: Vec::new(),
+            argv,
+            network: Network::Host,
+            private_tmp: false,
+            home: None,
+            passwd: false,
+            stdin: Stdin::Null,
+            emulation: Emulation::None,
+        }
+    }
+}
+
+/// A file or directory of the host, seen in the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    pub source: PathBuf,
+    /// Within the tree. Made if it is not there, and removed again after [`run_recorded`].
+    pub target: PathBuf,
+    pub read_only: bool,
+    pub need: Need,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is an error if it cannot be done.
+    Always,
+    /// Left out if the source is not there; the target is made.
+    IfSource,
+    /// Left out if either is not there.
+    IfBoth,
+}
+
+impl Bind {
+    pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Bind {
+        Bind { source: source.into(), target: target.into(), read_only: false, need: Need::Always }
+    }
+}
+
+/// A file system in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Within the tree.
+    pub target: PathBuf,
+    /// Bytes; the kernel's default (half of the memory) if not said.
+    pub size: Option<u64>,
+    pub mode: u32,
+}
+
+/// The user's home directory, seen at `/home/USER`; the rest of /home is hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    pub source: PathBuf,
+    pub user: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    Host,
+    /// A network of its own with nothing but loopback.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdin {
+    Null,
+    Inherit,
+}
+
+/// What becomes of system calls that only a real root may make (chown, mknod, setuid, …).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emulation {
+    /// They fail.
+    None,
+    /// They do nothing and succeed.
+    Seccomp,
+    /// They do nothing, succeed and are recorded; later calls see what was recorded.
+    Notify,
+}
+
+#[cfg(test)]
+mod tests;

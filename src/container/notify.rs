@@ -1,0 +1,478 @@
+//! Who answers the calls that the recording filter traps? This process, while it waits for the command.
+//!
+//! A call that names a file is followed to the file itself: a descriptor that stands for it (`O_PATH`) is kept with what was
+//! recorded. It pins the inode, so that its number cannot become another file's, and at the end tells the path that
+//! the file has by then: package managers unpack under a temporary name and rename.
+//!
+//! Nothing is done on the caller's behalf but what the kernel would do for it anyway: names are resolved below the
+//! caller's root directory, calls that change nothing of the record go on as if they had not been trapped.
+//! What the supervisor cannot find out (a process that hides, an exotic path) is pretended.
+//!
+//! Deliberately absent: permission checks of the believed user, ownership of files that a believed user makes
+//! (they are root's), calls of 32-bit programs (pretended).
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::caller::{Caller, Last};
+use super::filter::{self, Call, Machine};
+use super::ledger::{Device, DeviceKind, Ledger, Owner};
+use super::people::People;
+use crate::debug;
+use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY};
+use crate::sys::process::Pid;
+use crate::sys::seccomp::{self, Answer, Notification};
+use crate::sys::trace::{self, Look};
+
+/// Descriptors that this process keeps for other things.
+const RESERVE: u64 = 64;
+/// A file capability has 24 bytes.
+const MAX_CAPABILITY: usize = 64;
+
+const NO_ID: u32 = u32::MAX;
+const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+
+type Key = (u64, u64);
+
+/// What is known of one file.
+struct Known {
+    owner: Owner,
+    /// Pins the inode; missing if there are more files than descriptors.
+    fd: Option<OwnedFd>,
+    /// Where it was when it was first seen.
+    path: Vec<u8>,
+}
+
+pub struct Supervisor {
+    machine: Machine,
+    root: PathBuf,
+    files: HashMap<Key, Known>,
+    people: People,
+    /// Whether any file has got capabilities, which hardly any has.
+    capabilities: bool,
+    pins: u64,
+    limit: (u64, u64),
+    pub calls: u64,
+}
+
+impl Supervisor {
+    /// For the tree at `root`, of which `ledger` tells what was recorded before.
+    pub fn new(root: &Path, ledger: &Ledger) -> Supervisor {
+        let limit = trace::raise_descriptor_limit().unwrap_or((1024, 1024));
+        let mut supervisor = Supervisor {
+            machine: filter::HERE.unwrap_or(filter::PC),
+            root: fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()),
+            files: HashMap::new(),
+            people: People::default(),
+            capabilities: false,
+            pins: 0,
+            limit,
+            calls: 0,
+        };
+        supervisor.load(ledger);
+        supervisor
+    }
+
+    fn load(&mut self, ledger: &Ledger) {
+        let Ok(root) = File::open(&self.root) else { return };
+        for (path, owner) in ledger.iter() {
+            // What is not there any more, or lies behind a link, is not what was recorded.
+            let resolve = file::RESOLVE_IN_ROOT | file::RESOLVE_NO_SYMLINKS;
+            let found = file::openat2(root.as_fd(), path, O_PATH | O_NOFOLLOW, 0, resolve);
+            let Ok(Some(fd)) = found else { continue };
+            if let Ok(key) = key(fd.as_fd()) {
+                *self.entry(key, fd) = owner.clone();
+                self.capabilities |= owner.capability.is_some();
+            }
+        }
+    }
+
+    /// Takes one call and answers it.
+    pub fn serve(&mut self, listener: BorrowedFd) -> io::Result<()> {
+        let notification = match seccomp::receive(listener) {
+            Ok(notification) => notification,
+            // Its caller is gone.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        self.calls += 1;
+        let answer = self.answer(listener, &notification);
+        match seccomp::answer(listener, notification.id, answer) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, listener: BorrowedFd, n: &Notification) -> Answer {
+        let Some(call) = filter::call(self.machine, n.call) else { return Answer::Continue };
+        let caller = Caller { pid: n.pid as Pid, listener, id: n.id };
+        let a = n.args;
+        let result = match call {
+            Call::Chown => self.chown(&caller, caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1], a[2]),
+            Call::Lchown => self.chown(&caller, caller.path(libc::AT_FDCWD, a[0], Last::Keep), a[1], a[2]),
+            Call::Fchown => self.chown(&caller, caller.descriptor(a[0] as i32), a[1], a[2]),
+            Call::Fchownat => self.chown(&caller, caller.path_at(a[0], a[1], a[4]), a[2], a[3]),
+            Call::Chmod => self.chmod(caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1]),
+            Call::Fchmod => self.chmod(caller.descriptor(a[0] as i32), a[1]),
+            Call::Fchmodat => self.chmod(caller.path(a[0] as i32, a[1], Last::Follow), a[2]),
+            Call::Fchmodat2 => self.chmod(caller.path_at(a[0], a[1], a[3]), a[2]),
+            Call::Mknod => self.mknod(&caller, libc::AT_FDCWD, a[0], a[1], a[2]),
+            Call::Mknodat => self.mknod(&caller, a[0] as i32, a[1], a[2], a[3]),
+            Call::SetXattr => self.set_xattr(&caller, (libc::AT_FDCWD, a[0], Last::Follow), a[1], a[2], a[3]),
+            Call::LsetXattr => self.set_xattr(&caller, (libc::AT_FDCWD, a[0], Last::Keep), a[1], a[2], a[3]),
+            Call::FsetXattr => self.set_xattr(&caller, (a[0] as i32, 0, Last::Follow), a[1], a[2], a[3]),
+            Call::SetXattrAt => self.set_xattr_at(&caller, a),
+            Call::GetXattr => self.get_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a),
+            Call::LgetXattr => self.get_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a),
+            Call::FgetXattr => self.get_xattr(&caller, || caller.descriptor(a[0] as i32), a),
+            Call::Stat => self.stat(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1]),
+            Call::Lstat => self.stat(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a[1]),
+            Call::Fstat => self.stat(&caller, || caller.descriptor(a[0] as i32), a[1]),
+            Call::Newfstatat => self.stat(&caller, || caller.path_at(a[0], a[1], a[3]), a[2]),
+            Call::Statx => self.statx(&caller, || caller.path_at(a[0], a[1], a[2]), a[3] as u32, a[4]),
+            Call::GetUid | Call::GetEuid | Call::GetGid | Call::GetEgid => Ok(self.people.get_one(&caller, call)),
+            Call::GetResUid | Call::GetResGid => self.people.get_three(&caller, call, a),
+            Call::GetGroups => self.people.get_groups(&caller, a),
+            Call::SetGroups => self.people.set_groups(&caller, a),
+            Call::SetUid
+            | Call::SetGid
+            | Call::SetReUid
+            | Call::SetReGid
+            | Call::SetResUid
+            | Call::SetResGid
+            | Call::SetFsUid
+            | Call::SetFsGid => self.people.change_identity(&caller, call, a),
+            Call::CapSet => Ok(Answer::Value(0)),
+            Call::Prctl => Ok(self.people.keep_rights(&caller, a[1] != 0)),
+        };
+        result.unwrap_or_else(|e| Answer::Errno(e.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    fn chown(&mut self, caller: &Caller, file: io::Result<OwnedFd>, uid: u64, gid: u64) -> io::Result<Answer> {
+        let (uid, gid) = (uid as u32, gid as u32);
+        let root_or_same = |id: u32| id == 0 || id == NO_ID;
+        if self.files.is_empty() && root_or_same(uid) && root_or_same(gid) {
+            return Ok(Answer::Continue);
+        }
+        let fd = match file {
+            Ok(fd) => fd,
+            Err(e) => return pretend(e),
+        };
+        let key = key(fd.as_fd())?;
+        if !caller.is_there() {
+            return Ok(Answer::Continue);
+        }
+        if !self.files.contains_key(&key) && root_or_same(uid) && root_or_same(gid) {
+            return Ok(Answer::Continue);
+        }
+        let regular = file::fstat(fd.as_fd())?.kind == Kind::File;
+        let owner = self.entry(key, fd);
+        if uid != NO_ID {
+            owner.uid = uid;
+        }
+        if gid != NO_ID {
+            owner.gid = gid;
+        }
+        if regular {
+            // As the kernel does for every chown, root's too.
+            owner.bits = 0;
+            owner.capability = None;
+        }
+        Ok(Answer::Value(0))
+    }
+
+    fn chmod(&mut self, file: io::Result<OwnedFd>, mode: u64) -> io::Result<Answer> {
+        let mode = mode as u32 & 0o7777;
+        let bits = mode & SET_ID;
+        if bits == 0 && self.files.is_empty() {
+            return Ok(Answer::Continue);
+        }
+        let fd = match file {
+            Ok(fd) => fd,
+            // The kernel will say what is wrong; without set-id bits there is nothing to hide.
+            Err(_) if bits == 0 => return Ok(Answer::Continue),
+            Err(e) => return pretend(e),
+        };
+        let key = key(fd.as_fd())?;
+        if bits == 0 {
+            if let Some(known) = self.files.get_mut(&key) {
+                known.owner.bits = 0;
+            }
+            return Ok(Answer::Continue);
+        }
+        // Through /proc, since an O_PATH descriptor itself can't be changed. What it stands for is no link.
+        file::fchmodat(file::CWD, fd_path(fd.as_fd()).as_bytes(), mode & !SET_ID)?;
+        self.entry(key, fd).bits = bits;
+        Ok(Answer::Value(0))
+    }
+
+    fn mknod(&mut self, caller: &Caller, dir: i32, path: u64, mode: u64, number: u64) -> io::Result<Answer> {
+        let mode = mode as u32;
+        let kind = if mode & libc::S_IFMT == libc::S_IFBLK { DeviceKind::Block } else { DeviceKind::Character };
+        let text = caller.text(path)?;
+        let (parent, name) = match text.iter().rposition(|&b| b == b'/') {
+            Some(0) => (&b"/"[..], &text[1..]),
+            Some(at) => (&text[..at], &text[at + 1..]),
+            None => (&b"."[..], &text[..]),
+        };
+        if name.is_empty() || name == b"." || name == b".." {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        let parent = match caller.resolve(dir, parent, Last::Follow) {
+            Ok(parent) => parent,
+            Err(e) => return pretend(e),
+        };
+        if !caller.is_there() {
+            return Ok(Answer::Continue);
+        }
+        let made = file::openat(parent.as_fd(), name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY, mode & 0o777);
+        let fd = match made {
+            Ok(fd) => fd,
+            // In the host's /dev, say, which is not ours and not part of the image.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) => {
+                return Ok(Answer::Value(0));
+            }
+            Err(e) => return Err(e),
+        };
+        let fd = file::openat(file::CWD, fd_path(fd.as_fd()).as_bytes(), O_PATH, 0)?;
+        let number = rdev(number);
+        self.entry(key(fd.as_fd())?, fd).device = Some(Device { kind, number });
+        Ok(Answer::Value(0))
+    }
+
+    fn set_xattr(
+        &mut self,
+        caller: &Caller,
+        (dir, path, last): (i32, u64, Last),
+        name: u64,
+        value: u64,
+        size: u64,
+    ) -> io::Result<Answer> {
+        let name = trace::read_string(caller.pid, name, 255)?;
+        let is_acl = name.starts_with(b"system.posix_acl_");
+        if !is_acl && !name.starts_with(b"security.") && !name.starts_with(b"trusted.") {
+            return Ok(Answer::Continue);
+        }
+        let fd = match if path == 0 { caller.descriptor(dir) } else { caller.path(dir, path, last) } {
+            Ok(fd) => fd,
+            Err(e) => return pretend(e),
+        };
+        if !caller.is_there() {
+            return Ok(Answer::Continue);
+        }
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if name == b"security.capability" && size <= MAX_CAPABILITY {
+            let mut bytes = vec![0; size];
+            let got = trace::read_memory(caller.pid, value, &mut bytes)?;
+            if got == size {
+                self.entry(key(fd.as_fd())?, fd).capability = Some(bytes);
+                self.capabilities = true;
+            }
+        } else if is_acl && size <= 64 << 10 {
+            // It works if it names root only.
+            let mut bytes = vec![0; size];
+            if trace::read_memory(caller.pid, value, &mut bytes).is_ok_and(|got| got == size) {
+                let _ = set_for_real(fd.as_fd(), &name, &bytes);
+            }
+        }
+        Ok(Answer::Value(0))
+    }
+
+    /// setxattrat(2): directory, path, flags, name, and a structure of value (8 bytes), size (4) and flags (4).
+    fn set_xattr_at(&mut self, caller: &Caller, a: [u64; 6]) -> io::Result<Answer> {
+        let mut bytes = [0_u8; 16];
+        if trace::read_memory(caller.pid, a[4], &mut bytes)? != bytes.len() {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
+        let [v0, v1, v2, v3, v4, v5, v6, v7, s0, s1, s2, s3, ..] = bytes;
+        let value = u64::from_ne_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
+        let size = u32::from_ne_bytes([s0, s1, s2, s3]);
+        let last = if a[2] as i32 & libc::AT_SYMLINK_NOFOLLOW != 0 { Last::Keep } else { Last::Follow };
+        let path = if a[2] as i32 & libc::AT_EMPTY_PATH != 0 && caller.text(a[1])?.is_empty() { 0 } else { a[1] };
+        self.set_xattr(caller, (a[0] as i32, path, last), a[3], value, u64::from(size))
+    }
+
+    /// Arguments: file, name, buffer and its size, which is 0 to ask for the length.
+    fn get_xattr(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>, a: [u64; 6]) -> io::Result<Answer> {
+        if !self.capabilities || trace::read_string(caller.pid, a[1], 255)? != b"security.capability" {
+            return Ok(Answer::Continue);
+        }
+        let Ok(fd) = file() else { return Ok(Answer::Continue) };
+        let known = self.files.get(&key(fd.as_fd())?);
+        let Some(value) = known.and_then(|known| known.owner.capability.as_ref()) else { return Ok(Answer::Continue) };
+        if !caller.is_there() {
+            return Ok(Answer::Continue);
+        }
+        if a[3] != 0 {
+            if a[3] < value.len() as u64 {
+                return Ok(Answer::Errno(libc::ERANGE));
+            }
+            trace::write_memory(caller.pid, a[2], value)?;
+        }
+        Ok(Answer::Value(value.len() as i64))
+    }
+
+    fn stat(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>, buf: u64) -> io::Result<Answer> {
+        let Some((fd, look)) = self.look(caller, file) else { return Ok(Answer::Continue) };
+        trace::write_memory(caller.pid, buf, &trace::stat(fd.as_fd(), &look)?)?;
+        Ok(Answer::Value(0))
+    }
+
+    fn statx(
+        &self,
+        caller: &Caller,
+        file: impl Fn() -> io::Result<OwnedFd>,
+        mask: u32,
+        buf: u64,
+    ) -> io::Result<Answer> {
+        let Some((fd, look)) = self.look(caller, file) else { return Ok(Answer::Continue) };
+        trace::write_memory(caller.pid, buf, &trace::statx(fd.as_fd(), mask, &look)?)?;
+        Ok(Answer::Value(0))
+    }
+
+    /// The file and how it shall look, if that differs from what the kernel says.
+    fn look(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>) -> Option<(OwnedFd, Look)> {
+        if self.files.is_empty() {
+            return None;
+        }
+        let fd = file().ok()?;
+        let owner = &self.files.get(&key(fd.as_fd()).ok()?)?.owner;
+        if !caller.is_there() {
+            return None;
+        }
+        let device = owner.device.map(|device| {
+            let kind = match device.kind {
+                DeviceKind::Character => libc::S_IFCHR,
+                DeviceKind::Block => libc::S_IFBLK,
+            };
+            (kind, device.number)
+        });
+        Some((fd, Look { uid: owner.uid, gid: owner.gid, bits: owner.bits, device }))
+    }
+
+    /// What is known of a file, to be changed. Pins it if it is new.
+    fn entry(&mut self, key: Key, fd: OwnedFd) -> &mut Owner {
+        let room = self.pins + RESERVE < self.limit.1;
+        let pins = &mut self.pins;
+        let known = self.files.entry(key).or_insert_with(|| {
+            let path = path_of(fd.as_fd());
+            let fd = room.then_some(fd);
+            *pins += u64::from(fd.is_some());
+            Known { owner: Owner::default(), fd, path }
+        });
+        &mut known.owner
+    }
+
+    /// What the tree is now: by the paths that the files have at the end, those that are gone left out.
+    pub fn finish(mut self) -> Ledger {
+        let mut ledger = Ledger::new();
+        let mut linked: HashMap<Key, Owner> = HashMap::new();
+        for (key, known) in self.files.drain() {
+            if known.owner.is_plain() {
+                continue;
+            }
+            let path = known.fd.as_ref().map_or(known.path, |fd| path_of(fd.as_fd()));
+            let path = path.strip_prefix(self.root.as_os_str().as_bytes()).unwrap_or(&path).to_owned();
+            let inside = self.root.join(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(&path)));
+            // Files of the host (/tmp, binds), and what was removed, are not there under this name.
+            let there = file::lstatat(file::CWD, inside.as_os_str().as_bytes()).ok();
+            let same = there.filter(|stat| (stat.dev, stat.ino) == key);
+            match same {
+                Some(stat) if stat.nlink > 1 && !stat.is_dir() => {
+                    linked.insert(key, known.owner);
+                }
+                Some(_) => ledger.set(&path, known.owner),
+                // Moved without our having a descriptor that would tell where to.
+                None if known.fd.is_none() => {
+                    linked.insert(key, known.owner);
+                }
+                None => {}
+            }
+        }
+        if !linked.is_empty() {
+            self.find_names(&linked, &mut ledger);
+        }
+        debug!("root emulation: {} calls, {} entries", self.calls, ledger.len());
+        ledger
+    }
+
+    /// Looks through the tree for all names of files that have several.
+    fn find_names(&self, wanted: &HashMap<Key, Owner>, ledger: &mut Ledger) {
+        let mut todo = vec![PathBuf::new()];
+        while let Some(dir) = todo.pop() {
+            // What can't be listed can't have been given away either.
+            let Ok(entries) = fs::read_dir(self.root.join(&dir)) else { continue };
+            for entry in entries.flatten() {
+                let path = dir.join(entry.file_name());
+                let Ok(stat) = file::lstatat(file::CWD, self.root.join(&path).as_os_str().as_bytes()) else { continue };
+                if let Some(owner) = wanted.get(&(stat.dev, stat.ino)) {
+                    ledger.set(path.as_os_str().as_bytes(), owner.clone());
+                }
+                if stat.is_dir() {
+                    todo.push(path);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // It was the limit before, so it can be set.
+        let _ = trace::lower_descriptor_limit(self.limit.0);
+    }
+}
+
+/// What cannot be followed is pretended, unless it is an error that the kernel would report as well.
+fn pretend(e: io::Error) -> io::Result<Answer> {
+    match e.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EBADF | libc::EFAULT) => Err(e),
+        _ => Ok(Answer::Value(0)),
+    }
+}
+
+fn set_for_real(fd: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let stat = file::fstat(fd)?;
+    if stat.kind != Kind::File && !stat.is_dir() {
+        return Ok(());
+    }
+    let open = file::openat(file::CWD, fd_path(fd).as_bytes(), O_RDONLY | O_NONBLOCK, 0)?;
+    file::fsetxattr(open.as_fd(), name, value)
+}
+
+fn key(fd: BorrowedFd) -> io::Result<Key> {
+    file::fstat(fd).map(|stat| (stat.dev, stat.ino))
+}
+
+fn fd_path(fd: BorrowedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn path_of(fd: BorrowedFd) -> Vec<u8> {
+    file::readlinkat(file::CWD, fd_path(fd).as_bytes()).unwrap_or_default()
+}
+
+/// The kernel's short form of a device number (mknod's argument) as userland writes it (`st_rdev`).
+fn rdev(number: u64) -> u64 {
+    let major = (number >> 8) & 0xfff;
+    let minor = (number & 0xff) | ((number >> 12) & 0xf_ff00);
+    libc::makedev(major as _, minor as _)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers() {
+        // The kernel takes what userland's makedev gave, for numbers that fit.
+        for (major, minor) in [(1, 3), (8, 17), (259, 1), (4095, 255), (10, 0xf_ffff)] {
+            let user: u64 = libc::makedev(major, minor);
+            assert_eq!(rdev(user), user, "{major}:{minor}");
+        }
+    }
+}

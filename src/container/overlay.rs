@@ -1,0 +1,185 @@
+//! How do layers become one tree? By overlayfs, mounted by ourselves inside our user namespace.
+//!
+//! Layers are named to the kernel as `/proc/self/fd/N`: no character in a path has to be escaped, and the whole
+//! option string, limited to a page, holds about 220 of them. For deeper stacks a child changes its directory to
+//! /proc/self/fd and names them `N`, which is enough for the kernel's limit of 500.
+//!
+//! Below every stack without an upper directory lies an empty tmpfs: overlayfs wants two layers, and only within a stack
+//! are whiteouts and opaque marks of the lowest layer interpreted and not shown.
+
+use std::ffi::{CStr, CString};
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Context, Error, Result};
+use crate::sys::fs::c_path;
+use crate::sys::mount::{self, NO_DEV, NO_SUID, READ_ONLY, Unmount};
+use crate::sys::process::{self, Ended, Fork};
+
+/// The kernel's limit (`OVL_MAX_STACK`).
+pub const MAX_LAYERS: usize = 499;
+
+/// A mounted stack of layers. Unmounted when dropped.
+#[derive(Debug)]
+pub struct Overlay {
+    at: PathBuf,
+    work: Option<PathBuf>,
+    /// How many mounts lie on `at`: the hidden empty layer and the stack.
+    mounts: usize,
+}
+
+impl Overlay {
+    /// Mounts `layers`, lowest first, at the directory `at`: read-only, or writing to `upper.0` (with the empty
+    /// directory `upper.1` of the same file system as the kernel's workplace). Needs [`super::enter`].
+    pub fn mount(layers: &[PathBuf], upper: Option<(&Path, &Path)>, at: &Path) -> Result<Overlay> {
+        if layers.len() > MAX_LAYERS {
+            return Err(Error::new(format!("too many layers to mount: {} (at most {MAX_LAYERS})", layers.len())));
+        }
+        let context = || format!("can't mount {} layers at {}", layers.len(), at.display());
+        let mut overlay = Overlay { at: at.to_owned(), work: upper.map(|(_, work)| work.to_owned()), mounts: 0 };
+        overlay.stack(layers, upper).context(context)?;
+        Ok(overlay)
+    }
+
+    fn stack(&mut self, layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<()> {
+        let at = c_path(&self.at).context(|| self.at.display().to_string())?;
+        let open = |path: &Path| {
+            let c = c_path(path).context(|| path.display().to_string())?;
+            mount::open_path(&c).context(|| format!("can't open {}", path.display()))
+        };
+        let mut lower = layers.iter().rev().map(|layer| open(layer)).collect::<Result<Vec<_>>>()?;
+        if layers.is_empty() || upper.is_none() {
+            mount::mount(Some(c"none"), &at, Some(c"tmpfs"), NO_SUID | NO_DEV, Some(c"size=4k,nr_inodes=4,mode=755"))
+                .context(|| "can't mount a tmpfs")?;
+            self.mounts += 1;
+            for name in ["1", "2"].iter().take(if lower.is_empty() && upper.is_none() { 2 } else { 1 }) {
+                let empty = self.at.join(name);
+                fs::create_dir(&empty).context(|| format!("can't make {}", empty.display()))?;
+                lower.push(open(&empty)?);
+            }
+        }
+        let upper = match upper {
+            Some((upper, work)) => Some((open(upper)?, open(work)?)),
+            None => None,
+        };
+        let flags = NO_SUID | NO_DEV | if upper.is_none() { READ_ONLY } else { 0 };
+        let try_with = |more: &str| -> Result<io::Result<()>> {
+            let long = options(more, "/proc/self/fd/", &lower, upper.as_ref())?;
+            if long.as_bytes().len() < PAGE {
+                return Ok(mount::mount(Some(c"none"), &at, Some(c"overlay"), flags, Some(&long)));
+            }
+            Ok(mount_beside_fds(&at, flags, &options(more, "", &lower, upper.as_ref())?))
+        };
+        // Otherwise unmounting writes the whole file system's dirty data to disk, 10 ms and more a step. Nothing relies
+        // on that: an image is synced as a whole when it gets its name.
+        let mut done = try_with(if upper.is_some() { "volatile," } else { "" })?;
+        if upper.is_some() && done.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)) {
+            // Older kernels do not know it.
+            done = try_with("")?;
+        }
+        done.map_err(|e| explain(&e))?;
+        self.mounts += 1;
+        Ok(())
+    }
+
+    /// Unmounts, and removes what the kernel leaves in the work directory.
+    pub fn unmount(mut self) -> Result<()> {
+        let at = c_path(&self.at).context(|| self.at.display().to_string())?;
+        // A process that was just killed may hold it for a moment.
+        let mut tries = 0;
+        while let Err(e) = mount::unmount(&at, Unmount::Now) {
+            tries += 1;
+            if e.raw_os_error() != Some(libc::EBUSY) || tries > 40 {
+                return Err(e).context(|| format!("can't unmount {}", self.at.display()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.mounts -= 1;
+        self.release();
+        Ok(())
+    }
+
+    /// What cannot be undone here is undone when the process ends, with its namespace.
+    fn release(&mut self) {
+        if let Ok(at) = c_path(&self.at) {
+            while self.mounts > 0 {
+                let _ = mount::unmount(&at, Unmount::Detach);
+                self.mounts -= 1;
+            }
+        }
+        if let Some(work) = self.work.take() {
+            for name in ["work", "index"] {
+                clear(&work.join(name));
+            }
+        }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+const PAGE: usize = 4096;
+
+fn options(more: &str, prefix: &str, lower: &[OwnedFd], upper: Option<&(OwnedFd, OwnedFd)>) -> Result<CString> {
+    // No index: hard links of lower layers would otherwise be tied to this very stack.
+    let mut text = format!("userxattr,index=off,{more}");
+    if let Some((upper, work)) = upper {
+        let (upper, work) = (upper.as_raw_fd(), work.as_raw_fd());
+        let _ = write!(text, "upperdir={prefix}{upper},workdir={prefix}{work},");
+    }
+    text.push_str("lowerdir=");
+    for (i, fd) in lower.iter().enumerate() {
+        let _ = write!(text, "{}{prefix}{}", if i == 0 { "" } else { ":" }, fd.as_raw_fd());
+    }
+    CString::new(text).map_err(|_| Error::new("NUL in mount options"))
+}
+
+/// Mounts from within /proc/self/fd, in a child: the directory of this process belongs to all of its threads.
+fn mount_beside_fds(at: &CStr, flags: u64, options: &CStr) -> io::Result<()> {
+    if options.to_bytes().len() >= PAGE {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    match process::fork(0)? {
+        Fork::Child => {
+            let done = process::chdir(c"/proc/self/fd")
+                .and_then(|()| mount::mount(Some(c"none"), at, Some(c"overlay"), flags, Some(options)));
+            process::exit(done.err().map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO)))
+        }
+        Fork::Parent(pid) => match process::wait(pid)? {
+            Ended::Exited(0) => Ok(()),
+            Ended::Exited(errno) => Err(io::Error::from_raw_os_error(i32::from(errno))),
+            Ended::Signaled(n) => Err(io::Error::other(format!("the child that mounts was killed by signal {n}"))),
+        },
+    }
+}
+
+fn explain(e: &io::Error) -> Error {
+    let error = Error::from(io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO)));
+    match e.raw_os_error() {
+        Some(libc::EPERM) => error.hint("overlayfs in a user namespace needs Linux 5.11, or Ubuntu's or RHEL 8.5's kernel"),
+        Some(libc::ENODEV) => error.hint("this kernel has no overlayfs: ask the administrator for: modprobe overlay"),
+        Some(libc::EINVAL) => error.hint(
+            "the file system may be unfit for overlayfs (NFS, Lustre, or without user xattrs), or the kernel be older than 5.11",
+        ),
+        Some(libc::ELOOP) => error.hint("a layer occurs twice, or lies within another"),
+        _ => error,
+    }
+}
+
+/// Removes a directory of the kernel's, which may have no permission bits.
+fn clear(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if fs::remove_dir(dir).is_ok() || dir.symlink_metadata().is_err() {
+        return;
+    }
+    // What remains is swept with the temporary directory that it lies in.
+    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    let _ = fs::remove_dir_all(dir);
+}

@@ -1,0 +1,340 @@
+//! In what steps is a command isolated? Spec → Vec<Step>, which the walker does one after the other.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::enter::{self, Maps};
+use super::step::{Access, Make, Program, Step};
+use super::target::{self, Target};
+use super::{Bind, Emulation, Need, Network, Spec, Stdin, filter};
+use crate::bail;
+use crate::error::{Context, Error, Result};
+use crate::log::escape;
+use crate::sys::fs::c_path;
+use crate::sys::process::Words;
+use crate::sys::user;
+
+/// Who does the steps?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// A child in a PID namespace of its own.
+    Child,
+    /// This process, which becomes the command.
+    Myself,
+    /// The same, and it has entered a container that stands already.
+    Peer,
+}
+
+/// The steps that `role` has to do. Looks at the tree (links, what is missing), changes nothing.
+pub fn plan(spec: &Spec, role: Role) -> Result<Vec<Step>> {
+    let mut steps = match role {
+        Role::Child | Role::Myself => mounts(spec, role)?,
+        Role::Peer => Vec::new(),
+    };
+    steps.push(Step::Directory(c_path(&spec.cwd).context(|| spec.cwd.display().to_string())?));
+    match role {
+        Role::Child => steps.extend([Step::Init, Step::Session, Step::Umask(0o022)]),
+        Role::Myself => steps.push(Step::Announce),
+        Role::Peer => {}
+    }
+    if spec.stdin == Stdin::Null {
+        steps.push(Step::NoInput);
+    }
+    if role == Role::Child {
+        steps.push(Step::CloseDescriptors);
+    }
+    steps.extend([Step::DefaultSignals, Step::NoNewPrivileges]);
+    steps.extend(emulate(spec.emulation)?);
+    steps.push(Step::Execute(program(spec)?));
+    Ok(steps)
+}
+
+/// Up to the change of root and user.
+fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
+    let mut mounts = Mounts { root: &spec.root, steps: Vec::new(), done: Vec::new() };
+    let root = c_path(&spec.root).context(|| spec.root.display().to_string())?;
+    mounts.steps.push(Step::Root(root));
+    if spec.passwd {
+        mounts.put("/etc/passwd", passwd_file(spec))?;
+        mounts.put("/etc/group", group_file(spec))?;
+    }
+    mounts.bind_as(&Bind::new("/dev", "/dev"), Access::Names)?;
+    match role {
+        Role::Child => mounts.proc()?,
+        Role::Myself | Role::Peer => mounts.bind(&Bind::new("/proc", "/proc"))?,
+    }
+    mounts.bind_as(&Bind::new("/sys", "/sys"), Access::Names)?;
+    for (path, need) in HOST_FILES {
+        // Who becomes the command can't take away again what was made to mount on.
+        let need = if role == Role::Child { *need } else { Need::IfBoth };
+        mounts.bind(&Bind { need, ..Bind::new(*path, *path) })?;
+    }
+    if spec.private_tmp {
+        mounts.tmpfs(Path::new("/tmp"), None, 0o1777)?;
+    } else {
+        mounts.bind(&Bind::new("/tmp", "/tmp"))?;
+    }
+    if let Some(home) = &spec.home {
+        mounts.tmpfs(Path::new("/home"), Some(4 << 20), 0o755)?;
+        mounts.bind(&Bind::new(&home.source, Path::new("/home").join(&home.user)))?;
+    }
+    for tmpfs in &spec.tmpfs {
+        mounts.tmpfs(&tmpfs.target, tmpfs.size, tmpfs.mode)?;
+    }
+    for bind in &spec.binds {
+        mounts.bind(bind)?;
+    }
+    if needs_apt_config(spec) {
+        mounts.put_apt_config()?;
+    }
+    let mut steps = mounts.steps;
+    if !spec.writable {
+        steps.push(Step::RootReadOnly);
+    }
+    if spec.network == Network::None {
+        steps.push(Step::LoopbackUp);
+    }
+    steps.push(Step::Pivot);
+    if (spec.uid, spec.gid) != enter::inside() {
+        let maps = Maps::new((spec.uid, spec.gid), enter::inside());
+        steps.push(Step::Identity { uid: spec.uid, gid: spec.gid, maps });
+    }
+    Ok(steps)
+}
+
+/// apt becomes another user for downloads and looks whether it worked. The pretending filter can't lie about that.
+fn needs_apt_config(spec: &Spec) -> bool {
+    spec.emulation == Emulation::Seccomp
+        && Path::new(APT_PLACE).exists()
+        && target::locate(&spec.root, Path::new("/etc/apt")).is_ok_and(|t| t.exists() && t.is_dir())
+}
+
+/// A file that is there on every Linux and read by nobody: our lines for apt lie over it, and so no file is
+/// needed in the image that would have to be made and removed.
+const APT_PLACE: &str = "/proc/execdomains";
+const APT_CONFIG: &str = "APT::Sandbox::User \"root\";\n";
+
+fn emulate(emulation: Emulation) -> Result<Option<Step>> {
+    let mode = match emulation {
+        Emulation::None => return Ok(None),
+        Emulation::Seccomp => filter::Mode::Pretend,
+        Emulation::Notify => filter::Mode::Record,
+    };
+    let Some(machine) = filter::HERE else { bail!("root emulation does not know this machine's system calls") };
+    let pretend = filter::program(machine, filter::Mode::Pretend);
+    Ok(Some(match mode {
+        filter::Mode::Pretend => Step::Pretend(pretend),
+        filter::Mode::Record => Step::Record { record: filter::program(machine, mode), pretend },
+    }))
+}
+
+/// Files and directories of the host that a command may need, whatever the image.
+const HOST_FILES: &[(&str, Need)] = &[
+    ("/etc/hosts", Need::IfSource),
+    ("/etc/resolv.conf", Need::IfSource),
+    ("/etc/machine-id", Need::IfBoth),
+    // Cray: huge pages and the application launcher.
+    ("/var/lib/hugetlbfs", Need::IfBoth),
+    ("/var/opt/cray/alps/spool", Need::IfBoth),
+];
+
+/// The mounts so far: what comes later may lie within.
+struct Mounts<'a> {
+    root: &'a Path,
+    steps: Vec<Step>,
+    done: Vec<(Target, Content)>,
+}
+
+/// What is to be found at a mount point.
+#[derive(Clone)]
+enum Content {
+    Host(PathBuf),
+    Memory,
+    Other,
+}
+
+impl Mounts<'_> {
+    fn bind(&mut self, bind: &Bind) -> Result<()> {
+        self.bind_as(bind, if bind.read_only { Access::Read } else { Access::Write })
+    }
+
+    /// The host's /dev and /sys are bound read-only: the caller may be the real root, and `rm -rf /` a command.
+    fn bind_as(&mut self, bind: &Bind, access: Access) -> Result<()> {
+        let context = || format!("can't bind {} at {}", bind.source.display(), bind.target.display());
+        let source = match bind.source.metadata() {
+            Ok(meta) => meta,
+            Err(_) if bind.need != Need::Always => return Ok(()),
+            Err(e) => return Err(e).context(|| bind.source.display().to_string()).context(context),
+        };
+        let found = match self.locate(&bind.target) {
+            Ok(found) => found,
+            Err(_) if bind.need != Need::Always => return Ok(()),
+            Err(e) => return Err(e.context(context())),
+        };
+        let (target, make) = found;
+        if bind.need == Need::IfBoth && !target.exists() {
+            return Ok(());
+        }
+        if target.exists() && target.is_dir() != source.is_dir() {
+            if bind.need != Need::Always {
+                return Ok(());
+            }
+            let kind = |dir: bool| if dir { "a directory" } else { "no directory" };
+            let cause = format!("the source is {}, the target {}", kind(source.is_dir()), kind(target.is_dir()));
+            return Err(Error::new(cause).context(context()));
+        }
+        let c_source = c_path(&bind.source).context(context)?;
+        self.done.push((target.clone(), Content::Host(bind.source.clone())));
+        self.steps.push(Step::Bind { source: c_source, target, access, make });
+        Ok(())
+    }
+
+    fn proc(&mut self) -> Result<()> {
+        let (target, _) = self.directory(Path::new("/proc"))?;
+        self.done.push((target.clone(), Content::Other));
+        self.steps.push(Step::Proc(target));
+        Ok(())
+    }
+
+    fn tmpfs(&mut self, path: &Path, size: Option<u64>, mode: u32) -> Result<()> {
+        let (target, _) = self.directory(path)?;
+        let mut options = format!("mode={mode:o}");
+        if let Some(size) = size {
+            options.push_str(&format!(",size={size}"));
+        }
+        let options = CString::new(options).map_err(|_| Error::new("NUL in mount options"))?;
+        self.done.push((target.clone(), Content::Memory));
+        self.steps.push(Step::Tmpfs { target, options });
+        Ok(())
+    }
+
+    fn put(&mut self, path: &str, content: String) -> Result<()> {
+        let (target, _) = self.locate(Path::new(path))?;
+        // An image without such a file has no use for it.
+        if target.exists() && !target.is_dir() {
+            let (scratch, _) = self.directory(Path::new("/dev"))?;
+            self.steps.push(Step::Put { scratch, target, content });
+        }
+        Ok(())
+    }
+
+    fn put_apt_config(&mut self) -> Result<()> {
+        let (scratch, _) = self.directory(Path::new("/dev"))?;
+        let (proc, _) = self.directory(Path::new("/proc"))?;
+        let name = Path::new(APT_PLACE).file_name().unwrap_or_default();
+        let target = proc.join(CString::new(name.as_bytes()).map_err(|_| Error::new("NUL"))?);
+        self.steps.push(Step::Put { scratch, target, content: APT_CONFIG.to_owned() });
+        Ok(())
+    }
+
+    fn directory(&self, path: &Path) -> Result<(Target, Make)> {
+        let (target, make) = self.locate(path).context(|| format!("can't mount on {}", path.display()))?;
+        if target.exists() && !target.is_dir() {
+            bail!("can't mount on {} of the image: not a directory", path.display());
+        }
+        Ok((target, make))
+    }
+
+    /// Resolves a target within the tree and, if it comes to lie in an earlier mount, within that.
+    fn locate(&self, path: &Path) -> Result<(Target, Make)> {
+        let target = target::locate(self.root, path)?;
+        if target.parts().is_empty() {
+            bail!("{} is the root directory of the image", path.display());
+        }
+        let Some((above, content)) = self.done.iter().rev().find(|(earlier, _)| target.is_within(earlier)) else {
+            return Ok((target, Make::Nothing));
+        };
+        let below = target.below(above);
+        if below.as_os_str().is_empty() {
+            // Mounted on once more. The mount that is there decides what can go over it.
+            let is_dir = match content {
+                Content::Host(source) => source.is_dir(),
+                Content::Memory | Content::Other => true,
+            };
+            return Ok((target.present_elsewhere(is_dir), Make::Nothing));
+        }
+        match content {
+            Content::Memory => Ok((target.present_elsewhere(true), Make::Directories)),
+            Content::Other => bail!("{target} lies within {above}, where nothing can be mounted"),
+            Content::Host(source) => {
+                let host = source.join(&below);
+                let Ok(meta) = host.symlink_metadata() else {
+                    return Err(Error::new(format!(
+                        "{target} lies within the host's {}, where {} does not exist",
+                        source.display(),
+                        below.display()
+                    ))
+                    .hint("make it there first, or choose a target outside"));
+                };
+                if meta.is_symlink() {
+                    bail!("{} is a symbolic link", host.display());
+                }
+                Ok((target.present_elsewhere(meta.is_dir()), Make::Nothing))
+            }
+        }
+    }
+}
+
+fn program(spec: &Spec) -> Result<Program> {
+    let c = |s: &OsStr| {
+        CString::new(s.as_bytes()).map_err(|_| Error::new(format!("NUL in {}", escape(&s.to_string_lossy()))))
+    };
+    let Some(command) = spec.argv.first() else { bail!("no command to run") };
+    let mut env = Vec::with_capacity(spec.env.len());
+    for (name, value) in &spec.env {
+        if name.is_empty() || name.as_bytes().contains(&b'=') {
+            bail!("bad name of an environment variable: {:?}", name);
+        }
+        let mut pair = name.clone();
+        pair.push("=");
+        pair.push(value);
+        env.push(c(&pair)?);
+    }
+    if needs_apt_config(spec) && !spec.env.iter().any(|(name, _)| name == "APT_CONFIG") {
+        env.push(c(OsStr::new(&format!("APT_CONFIG={APT_PLACE}")))?);
+    }
+    let argv = spec.argv.iter().map(|s| c(s)).collect::<Result<Vec<_>>>()?;
+    let path = spec.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    let candidates = candidates(command, path).iter().map(|s| c(s)).collect::<Result<Vec<_>>>()?;
+    Ok(Program { candidates, argv: Words::new(argv), env: Words::new(env) })
+}
+
+/// Where execvp(3) would look for a command.
+fn candidates(command: &OsStr, path: Option<&OsStr>) -> Vec<OsString> {
+    if command.is_empty() || command.as_bytes().contains(&b'/') {
+        return vec![command.to_owned()];
+    }
+    let path = path.unwrap_or(OsStr::new("/bin:/usr/bin"));
+    let directories = path.as_bytes().split(|&b| b == b':');
+    // An empty entry is the current directory.
+    directories.map(|dir| Path::new(OsStr::from_bytes(dir)).join(command).into_os_string()).collect()
+}
+
+fn passwd_file(spec: &Spec) -> String {
+    let mut text = String::new();
+    if spec.uid != 0 {
+        text.push_str("root:x:0:0:root:/root:/bin/sh\n");
+    }
+    if spec.uid != 65534 {
+        text.push_str("nobody:x:65534:65534:nobody:/:/bin/false\n");
+    }
+    let user = user::user(enter::invoker().0);
+    let name = user.as_ref().map_or("charlie", |u| &u.name);
+    let full_name = user.as_ref().map_or("", |u| &u.full_name);
+    text.push_str(&format!("{name}:x:{}:{}:{full_name}:/home/{name}:/bin/sh\n", spec.uid, spec.gid));
+    text
+}
+
+fn group_file(spec: &Spec) -> String {
+    let mut text = String::new();
+    if spec.gid != 0 {
+        text.push_str("root:x:0:\n");
+    }
+    if spec.gid != 65534 {
+        text.push_str("nogroup:x:65534:\n");
+    }
+    let name = user::group(enter::invoker().1).unwrap_or_else(|| "charliegroup".to_owned());
+    text.push_str(&format!("{name}:x:{}:\n", spec.gid));
+    text
+}

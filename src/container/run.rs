@@ -1,0 +1,358 @@
+//! Running a command to its end, or becoming it.
+//!
+//! [`run_recorded`] makes one child in new mount and PID namespaces. As their process 1 it does the mounts, starts the command, reaps
+//! orphans and, when the command ends, tells how through a pipe and exits, whereupon the kernel kills all that is
+//! left. If this process dies, so does that one, and with it everything else.
+
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::ledger::Ledger;
+use super::notify::Supervisor;
+use super::plan::{Role, plan};
+use super::step::Step;
+use super::target::Made;
+use super::walk::{Walk, walk};
+use super::{Emulation, Network, Spec, enter};
+use crate::error::{Context, Error, Result};
+use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
+use crate::sys::process::{self, Dumpable, Ended, Fork, Pid, Ready};
+use crate::sys::seccomp;
+use crate::sys::signal::{self, Catcher, Mask};
+use crate::{debug, info};
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    Exited(u8),
+    /// By a signal that was none of ours.
+    Signaled(i32),
+    /// This process was asked to stop by that signal, and stopped the command.
+    Interrupted(i32),
+}
+
+/// How long a command that is asked to stop has for it.
+const GRACE: Duration = Duration::from_millis(1000);
+
+/// Runs the command to its end; no process of it survives. With [`Emulation::Notify`], `ledger` tells what the tree's files have been made to be before, and
+/// afterwards what they are.
+pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
+    enter()?;
+    let steps = plan(spec, Role::Child)?;
+    log(&steps);
+    let _made = make_places(spec, &steps)?;
+    let null = null()?;
+    let (reader, writer) = io::pipe().context(|| "can't make a pipe")?;
+    let writer = OwnedFd::from(writer);
+    let record = spec.emulation == Emulation::Notify && seccomp::sizes_fit();
+    let (socket, child_socket) = process::socket_pair().context(|| "can't make a socket pair")?;
+    let (signals, noted) = io::pipe().context(|| "can't make a pipe")?;
+    let catcher = Catcher::new(noted.into(), CAUGHT).context(|| "can't handle signals")?;
+    let network = if spec.network == Network::None { NEW_NETWORK } else { 0 };
+    // No handler of ours shall run in the child.
+    let mask = Mask::all().set().context(|| "can't block signals")?;
+    let child = match process::fork(NEW_MOUNT | NEW_PID | network) {
+        Ok(Fork::Child) => {
+            drop(socket);
+            first_process(&steps, &null, &writer, record.then_some(&child_socket), reader)
+        }
+        Ok(Fork::Parent(child)) => Ok(child),
+        Err(e) => Err(e),
+    };
+    mask.set().context(|| "can't unblock signals")?;
+    let child = child.map_err(|e| cannot_start(&e, spec.network))?;
+    drop((writer, child_socket));
+    let mut recorder = Recorder { socket: record.then_some(socket), listener: None, supervisor: None };
+    if record {
+        recorder.supervisor = Some(Supervisor::new(&spec.root, ledger));
+    }
+    let told = listen(child, reader, signals, &mut recorder);
+    let ended = process::wait(child).context(|| "can't wait for a child");
+    drop(catcher);
+    let was_recording = recorder.listener.is_some();
+    if let Some(supervisor) = recorder.supervisor.take().filter(|_| was_recording) {
+        *ledger = supervisor.finish();
+    }
+    if spec.emulation == Emulation::Notify && !was_recording && told.as_ref().is_ok_and(Told::ran) {
+        info!(
+            "root emulation: nothing is recorded, privileged calls are only pretended: \
+             another supervisor is at work, or the kernel is older than 5.6"
+        );
+    }
+    match (told?, ended?) {
+        (Told { interrupted: Some(signal), .. }, _) => Ok(Status::Interrupted(signal)),
+        (Told { word: Some(Word::Failed(step, errno)), .. }, _) => Err(failure(&steps, step, errno)),
+        (Told { word: Some(Word::Ended(status)), .. }, _) => Ok(match Ended::of(status) {
+            Ended::Exited(code) => Status::Exited(code),
+            Ended::Signaled(n) => Status::Signaled(n),
+        }),
+        // Process 1 itself was killed: out of memory, or by someone on the host.
+        (Told { word: None, .. }, Ended::Signaled(n)) => Ok(Status::Signaled(n)),
+        (Told { word: None, .. }, Ended::Exited(code)) => {
+            Err(Error::new(format!("the command's first process ended early with {code}")))
+        }
+    }
+}
+
+/// Becomes the command: returns only if that fails. No PID namespace, nothing is waited for.
+pub fn exec(spec: &Spec) -> Result<Infallible> {
+    exec_announced(spec, &|| Ok(()))
+}
+
+/// As [`exec`]; calls `announce` when the container stands.
+pub fn exec_announced(spec: &Spec, announce: &dyn Fn() -> io::Result<()>) -> Result<Infallible> {
+    enter()?;
+    become_it(spec, Role::Myself, announce)
+}
+
+/// Becomes the command within the container that this process has joined.
+pub fn exec_joined(spec: &Spec) -> Result<Infallible> {
+    become_it(spec, Role::Peer, &|| Ok(()))
+}
+
+fn become_it(spec: &Spec, role: Role, announce: &dyn Fn() -> io::Result<()>) -> Result<Infallible> {
+    let steps = plan(spec, role)?;
+    log(&steps);
+    let _made = make_places(spec, &steps)?;
+    let null = null()?;
+    let mut state = Walk { root: None, null: &null, init: &|_| {}, announce, keep: &null, socket: None };
+    let (step, e) = walk(&steps, &mut state);
+    Err(failure(&steps, step, e.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+fn log(steps: &[Step]) {
+    for step in steps {
+        debug!("container: {step}");
+    }
+}
+
+fn make_places(spec: &Spec, steps: &[Step]) -> Result<Made> {
+    let mut made = Made::default();
+    for (target, shape) in steps.iter().filter_map(Step::place) {
+        made.make(&spec.root, target, shape)?;
+    }
+    Ok(made)
+}
+
+fn null() -> Result<OwnedFd> {
+    let file = OpenOptions::new().read(true).open("/dev/null").context(|| "can't open /dev/null")?;
+    Ok(file.into())
+}
+
+fn cannot_start(e: &io::Error, network: Network) -> Error {
+    let error = Error::from(io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO)))
+        .context("can't start a process in new namespaces");
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EUSERS) if network == Network::None => error.hint(
+            "the limits are user.max_pid_namespaces, user.max_mnt_namespaces and user.max_net_namespaces (sysctl): ask the administrator",
+        ),
+        Some(libc::ENOSPC | libc::EUSERS) => error
+            .hint("the limits are user.max_pid_namespaces and user.max_mnt_namespaces (sysctl): ask the administrator"),
+        Some(libc::EAGAIN) => error.hint("too many processes: see ulimit -u"),
+        _ => error,
+    }
+}
+
+fn failure(steps: &[Step], step: usize, errno: i32) -> Error {
+    let cause = Error::from(io::Error::from_raw_os_error(errno));
+    let Some(step) = steps.get(step) else { return cause.context("can't run a command") };
+    let error = cause.context(format!("can't {step}"));
+    match step.hint(errno) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+// --- The parent -----------------------------------------------------------------------------------------------
+
+/// The signals that ask us to stop, and the terminal's to pause.
+const CAUGHT: &[libc::c_int] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGTSTP];
+
+/// What came through the pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Word {
+    Failed(usize, i32),
+    Ended(i32),
+}
+
+const WORD: usize = 12;
+
+impl Word {
+    fn encode(self) -> [u8; WORD] {
+        let (kind, a, b) = match self {
+            Word::Failed(step, errno) => (0_u32, step as u32, errno),
+            Word::Ended(status) => (1, 0, status),
+        };
+        let mut bytes = [0; WORD];
+        bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&a.to_ne_bytes());
+        bytes[8..].copy_from_slice(&b.to_ne_bytes());
+        bytes
+    }
+
+    fn decode(bytes: [u8; WORD]) -> Word {
+        let [k0, k1, k2, k3, a0, a1, a2, a3, b0, b1, b2, b3] = bytes;
+        let b = i32::from_ne_bytes([b0, b1, b2, b3]);
+        match u32::from_ne_bytes([k0, k1, k2, k3]) {
+            0 => Word::Failed(u32::from_ne_bytes([a0, a1, a2, a3]) as usize, b),
+            _ => Word::Ended(b),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Told {
+    word: Option<Word>,
+    interrupted: Option<i32>,
+}
+
+impl Told {
+    /// Whether the command was started at all.
+    fn ran(&self) -> bool {
+        !matches!(self.word, Some(Word::Failed(..)))
+    }
+}
+
+/// Receives the listener of a recording filter, then what arrives on it.
+struct Recorder {
+    socket: Option<OwnedFd>,
+    listener: Option<Listening>,
+    supervisor: Option<Supervisor>,
+}
+
+enum Listening {
+    Open(OwnedFd),
+    /// No process with the filter is left.
+    Done,
+}
+
+impl Recorder {
+    fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.listener, &self.socket) {
+            (Some(Listening::Open(listener)), _) => Some(listener.as_fd()),
+            (Some(Listening::Done), _) | (None, None) => None,
+            (None, Some(socket)) => Some(socket.as_fd()),
+        }
+    }
+
+    fn serve(&mut self, ready: Ready) -> Result<()> {
+        match (&self.listener, &mut self.supervisor, &self.socket) {
+            (Some(Listening::Open(listener)), Some(supervisor), _) if ready == Ready::Yes => {
+                supervisor.serve(listener.as_fd()).context(|| "root emulation: can't answer a system call")?;
+            }
+            (Some(Listening::Open(_)), ..) => self.listener = Some(Listening::Done),
+            (None, _, Some(socket)) => match seccomp::receive_descriptor(socket).context(|| "root emulation")? {
+                Some(listener) => {
+                    seccomp::prefer_sync(&listener);
+                    self.listener = Some(Listening::Open(listener));
+                }
+                None => self.socket = None,
+            },
+            (Some(Listening::Done), ..) | (None, _, None) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the end of the command, passing on signals.
+fn listen(child: Pid, mut reader: PipeReader, mut signals: PipeReader, recorder: &mut Recorder) -> Result<Told> {
+    let mut told = Told::default();
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let wait = deadline.map(|d| d.saturating_duration_since(Instant::now()).as_millis() as i32);
+        // Something has to stand in the third place.
+        let third = recorder.waits_for().unwrap_or(signals.as_fd());
+        let fds = [reader.as_fd(), signals.as_fd(), third];
+        let ready = process::poll(fds, wait).context(|| "can't wait for a command")?;
+        if ready[2] != Ready::No {
+            recorder.serve(ready[2])?;
+        }
+        if ready[0] != Ready::No {
+            let mut bytes = [0; WORD];
+            match reader.read_exact(&mut bytes) {
+                Ok(()) => told.word = told.word.or(Some(Word::decode(bytes))),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                // The end of the pipe: process 1 is gone.
+                Err(_) => return Ok(told),
+            }
+            continue;
+        }
+        if ready[1] == Ready::Yes {
+            let mut byte = [0];
+            if signals.read(&mut byte).is_ok_and(|n| n == 1) {
+                let signal = i32::from(byte[0]);
+                if signal == libc::SIGTSTP {
+                    pause(child);
+                } else if told.interrupted.replace(signal).is_some() {
+                    deadline = Some(Instant::now());
+                } else {
+                    // It may have ended already.
+                    let _ = process::kill(child, signal);
+                    deadline = Some(Instant::now() + GRACE);
+                }
+            }
+        }
+        if deadline.is_some_and(|d| d <= Instant::now()) {
+            let _ = process::kill(child, libc::SIGKILL);
+            deadline = None;
+        }
+    }
+}
+
+/// Ctrl-Z: the command has a session of its own, so the terminal stops only us.
+fn pause(child: Pid) {
+    let _ = process::kill(child, libc::SIGTSTP);
+    let _ = process::kill(process::pid(), libc::SIGSTOP);
+    let _ = process::kill(child, libc::SIGCONT);
+}
+
+// --- Process 1 ------------------------------------------------------------------------------------------------
+
+/// The child: does the steps, becomes process 1 on the way. Neither allocates nor returns.
+fn first_process(steps: &[Step], null: &OwnedFd, pipe: &OwnedFd, socket: Option<&OwnedFd>, other_end: PipeReader) -> ! {
+    drop(other_end);
+    // Commands run as the same user: they shall not look into this copy of our memory.
+    let _ = process::set_dumpable(Dumpable::No);
+    if process::die_with_parent().is_err() || process::is_orphaned(pipe) {
+        process::exit(1);
+    }
+    let init = |command: Pid| init(command, pipe);
+    let mut state = Walk { root: None, null, init: &init, announce: &|| Ok(()), keep: pipe, socket };
+    let (step, e) = walk(steps, &mut state);
+    tell(pipe, Word::Failed(step, e.raw_os_error().unwrap_or(libc::EIO)));
+    process::exit(1)
+}
+
+fn tell(pipe: &OwnedFd, word: Word) {
+    // If nobody listens any more, there is nobody to tell.
+    let _ = pipe.try_clone().and_then(|fd| File::from(fd).write_all(&word.encode()));
+}
+
+fn init(command: Pid, pipe: &OwnedFd) {
+    use std::os::fd::AsRawFd;
+    let _ = process::close_all_but(&[pipe.as_raw_fd()]);
+    for signal in CAUGHT.iter().chain(&[libc::SIGCONT]) {
+        let _ = signal::set_handler(*signal, spread);
+    }
+    let _ = Mask::empty().set();
+    loop {
+        match process::wait_any() {
+            Ok((pid, status)) if pid == command => {
+                tell(pipe, Word::Ended(status));
+                process::exit(0)
+            }
+            Ok(_) => {}
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+            Err(_) => process::exit(1),
+        }
+    }
+}
+
+/// What reaches process 1 goes to all others.
+extern "C" fn spread(signal: i32) {
+    let signal = if signal == libc::SIGTSTP { libc::SIGSTOP } else { signal };
+    let _ = process::kill(-1, signal);
+}

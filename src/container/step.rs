@@ -1,0 +1,188 @@
+//! What is there to do before a command runs? One step each, as plain data: what it is called, on what it mounts, and
+//! what an error of the kernel means there.
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::enter::Maps;
+use super::target::{Shape, Target};
+use crate::log::escape;
+use crate::sys::process::Words;
+use crate::sys::seccomp::Instruction;
+
+/// One thing to do, with everything that it needs made ready.
+#[derive(Debug)]
+pub enum Step {
+    /// Makes the tree a mount of its own.
+    Root(CString),
+    Bind {
+        source: CString,
+        target: Target,
+        access: Access,
+        make: Make,
+    },
+    /// A fresh /proc for this PID namespace; the host's where the kernel refuses (its own is partly covered).
+    Proc(Target),
+    Tmpfs {
+        target: Target,
+        options: CString,
+    },
+    /// A small file over an existing one; `scratch` is a directory that is not mounted on yet.
+    Put {
+        scratch: Target,
+        target: Target,
+        content: String,
+    },
+    RootReadOnly,
+    LoopbackUp,
+    /// The tree becomes the root directory, the host's goes.
+    Pivot,
+    /// User and group other than 0, by a user namespace within ours.
+    Identity {
+        uid: u32,
+        gid: u32,
+        maps: Maps,
+    },
+    Directory(CString),
+    /// From here on in a child; this process reaps what is orphaned and ends when that child ends.
+    Init,
+    /// Tells peers that the container stands.
+    Announce,
+    Session,
+    Umask(u32),
+    NoInput,
+    CloseDescriptors,
+    DefaultSignals,
+    NoNewPrivileges,
+    /// Privileged calls succeed without doing anything.
+    Pretend(Vec<Instruction>),
+    /// Privileged calls are trapped and recorded; where the kernel cannot, they are pretended.
+    Record {
+        record: Vec<Instruction>,
+        pretend: Vec<Instruction>,
+    },
+    Execute(Program),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    Write,
+    /// Nor anything below.
+    Read,
+    /// Names cannot be made or removed; devices work, and what is mounted below stays as it is.
+    Names,
+}
+
+/// What to do when a component of a target is missing in the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Make {
+    Nothing,
+    /// Make directories: the target lies in a tmpfs of ours.
+    Directories,
+}
+
+/// The command, found by trying each candidate in turn.
+#[derive(Debug)]
+pub struct Program {
+    pub candidates: Vec<CString>,
+    pub argv: Words,
+    pub env: Words,
+}
+
+impl Step {
+    /// The place in the tree that this step mounts on, and what has to be there.
+    pub fn place(&self) -> Option<(&Target, Shape)> {
+        match self {
+            Step::Bind { target, make: Make::Nothing, source, .. } => {
+                let dir = Path::new(OsStr::from_bytes(source.as_bytes())).is_dir();
+                Some((target, if dir { Shape::Directory } else { Shape::File }))
+            }
+            Step::Bind { .. } => None,
+            Step::Proc(target) | Step::Tmpfs { target, .. } => Some((target, Shape::Directory)),
+            Step::Put { scratch, .. } => Some((scratch, Shape::Directory)),
+            Step::Root(_)
+            | Step::RootReadOnly
+            | Step::LoopbackUp
+            | Step::Pivot
+            | Step::Identity { .. }
+            | Step::Directory(_)
+            | Step::Init
+            | Step::Announce
+            | Step::Session
+            | Step::Umask(_)
+            | Step::NoInput
+            | Step::CloseDescriptors
+            | Step::DefaultSignals
+            | Step::NoNewPrivileges
+            | Step::Pretend(_)
+            | Step::Record { .. }
+            | Step::Execute(_) => None,
+        }
+    }
+
+    /// The way out, where an errno has a known meaning.
+    pub fn hint(&self, errno: i32) -> Option<String> {
+        let text = match (self, errno) {
+            (Step::Directory(_), libc::ENOENT) => "the working directory does not exist in the image",
+            (Step::Directory(_), libc::ENOTDIR) => "the working directory is not a directory in the image",
+            (Step::Execute(_), libc::ENOEXEC) => "not a program of this machine: other architecture, or no #! line",
+            (Step::Execute(_), libc::EACCES) => "it is not executable: chmod +x",
+            (Step::Execute(_), libc::E2BIG) => "arguments and environment are too large",
+            (Step::Execute(_), libc::ENOENT) => {
+                "not found in PATH; or it is there, but its interpreter (#! line, dynamic loader) is not"
+            }
+            (Step::Pretend(_), libc::EINVAL | libc::ENOSYS) => "this kernel has no seccomp filters (Linux 3.17)",
+            (Step::Init, libc::EAGAIN) => "too many processes: see ulimit -u",
+            (Step::Identity { .. }, libc::ENOSPC | libc::EUSERS) => {
+                "another user than 0 needs a second user namespace: the limit is user.max_user_namespaces"
+            }
+            (Step::Bind { .. }, libc::ELOOP) => "the target became a symbolic link",
+            (Step::Root(_) | Step::Bind { .. }, libc::ENOSPC) => "too many mounts: the limit is fs.mount-max",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Step::Root(path) => write!(f, "mount {} as root", shown(path)),
+            Step::Bind { source, target, access, .. } => {
+                let how = match access {
+                    Access::Write => "",
+                    Access::Read | Access::Names => " read-only",
+                };
+                write!(f, "bind {} at {target}{how}", shown(source))
+            }
+            Step::Proc(target) => write!(f, "mount proc at {target}"),
+            Step::Tmpfs { target, options } => write!(f, "mount a tmpfs at {target} ({})", shown(options)),
+            Step::Put { target, .. } => write!(f, "put a file over {target}"),
+            Step::RootReadOnly => f.write_str("make the root read-only"),
+            Step::LoopbackUp => f.write_str("set the loopback interface up"),
+            Step::Pivot => f.write_str("change the root directory"),
+            Step::Identity { uid, gid, .. } => write!(f, "become user {uid} and group {gid}"),
+            Step::Directory(path) => write!(f, "change the directory to {}", shown(path)),
+            Step::Init => f.write_str("start a child"),
+            Step::Announce => f.write_str("let peers in"),
+            Step::Session => f.write_str("start a session"),
+            Step::Umask(mask) => write!(f, "set the umask to {mask:03o}"),
+            Step::NoInput => f.write_str("take the input from /dev/null"),
+            Step::CloseDescriptors => f.write_str("close descriptors"),
+            Step::DefaultSignals => f.write_str("set the signals to their defaults"),
+            Step::NoNewPrivileges => f.write_str("forbid new privileges"),
+            Step::Pretend(_) => f.write_str("pretend privileged calls"),
+            Step::Record { .. } => f.write_str("record privileged calls"),
+            Step::Execute(program) => match program.argv.strings().first() {
+                Some(command) => write!(f, "execve(2): {}", shown(command)),
+                None => f.write_str("execve(2)"),
+            },
+        }
+    }
+}
+
+fn shown(s: &CString) -> String {
+    escape(&s.to_string_lossy()).into_owned()
+}

@@ -1,0 +1,740 @@
+//! Commands in a tree made of this machine's static busybox.
+//!
+//! Namespaces can only be entered by a process without threads, and the test runner has some: each test runs itself
+//! again as a process of its own, whose only other thread is asleep when it forks.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::ledger::{Device, DeviceKind, Ledger, Owner};
+use super::overlay::MAX_LAYERS;
+use super::*;
+use crate::sys::process::{self, Ended, Fork};
+
+const MARK: &str = "CH_TEST_ISOLATED";
+
+fn run(spec: &Spec) -> crate::error::Result<Status> {
+    run_recorded(spec, &mut Ledger::new())
+}
+
+/// Runs `body` in a process of its own. `name` is the test's, below this module.
+fn isolated(name: &str, body: impl FnOnce(&Path)) {
+    if !Path::new("/bin/busybox").exists() || can_enter().is_err() {
+        assert!(std::env::var_os("CH_TEST_MUST_RUN").is_none(), "needs /bin/busybox and user namespaces");
+        println!("SKIPPED: {name}: needs /bin/busybox and user namespaces");
+        return;
+    }
+    let full = format!("container::tests::{name}");
+    if std::env::var_os(MARK).is_none() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &full, "--test-threads=1", "--nocapture"])
+            .env(MARK, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    if let Fork::Parent(pid) = process::fork(0).unwrap() {
+        assert_eq!(process::wait(pid).unwrap(), Ended::Exited(0));
+        return;
+    }
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| within(name, body)));
+    process::exit(if done.is_ok() { 0 } else { 1 })
+}
+
+fn within(name: &str, body: impl FnOnce(&Path)) {
+    // Not in /tmp, which commands see.
+    let dir = Path::new("/var/tmp").join(format!("ch-container-{}-{}", std::process::id(), name));
+    fs::create_dir_all(&dir).unwrap();
+    body(&dir);
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A tree with a shell and some tools.
+fn tree(at: &Path) -> PathBuf {
+    let root = at.join("root");
+    for dir in ["bin", "dev", "etc", "proc", "sys", "tmp", "home", "mnt/0"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    for file in ["hosts", "resolv.conf", "passwd", "group"] {
+        fs::write(root.join("etc").join(file), "").unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for tool in [
+        "sh", "ls", "cat", "id", "echo", "test", "sleep", "ps", "kill", "mount", "umount", "pwd", "readlink", "mkdir",
+        "rm", "chmod", "env", "grep", "tr", "stat", "touch", "setsid", "wc",
+    ] {
+        symlink("busybox", root.join("bin").join(tool)).unwrap();
+    }
+    root
+}
+
+fn words(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+/// A RUN whose shell script writes to /tmp/out-PID of the host; returns what it wrote.
+fn output(spec: &mut Spec, script: &str) -> (Status, String) {
+    let out = std::env::temp_dir().join(format!("ch-out-{}", std::process::id()));
+    let target = out.display();
+    spec.argv = words(&["/bin/sh", "-c", &format!("{{ {script}\n}} > {target} 2>&1")]);
+    spec.env = vec![("PATH".into(), "/bin".into())];
+    let status = run(spec).unwrap();
+    let text = fs::read_to_string(&out).unwrap_or_default();
+    let _ = fs::remove_file(&out);
+    (status, text)
+}
+
+#[test]
+fn a_command_runs() {
+    isolated("a_command_runs", |dir| {
+        let mut spec = Spec::new(tree(dir), Vec::new());
+        let (status, text) = output(&mut spec, "id -u; id -g; echo $$; pwd; echo $PATH; ls /proc/self/fd; exit 7");
+        assert_eq!(status, Status::Exited(7));
+        // ls has the directory itself open as 3.
+        assert_eq!(text, "0\n0\n2\n/\n/bin\n0\n1\n2\n3\n");
+        let (status, _) = output(&mut spec, "kill -9 $$");
+        assert_eq!(status, Status::Signaled(9));
+    });
+}
+
+#[test]
+fn layers_become_one_tree() {
+    isolated("layers_become_one_tree", |dir| {
+        enter().unwrap();
+        let at = dir.join("at");
+        fs::create_dir(&at).unwrap();
+        let layer = |i: usize| {
+            let layer = dir.join(format!("layers, with: odd \\ names/{i}"));
+            fs::create_dir_all(&layer).unwrap();
+            fs::write(layer.join(format!("f{i}")), i.to_string()).unwrap();
+            fs::write(layer.join("top"), i.to_string()).unwrap();
+            layer
+        };
+        for n in [0, 1, 2, 60, 300, MAX_LAYERS] {
+            let layers: Vec<_> = (0..n).map(layer).collect();
+            let (upper, work) = (dir.join("upper"), dir.join("work"));
+            for write in [false, true] {
+                fs::create_dir_all(&upper).unwrap();
+                fs::create_dir_all(&work).unwrap();
+                let overlay = Overlay::mount(&layers, write.then_some((&upper, &work)), &at).unwrap();
+                let mut names: Vec<_> =
+                    fs::read_dir(&at).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+                names.sort();
+                let mut want: Vec<_> = (0..n).map(|i| format!("f{i}")).collect();
+                want.extend((n > 0).then(|| "top".into()));
+                want.sort();
+                assert_eq!(names, want, "{n} layers");
+                if n > 0 {
+                    assert_eq!(fs::read_to_string(at.join("top")).unwrap(), (n - 1).to_string());
+                }
+                assert_eq!(fs::write(at.join("new"), "").is_ok(), write, "{n} layers");
+                overlay.unmount().unwrap();
+                assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+                assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "the kernel's work directory is gone");
+                assert_eq!(upper.join("new").exists(), write);
+                fs::remove_dir_all(&upper).unwrap();
+            }
+        }
+        assert!(Overlay::mount(&vec![at.clone(); 500], None, &at).unwrap_err().to_string().contains("too many layers"));
+        assert!(Overlay::mount(&[dir.join("none")], None, &at).unwrap_err().to_string().contains("none: No such file"));
+    });
+}
+
+/// Everything below a directory: names, types, link targets.
+fn listing(dir: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = path.symlink_metadata().unwrap();
+            all.push(format!("{} {:o} {}", path.display(), meta.permissions().mode(), meta.len()));
+            if meta.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn mount_points_that_are_links_stay_inside() {
+    isolated("mount_points_that_are_links_stay_inside", |dir| {
+        let outside = dir.join("outside");
+        fs::create_dir_all(outside.join("dev")).unwrap();
+        let before = listing(&outside);
+        let link = |root: &Path, name: &str, to: &str| {
+            let _ = fs::remove_dir_all(root.join(name));
+            let _ = fs::remove_file(root.join(name));
+            symlink(to, root.join(name)).unwrap();
+        };
+        let check = |name: &str, to: &str, script: &str, want: &str| {
+            let root = tree(dir);
+            link(&root, name, to);
+            let whole = listing(&root);
+            let (status, text) = output(&mut Spec::new(&root, Vec::new()), script);
+            assert_eq!((status, text.as_str()), (Status::Exited(0), want), "{name} -> {to}");
+            assert_eq!(listing(&root), whole, "{name} -> {to}: what was made to mount on is gone");
+            assert_eq!(listing(&outside), before, "{name} -> {to}");
+            fs::remove_dir_all(&root).unwrap();
+        };
+        let out = outside.to_str().unwrap();
+        let probe = "test -c /dev/null && test -e /proc/1/stat && test -d /sys/kernel && echo ok";
+        check("etc", "/mnt/0", probe, "ok\n");
+        check("etc", out, probe, "ok\n");
+        check("dev", "../../../../mnt/new", "test -c /mnt/new/null && echo ok", "ok\n");
+        check("dev", out, "test -c /dev/null && echo ok", "ok\n");
+        check("proc", "mnt/0", "test -e /mnt/0/self/stat && echo ok", "ok\n");
+        check("sys", "/a/b/c", "test -d /a/b/c/kernel && echo ok", "ok\n");
+        check("tmp", "/var/tmp/x", "test -d /var/tmp/x && echo ok", "ok\n");
+        check("etc/resolv.conf", "../run/systemd/stub.conf", "test -f /run/systemd/stub.conf && echo ok", "ok\n");
+        check("etc/resolv.conf", "/proc/self/environ", probe, "ok\n");
+        check("etc/hosts", "hosts", probe, "ok\n");
+
+        let refuse = |change: &dyn Fn(&Path), want: &str| {
+            let root = tree(dir);
+            change(&root);
+            let e = run(&Spec::new(&root, words(&["/bin/sh"]))).unwrap_err();
+            assert!(e.to_string().contains(want), "{e} should be {want}");
+            fs::remove_dir_all(&root).unwrap();
+        };
+        refuse(&|root| link(root, "dev", "/"), "/dev is the root directory of the image");
+        refuse(&|root| link(root, "proc", "proc"), "can't find /proc in the image: too many symbolic links");
+        refuse(&|root| link(root, "sys", "bin/busybox"), "the source is a directory, the target no directory");
+        refuse(&|root| link(root, "sys", "bin/busybox/x"), "/bin/busybox: not a directory");
+        refuse(&|root| link(root, "tmp", "/dev/there/is/no/such"), "/dev/there/is/no/such lies within the host's /dev");
+    });
+}
+
+#[test]
+fn binds_appear_where_they_should() {
+    isolated("binds_appear_where_they_should", |dir| {
+        let root = tree(dir);
+        let source = dir.join("source");
+        fs::create_dir_all(source.join("sub")).unwrap();
+        fs::write(source.join("file"), "content").unwrap();
+        symlink(dir.join("source"), root.join("link-out")).unwrap();
+        symlink("mnt/0", root.join("link-in")).unwrap();
+        let before = listing(&root);
+        let check = |target: &str, what: &str, script: &str, want: &str| {
+            let mut spec = Spec::new(&root, Vec::new());
+            spec.binds = vec![Bind::new(source.join(what), target)];
+            assert_eq!(output(&mut spec, script).1, want, "{what} at {target}");
+            spec.binds[0].read_only = true;
+            assert_eq!(output(&mut spec, script).1, want, "{what} at {target}, read-only");
+            let (status, text) = output(&mut spec, &format!("touch {target} {target}/new"));
+            assert!(status == Status::Exited(1) && text.contains("Read-only file system"), "{text}");
+            assert_eq!(listing(&root), before);
+        };
+        check("/mnt/0", "", "cat /mnt/0/file", "content");
+        check("/new/deep/place", "", "cat /new/deep/place/file", "content");
+        check("/new/file", "file", "cat /new/file", "content");
+        check("/link-in", "", "cat /mnt/0/file", "content");
+        check("/link-in/../1/x", "", "cat /mnt/1/x/file", "content");
+        check("../../mnt/0", "", "cat /mnt/0/file", "content");
+        check("/etc/hosts", "file", "cat /etc/hosts", "content");
+        // An absolute link is one within the image: its place on the host is not touched.
+        check("/link-out/x", "", &format!("cat {}/x/file", source.display()), "content");
+        assert!(!source.join("x").exists());
+
+        let mut spec = Spec::new(&root, Vec::new());
+        spec.binds = vec![Bind::new(&source, "/mnt/0"), Bind::new(source.join("file"), "/mnt/0/sub")];
+        let e = run(&Spec { argv: words(&["/bin/sh"]), ..spec.clone() }).unwrap_err();
+        assert!(e.to_string().ends_with("the source is no directory, the target a directory"), "{e}");
+        spec.binds[1] = Bind::new("/etc", "/mnt/0/sub");
+        assert_eq!(output(&mut spec, "test -f /mnt/0/sub/passwd && echo ok").1, "ok\n");
+        spec.binds[1] = Bind::new("/etc", "/mnt/0/none");
+        let e = run(&Spec { argv: words(&["/bin/sh"]), ..spec.clone() }).unwrap_err();
+        assert!(e.to_string().contains("where none does not exist"), "{e}");
+        spec.binds = vec![Bind::new(dir.join("missing"), "/mnt/0")];
+        let e = run(&Spec { argv: words(&["/bin/sh"]), ..spec.clone() }).unwrap_err();
+        assert!(e.to_string().contains("missing: No such file or directory"), "{e}");
+    });
+}
+
+#[test]
+fn nothing_of_the_host_is_seen_and_nothing_survives() {
+    isolated("nothing_of_the_host_is_seen_and_nothing_survives", |dir| {
+        let mut spec = Spec::new(tree(dir), Vec::new());
+        // Descriptors that were left open for children.
+        let leak = fs::File::open("/").unwrap();
+        let leaked = leak.as_fd().try_clone_to_owned().unwrap();
+        process::replace(&leaked, 77).unwrap();
+        assert_eq!(output(&mut spec, "ls /proc/self/fd | tr '\\n' ' '").1, "0 1 2 3 ");
+        assert_eq!(output(&mut spec, "readlink /proc/self/fd/0").1, "/dev/null\n");
+        // Process 1 is a copy of this one; its memory is closed even to "root".
+        let (_, text) = output(&mut spec, "cat /proc/1/environ; cat /proc/1/mem; ls /proc/1/root/; true");
+        assert_eq!(text.matches("Permission denied").count(), 3, "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        let processes: u32 = output(&mut spec, "ls /proc | grep -c '^[0-9]*$'").1.trim().parse().unwrap();
+        assert!((3..8).contains(&processes), "{processes}");
+        let text = output(&mut spec, "touch /dev/new; touch /sys/new; echo x > /dev/null && echo ok").1;
+        assert_eq!(text.matches("Read-only file system").count(), 2, "{text}");
+        assert!(text.ends_with("ok\n"), "{text}");
+        let before = std::time::Instant::now();
+        let mark = dir.join("mark");
+        fs::create_dir(&mark).unwrap();
+        let script =
+            format!("(setsid sh -c 'trap \"\" TERM HUP INT; sleep 1; touch {}/alive' &) ; kill -9 -1", mark.display());
+        spec.binds = vec![Bind::new(&mark, &mark)];
+        let (status, _) = output(&mut spec, &script);
+        assert_eq!(status, Status::Exited(0), "kill -1 reaches all but the caller and process 1");
+        assert!(before.elapsed().as_millis() < 900);
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        assert_eq!(fs::read_dir(&mark).unwrap().count(), 0);
+        assert_eq!(output(&mut spec, "grep -c . /proc/net/dev").1.trim().parse::<u32>().unwrap() > 3, has_network());
+        spec.network = Network::None;
+        assert_eq!(output(&mut spec, "grep -c . /proc/net/dev").1, "3\n");
+        assert_eq!(output(&mut spec, "cat /sys/class/net/lo/flags 2>&1 || true").1.trim(), "0x9");
+    });
+}
+
+fn has_network() -> bool {
+    fs::read_to_string("/proc/net/dev").unwrap().lines().count() > 3
+}
+
+#[test]
+fn a_tree_that_is_ruined_can_be_used_again() {
+    isolated("a_tree_that_is_ruined_can_be_used_again", |dir| {
+        let mut spec = Spec::new(tree(dir), Vec::new());
+        let check = |spec: &mut Spec, script: &str| {
+            output(spec, script);
+            assert_eq!(output(spec, "echo ok").1, "ok\n", "{script}");
+        };
+        check(&mut spec, "chmod 000 / /etc /bin /mnt");
+        check(&mut spec, "umount -l /proc; umount -l /dev; umount -l /tmp");
+        check(&mut spec, "umount /etc/hosts; echo changed > /etc/hosts");
+        check(&mut spec, "mkdir -p /a/b; chmod 000 /a/b /a; cd /a/b");
+        // Only what belongs to the tree: /dev and /tmp are the host's.
+        check(&mut spec, "rm -rf /mnt /home /etc");
+        assert!(spec.root.join("bin/sh").exists());
+        fs::set_permissions(&spec.root, fs::Permissions::from_mode(0o755)).unwrap();
+        // A thread keeps its rights from before it was a user of its own: only now.
+        for dir in ["bin", "a"] {
+            fs::set_permissions(spec.root.join(dir), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn failures_are_sentences() {
+    isolated("failures_are_sentences", |dir| {
+        let root = tree(dir);
+        fs::write(root.join("bin/text"), "no program").unwrap();
+        fs::write(root.join("bin/script"), "#!/no/such\n").unwrap();
+        fs::set_permissions(root.join("bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(root.join("bin/garbage"), [0x7f, b'E', b'L', b'F', 9, 9, 9]).unwrap();
+        fs::set_permissions(root.join("bin/garbage"), fs::Permissions::from_mode(0o755)).unwrap();
+        let check = |change: &dyn Fn(&mut Spec), want: &str, hint: &str| {
+            let mut spec = Spec::new(&root, words(&["/bin/sh", "-c", "exit 0"]));
+            spec.env = vec![("PATH".into(), "/nowhere:/bin".into())];
+            change(&mut spec);
+            let e = run(&spec).unwrap_err();
+            assert_eq!(e.to_string(), want);
+            assert!(e.get_hint().unwrap_or_default().contains(hint), "{want}: {:?}", e.get_hint());
+        };
+        let argv = |word: &'static str| move |spec: &mut Spec| spec.argv = words(&[word]);
+        check(&argv("none"), "can't execve(2): none: No such file or directory", "not found in PATH");
+        check(&argv("/none"), "can't execve(2): /none: No such file or directory", "");
+        check(&argv(""), "can't execve(2): : No such file or directory", "");
+        check(&argv("text"), "can't execve(2): text: Permission denied", "chmod +x");
+        check(&argv("/etc"), "can't execve(2): /etc: Permission denied", "");
+        check(&argv("script"), "can't execve(2): script: No such file or directory", "its interpreter");
+        check(&argv("garbage"), "can't execve(2): garbage: Exec format error", "other architecture");
+        check(&|s| s.argv.clear(), "no command to run", "");
+        check(&|s| s.argv = vec!["a\0b".into()], "NUL in a\\x00b", "");
+        check(&|s| s.env.push(("A=B".into(), "".into())), "bad name of an environment variable: \"A=B\"", "");
+        check(
+            &|s| s.cwd = "/none".into(),
+            "can't change the directory to /none: No such file or directory",
+            "does not exist in the image",
+        );
+        check(&|s| s.cwd = "/bin/sh".into(), "can't change the directory to /bin/sh: Not a directory", "");
+        check(
+            &|s| s.root = "/none".into(),
+            "can't bind /dev at /dev: can't find /dev in the image: /none: No such file or directory",
+            "",
+        );
+    });
+}
+
+#[test]
+fn a_working_directory_cannot_lead_out() {
+    isolated("a_working_directory_cannot_lead_out", |dir| {
+        let mut spec = Spec::new(tree(dir), Vec::new());
+        for (cwd, want) in [("/mnt/0", "/mnt/0\n"), ("../../..", "/\n"), ("/proc/self/cwd", "/\n"), ("mnt", "/mnt\n")] {
+            spec.cwd = cwd.into();
+            assert_eq!(output(&mut spec, "pwd").1, want, "{cwd}");
+        }
+        for fd in 3..20 {
+            spec.cwd = format!("/proc/self/fd/{fd}").into();
+            spec.argv = words(&["/bin/sh", "-c", "test -e /bin/busybox && ! test -e /usr/bin"]);
+            assert!(!matches!(run(&spec), Ok(status) if status != Status::Exited(0)), "{fd}");
+        }
+    });
+}
+
+#[test]
+fn signals_stop_it() {
+    isolated("signals_stop_it", |dir| {
+        let root = tree(dir);
+        let check = |signals: &[(i32, u64)], script: &str, want: Status, at_most: u64| {
+            let me = process::pid();
+            let killer = match process::fork(0).unwrap() {
+                Fork::Child => {
+                    for (signal, wait) in signals {
+                        std::thread::sleep(std::time::Duration::from_millis(*wait));
+                        process::kill(me, *signal).unwrap();
+                    }
+                    process::exit(0)
+                }
+                Fork::Parent(pid) => pid,
+            };
+            let before = std::time::Instant::now();
+            assert_eq!(output(&mut Spec::new(&root, Vec::new()), script).0, want, "{signals:?}: {script}");
+            assert!(before.elapsed().as_millis() < u128::from(at_most), "{:?}", before.elapsed());
+            process::wait(killer).unwrap();
+        };
+        use libc::{SIGHUP, SIGINT, SIGTERM};
+        enter().unwrap();
+        check(&[(SIGTERM, 300)], "sleep 20", Status::Interrupted(SIGTERM), 1000);
+        check(&[(SIGINT, 300)], "sleep 20; sleep 20", Status::Interrupted(SIGINT), 1000);
+        check(&[(SIGHUP, 300)], "trap 'exit 0' HUP; sleep 20 & wait", Status::Interrupted(SIGHUP), 1000);
+        // Those that will not hear are killed after a second, or at the second signal.
+        check(&[(SIGTERM, 300)], "trap '' TERM; sleep 20", Status::Interrupted(SIGTERM), 2000);
+        check(&[(SIGTERM, 300), (SIGTERM, 100)], "trap '' TERM; sleep 20", Status::Interrupted(SIGTERM), 1000);
+    });
+}
+
+#[test]
+fn it_dies_with_us() {
+    isolated("it_dies_with_us", |dir| {
+        let root = tree(dir);
+        let mark = dir.join("mark");
+        fs::create_dir(&mark).unwrap();
+        let runner = match process::fork(0).unwrap() {
+            Fork::Child => {
+                let mut spec = Spec::new(&root, Vec::new());
+                spec.binds = vec![Bind::new(&mark, &mark)];
+                let mark = mark.display();
+                output(&mut spec, &format!("touch {mark}/began; sleep 1; touch {mark}/survived"));
+                process::exit(0)
+            }
+            Fork::Parent(pid) => pid,
+        };
+        while !mark.join("began").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        process::kill(runner, libc::SIGKILL).unwrap();
+        process::wait(runner).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1300));
+        assert!(!mark.join("survived").exists());
+    });
+}
+
+/// ch-run with these options and words, in a process of its own; its status, and what it wrote to `out` in the tree.
+fn ch_run(root: &Path, line: &str) -> (Ended, String) {
+    let mut args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+    let image = args.iter().position(|a| a == "IMG").unwrap();
+    args[image] = root.into();
+    let failure = std::env::temp_dir().join(format!("ch-failure-{}", process::pid()));
+    let pid = match process::fork(0).unwrap() {
+        Fork::Child => {
+            let crate::cli::ch_run::Invocation::Run { request, .. } = crate::cli::ch_run::parse(args).unwrap() else {
+                panic!("not a command")
+            };
+            let host = [("PATH", "/bin"), ("USER", "me"), ("HOME", "/etc")].map(|(n, v)| (n.into(), v.into())).to_vec();
+            let Err(e) = ch_run::become_command(&request, host, &|_| Err(crate::error::Error::new("no storage")));
+            // The tree may have become the root by now.
+            fs::write(&failure, e.to_string()).unwrap();
+            process::exit(99)
+        }
+        Fork::Parent(pid) => pid,
+    };
+    let ended = process::wait(pid).unwrap();
+    let text = fs::read_to_string(root.join("out")).or(fs::read_to_string(&failure)).unwrap_or_default();
+    let _ = fs::remove_file(root.join("out"));
+    let _ = fs::remove_file(&failure);
+    (ended, text)
+}
+
+#[test]
+fn ch_run_becomes_the_command() {
+    isolated("ch_run_becomes_the_command", |dir| {
+        let root = tree(dir);
+        fs::create_dir_all(root.join("ch")).unwrap();
+        fs::write(root.join("ch/environment"), "FOO=bar\nBAZ='a b'\nPATH=/x:$PATH\n").unwrap();
+        // The script's output goes into the image, where it can be written, or into its /tmp.
+        fs::write(root.join("bin/run"), "#!/bin/sh\n{ eval \"$@\"; } > /out 2>&1\n").unwrap();
+        fs::set_permissions(root.join("bin/run"), fs::Permissions::from_mode(0o755)).unwrap();
+        let check = |line: &str, want: &str| {
+            let (ended, text) = ch_run(&root, line);
+            assert_eq!((ended, text.as_str()), (Ended::Exited(0), want), "{line}");
+        };
+        let (uid, gid) = (crate::sys::fs::euid(), crate::sys::fs::egid());
+        check("-w IMG -- run id -u", &format!("{uid}\n"));
+        check("-w IMG -- run id -g", &format!("{gid}\n"));
+        check("-w -u0 -g5 IMG -- run id -u", "0\n");
+        check("-w -u 7 -g5 IMG -- run id -g", "5\n");
+        check("-w -u 7 IMG -- run id -un", if uid == 0 { "root\n" } else { "dev\n" });
+        check("-w --no-passwd -u7 IMG -- run wc -c </etc/passwd", "0\n");
+        check("-w IMG -- run grep -c root /etc/passwd", "1\n");
+        check("-w IMG -- run echo $HOME", "/home/me\n");
+        check("-w IMG -- run ls /home", "me\n");
+        check("-w IMG -- run test -f /home/me/passwd && echo yes", "yes\n");
+        check("-w --no-home IMG -- run echo $HOME", "/etc\n");
+        check("-w --no-home IMG -- run ls /home", "");
+        check("-w IMG -- run echo $CH_RUNNING", "Weird Al Yankovic\n");
+        check("-w --set-env IMG -- run echo $FOO $BAZ $PATH", "bar a b /x:/bin\n");
+        check("-w --set-env --env-no-expand --set-env=PATH=/bin IMG -- run echo $PATH", "/bin\n");
+        check("-w --set-env=PATH=/y:$PATH --unset-env US* IMG -- run echo $PATH $USER", "/y:/bin\n");
+        check("-w --cd /mnt/0 IMG -- run pwd", "/mnt/0\n");
+        check("-w -b /etc:/mnt/0 IMG -- run test -f /mnt/0/passwd && echo yes", "yes\n");
+        check("-w -t IMG -- run ls /tmp", "");
+        check("-w -t --join --join-ct=1 IMG -- run ls /tmp", "");
+        // No process namespace: MPI and batch systems know their children.
+        let (_, text) = ch_run(&root, "-w IMG -- run echo $PPID");
+        assert_eq!(text, format!("{}\n", process::pid()));
+        assert_eq!(ch_run(&root, "IMG -- sh -c exit\\ 7").0, Ended::Exited(127));
+        assert_eq!(ch_run(&root, "IMG -- test -e /nothing").0, Ended::Exited(1));
+        assert_eq!(ch_run(&root, "IMG -- touch /new").0, Ended::Exited(1));
+        assert!(!root.join("new").exists());
+        let fails =
+            |line: &str, want: &str| assert_eq!(ch_run(&root, line), (Ended::Exited(99), want.into()), "{line}");
+        fails("IMG -- nothing", "can't execve(2): nothing: No such file or directory");
+        fails("--cd /none IMG -- ls", "can't change the directory to /none: No such file or directory");
+        fails("--set-env=/none IMG -- ls", "can't read /none: No such file or directory");
+        fails("-b /none:/mnt/0 IMG -- ls", "can't bind /none at /mnt/0: /none: No such file or directory");
+    });
+}
+
+#[test]
+fn peers_share_a_container() {
+    isolated("peers_share_a_container", |dir| {
+        let root = tree(dir);
+        let tag = format!("test{}", process::pid());
+        let peers: Vec<_> = (0..5)
+            .map(|i| {
+                let request = {
+                    let mut request = ch_run::Request::new(root.clone().into());
+                    let script =
+                        format!("{{ readlink /proc/self/ns/mnt; readlink /proc/self/ns/user; }} > /out{i}; sleep 0.3");
+                    (request.home, request.writable) = (false, true);
+                    request.argv = words(&["/bin/sh", "-c", &script]);
+                    request.join = Some(ch_run::Join { count: Some(5), tag: Some(tag.clone().into()), pid: None });
+                    request
+                };
+                match process::fork(0).unwrap() {
+                    Fork::Child => {
+                        let Err(e) = ch_run::become_command(&request, Vec::new(), &|_| panic!("by directory"));
+                        fs::write(root.join(format!("out{i}")), e.to_string()).unwrap();
+                        process::exit(99)
+                    }
+                    Fork::Parent(pid) => pid,
+                }
+            })
+            .collect();
+        let texts: Vec<_> = (0..5)
+            .zip(peers)
+            .map(|(i, pid)| {
+                assert_eq!(
+                    process::wait(pid).unwrap(),
+                    Ended::Exited(0),
+                    "{:?}",
+                    fs::read_to_string(root.join(format!("out{i}")))
+                );
+                fs::read_to_string(root.join(format!("out{i}"))).unwrap()
+            })
+            .collect();
+        assert!(texts[0].starts_with("mnt:[") && texts.iter().all(|t| *t == texts[0]), "{texts:?}");
+        let left = fs::read_dir("/dev/shm")
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(&tag));
+        assert_eq!(left.count(), 0);
+    });
+}
+
+/// A program that makes the calls which shells and busybox cannot; made once by the C compiler.
+fn prober(dir: &Path) -> Option<PathBuf> {
+    let source = dir.join("probe.c");
+    let program = dir.join("probe");
+    fs::write(&source, include_str!("probe.c")).unwrap();
+    let made = Command::new("cc").args(["-static", "-O1", "-w", "-o"]).arg(&program).arg(&source).status();
+    if made.is_ok_and(|status| status.success()) {
+        return Some(program);
+    }
+    assert!(std::env::var_os("CH_TEST_MUST_RUN").is_none(), "needs a C compiler with a static library");
+    println!("SKIPPED: needs a C compiler with a static library");
+    None
+}
+
+#[test]
+fn privileged_calls_are_emulated() {
+    isolated("privileged_calls_are_emulated", |dir| {
+        let Some(program) = prober(dir) else { return };
+        let root = tree(dir);
+        fs::copy(program, root.join("bin/probe")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        let check = |mode: Emulation, script: &str, want: &str| {
+            let mut spec = Spec::new(&root, Vec::new());
+            spec.emulation = mode;
+            assert_eq!(output(&mut spec, script).1, want, "{mode:?}: {script}");
+        };
+        use Emulation::{None as No, Notify, Seccomp};
+        let refused = "chown: Invalid argument\n";
+        check(No, "probe chown file 5 6", refused);
+        for mode in [Seccomp, Notify] {
+            for call in ["chown", "lchown", "fchown", "fchownat"] {
+                check(mode, &format!("probe {call} file 5 6"), "ok\n");
+            }
+            check(mode, "probe capset", "ok\n");
+            check(mode, "probe setgroups", "ok\n");
+            check(mode, "probe xattr file security.selinux x", "ok\n");
+            check(mode, "probe xattr file trusted.x x", "ok\n");
+            check(mode, "rm -f dev0; probe mknod dev0 c 1 3", "ok\n");
+            check(mode, "rm -f pipe; probe mknod pipe p 0 0; test -p pipe && echo pipe; rm pipe", "ok\npipe\n");
+            // The second set*id by what is no root any more.
+            let again = if mode == Notify { "setuid: Operation not permitted\n" } else { "ok\n" };
+            check(mode, "probe setuid 5 setuid 0", again);
+            check(mode, "probe setresuid 5 setresuid 5", "ok\n");
+        }
+        let get = |mode: Emulation| {
+            if mode == Notify { "7 7 7 / 9 9 9 / 7 7 9 9 / 1 2 3\n" } else { "0 0 0 / 0 0 0 / 0 0 0 0 /" }
+        };
+        check(Notify, "probe become", get(Notify));
+        let mut spec = Spec::new(&root, Vec::new());
+        spec.emulation = Seccomp;
+        assert!(output(&mut spec, "probe become").1.starts_with(get(Seccomp)));
+    });
+}
+
+#[test]
+fn what_was_asked_for_is_recorded() {
+    isolated("what_was_asked_for_is_recorded", |dir| {
+        let Some(program) = prober(dir) else { return };
+        enter().unwrap();
+        let lower = tree(dir);
+        fs::copy(program, lower.join("bin/probe")).unwrap();
+        for name in ["a", "b", "c", "d", "gone"] {
+            fs::write(lower.join(name), name).unwrap();
+        }
+        symlink("chown", lower.join("bin/x")).unwrap();
+        for tool in ["chown", "chmod", "mv", "ln", "cp", "tar", "su", "find"] {
+            let _ = symlink("busybox", lower.join("bin").join(tool));
+        }
+        for plain in [false, true] {
+            let (upper, work, at) = (dir.join("upper"), dir.join("work"), dir.join("at"));
+            for path in [&upper, &work, &at] {
+                fs::create_dir_all(path).unwrap();
+            }
+            let overlay =
+                (!plain).then(|| Overlay::mount(std::slice::from_ref(&lower), Some((&upper, &work)), &at).unwrap());
+            let root = if plain { &lower } else { &at };
+            let mut ledger = Ledger::new();
+            let mut spec = Spec::new(root, Vec::new());
+            spec.emulation = Emulation::Notify;
+            let mut check = |script: &str, shown: &str, want: &str| {
+                let out = std::env::temp_dir().join(format!("ch-out-{}", process::pid()));
+                spec.argv = words(&["/bin/sh", "-c", &format!("{{ {script}\n}} > {} 2>&1", out.display())]);
+                spec.env = vec![("PATH".into(), "/bin".into())];
+                assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0), "{script}");
+                let text = fs::read_to_string(&out).unwrap();
+                fs::remove_file(&out).unwrap();
+                assert_eq!(text, shown, "plain {plain}: {script}");
+                assert_eq!(ledger.to_string(), want, "plain {plain}: {script}");
+            };
+            check("chown 5:6 a; stat -c '%u:%g %a' a; chown 0:0 b", "5:6 644\n", "5 6 0 - - a\n");
+            // The record lasts until the next run, and follows the file.
+            check(
+                "stat -c %u:%g a; mv a a2; stat -c %u:%g a2; echo > a; stat -c %u a",
+                "5:6\n5:6\n0\n",
+                "5 6 0 - - a2\n",
+            );
+            check("chmod 4755 a2; stat -c %a a2; mkdir -p x/y; mv a2 x/y/a", "4755\n", "5 6 4000 - - x/y/a\n");
+            check("chmod 0755 x/y/a; stat -c %a x/y/a", "755\n", "5 6 0 - - x/y/a\n");
+            check("chmod 6711 x/y/a; chown :8 x/y/a; stat -c %a:%g x/y/a", "711:8\n", "5 8 0 - - x/y/a\n");
+            check("chown -R 1:2 x; rm x/y/a; rm gone; chown 0:0 x", "", "1 2 0 - - x/y\n");
+            check("chown 0 x/y; chown :0 /x/y", "", "");
+            check("cd x; chown 3:4 ../b; ln -s /b l; chown 5 l; chown -h 6 l", "", "5 0 0 - - b\n6 0 0 - - x/l\n");
+            check("cp -p b b2; rm x/l; rm b", "", "5 0 0 - - b2\n");
+            check("ln b2 b3; chown 9 b2", "", "9 0 0 - - b2\n9 0 0 - - b3\n");
+            check(
+                "rm b2 b3; probe mknod dev0 b 8 1; ls -ln dev0 | tr -s ' ' | tr -d , | grep -o '.* 8 1'",
+                "ok\nbrw-r--r-- 1 0 0 8 1\n",
+                "0 0 0 b2049 - dev0\n",
+            );
+            check("rm dev0; probe xattr c security.capability abcd", "ok\n", "0 0 0 - 61626364 c\n");
+            check(
+                "probe getxattr c security.capability; probe getxattr d security.capability",
+                "abcd\n(none)\n",
+                "0 0 0 - 61626364 c\n",
+            );
+            check("chown 0 c; probe xattr c user.x 1", "ok\n", "");
+            // Files of the host are none of the image's.
+            check("echo > /tmp/ch-mine; chown 5 /tmp/ch-mine; stat -c %u /tmp/ch-mine; rm /tmp/ch-mine", "5\n", "");
+            check("probe fdlink d 2755; stat -c %a d", "ok\n2755\n", "0 0 2000 - - d\n");
+            check("rm d; (exec 9>d; chown 7 /proc/self/fd/9 && stat -L -c %u /dev/fd/9)", "7\n", "7 0 0 - - d\n");
+            check("chown 8 d; probe chroot / chown d 5 5; stat -c %u d", "ok\n5\n", "5 5 0 - - d\n");
+            check("chown 0:0 d; chown 5 /none/x 2>&1 || true", "chown: /none/x: No such file or directory\n", "");
+            // On disk nothing of all this.
+            let stat = fs::metadata(root.join("d")).unwrap();
+            assert_eq!(stat.permissions().mode() & 0o7000, 0);
+            if let Some(overlay) = overlay {
+                overlay.unmount().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn more_files_than_descriptors() {
+    isolated("more_files_than_descriptors", |dir| {
+        let root = tree(dir);
+        let _ = symlink("busybox", root.join("bin/chown"));
+        let _ = symlink("busybox", root.join("bin/mv"));
+        let many = root.join("many");
+        fs::create_dir(&many).unwrap();
+        for i in 0..200 {
+            fs::write(many.join(i.to_string()), "").unwrap();
+        }
+        let mut spec = Spec::new(&root, words(&["/bin/sh", "-c", "chown -R 5:6 many; mv many moved; chown 7 moved/7"]));
+        spec.env = vec![("PATH".into(), "/bin".into())];
+        spec.emulation = Emulation::Notify;
+        crate::sys::trace::limit_descriptors_for_tests(100);
+        let mut ledger = Ledger::new();
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(ledger.len(), 201);
+        assert_eq!(ledger.get(b"/moved/199"), Some(&Owner { uid: 5, gid: 6, ..Owner::default() }));
+        assert_eq!(ledger.get(b"moved/7"), Some(&Owner { uid: 7, gid: 6, ..Owner::default() }));
+        let device = Some(Device { kind: DeviceKind::Character, number: 0 });
+        assert_ne!(ledger.get(b"moved"), Some(&Owner { device, ..Owner::default() }));
+    });
+}
+
+#[test]
+fn a_second_supervisor_is_not_needed() {
+    isolated("a_second_supervisor_is_not_needed", |dir| {
+        let root = tree(dir);
+        let _ = symlink("busybox", root.join("bin/chown"));
+        enter().unwrap();
+        // As within another build that records: its listener answers nothing here, since nothing is trapped.
+        let allow =
+            crate::sys::seccomp::Instruction { code: 6, if_true: 0, if_false: 0, value: libc::SECCOMP_RET_ALLOW };
+        process::no_new_privileges().unwrap();
+        let _outer = crate::sys::seccomp::install(&[allow], crate::sys::seccomp::Listener::New).unwrap();
+        let mut spec = Spec::new(&root, words(&["/bin/chown", "5:6", "/bin/sh"]));
+        spec.emulation = Emulation::Notify;
+        let mut ledger: Ledger = "7 7 0 - - bin/sh\n".parse().unwrap();
+        let before = ledger.clone();
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(ledger, before);
+    });
+}

@@ -1,0 +1,221 @@
+//! Doing the steps: one loop, which neither allocates nor panics, since it runs between fork and exec.
+
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::step::{Access, Make, Program, Step};
+use super::target::Target;
+use crate::sys::mount::{
+    self, BIND, FdPath, Kind, MOVE, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, RECURSIVE, REMOUNT, Unmount,
+};
+use crate::sys::namespace::{self, NEW_USER};
+use crate::sys::process::{self, Fork};
+use crate::sys::seccomp::{self, Instruction, Listener};
+use crate::sys::signal::{self, Mask};
+
+/// What the loop needs besides the steps.
+pub struct Walk<'a> {
+    pub root: Option<OwnedFd>,
+    /// /dev/null, opened on the host.
+    pub null: &'a OwnedFd,
+    /// Does not return: the part of a process that waits for its child.
+    pub init: &'a dyn Fn(process::Pid),
+    pub announce: &'a dyn Fn() -> io::Result<()>,
+    /// Stays open until the exec.
+    pub keep: &'a OwnedFd,
+    /// Takes the listener of a recording filter to the parent.
+    pub socket: Option<&'a OwnedFd>,
+}
+
+/// Does the steps. Returns only if one fails: which, and why.
+pub fn walk(steps: &[Step], walk: &mut Walk) -> (usize, io::Error) {
+    for (i, step) in steps.iter().enumerate() {
+        if let Err(e) = walk.perform(step) {
+            return (i, e);
+        }
+    }
+    // The last step is the exec, which does not return without an error.
+    (steps.len(), io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+impl Walk<'_> {
+    fn perform(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::Root(path) => {
+                mount::mount(Some(path), path, None, BIND | RECURSIVE, None)?;
+                self.root = Some(mount::open_path(path)?);
+                Ok(())
+            }
+            Step::Bind { source, target, access, make } => {
+                let at = self.open(target, *make)?;
+                mount::mount(Some(source), FdPath::of(&at).as_c(), None, BIND | RECURSIVE, None)?;
+                match access {
+                    Access::Write => Ok(()),
+                    // Opened again: the descriptor stands for what is below the new mount.
+                    Access::Read => read_only(&self.open(target, Make::Nothing)?, Depth::Below),
+                    Access::Names => read_only(&self.open(target, Make::Nothing)?, Depth::This),
+                }
+            }
+            Step::Proc(target) => {
+                let at = self.open(target, Make::Nothing)?;
+                let at = FdPath::of(&at);
+                match mount::mount(Some(c"proc"), at.as_c(), Some(c"proc"), NO_SUID | NO_DEV | NO_EXEC, None) {
+                    Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                        mount::mount(Some(c"/proc"), at.as_c(), None, BIND | RECURSIVE, None)
+                    }
+                    done => done,
+                }
+            }
+            Step::Tmpfs { target, options } => {
+                let at = self.open(target, Make::Directories)?;
+                let at = FdPath::of(&at);
+                mount::mount(Some(c"none"), at.as_c(), Some(c"tmpfs"), NO_SUID | NO_DEV, Some(options))
+            }
+            Step::Put { scratch, target, content } => self.put(scratch, target, content),
+            Step::RootReadOnly => read_only(self.root()?, Depth::This),
+            Step::LoopbackUp => namespace::loopback_up(),
+            Step::Pivot => self.pivot(),
+            Step::Identity { maps, .. } => {
+                namespace::unshare(NEW_USER)?;
+                maps.write()
+            }
+            Step::Directory(path) => {
+                process::chdir(path)?;
+                if process::cwd_is_inside_root()? { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+            }
+            Step::Init => {
+                if let Fork::Parent(child) = process::fork(0)? {
+                    (self.init)(child);
+                }
+                Ok(())
+            }
+            Step::Announce => (self.announce)(),
+            Step::Session => process::new_session(),
+            Step::Umask(mask) => {
+                process::umask(*mask);
+                Ok(())
+            }
+            Step::NoInput => process::replace(self.null, 0),
+            Step::CloseDescriptors => {
+                self.root = None;
+                let keep = self.keep.as_raw_fd();
+                process::close_all_but(&[keep, self.socket.map_or(keep, |s| s.as_raw_fd())])
+            }
+            Step::DefaultSignals => {
+                for signal in DEFAULTS {
+                    signal::set_default(*signal)?;
+                }
+                Mask::empty().set().map(drop)
+            }
+            Step::NoNewPrivileges => process::no_new_privileges(),
+            Step::Pretend(filter) => seccomp::install(filter, Listener::None).map(drop),
+            Step::Record { record, pretend } => self.record(record, pretend),
+            Step::Execute(program) => Err(execute(program)),
+        }
+    }
+
+    /// Where another supervisor is at work already (a build within a build), or the kernel is too old, pretending
+    /// has to do. The parent learns of it by not getting a listener.
+    fn record(&self, record: &[Instruction], pretend: &[Instruction]) -> io::Result<()> {
+        let Some(socket) = self.socket else { return seccomp::install(pretend, Listener::None).map(drop) };
+        match seccomp::install(record, Listener::New) {
+            Ok(Some(listener)) => seccomp::send_descriptor(socket, &listener),
+            Ok(None) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EINVAL | libc::ENOSYS)) => {
+                seccomp::install(pretend, Listener::None).map(drop)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn root(&self) -> io::Result<&OwnedFd> {
+        self.root.as_ref().ok_or(io::Error::from_raw_os_error(libc::EBADF))
+    }
+
+    /// Opens a target one component at a time, so that none can be a link, and enters what is mounted on the way.
+    fn open(&self, target: &Target, make: Make) -> io::Result<OwnedFd> {
+        let mut here: Option<OwnedFd> = None;
+        for part in target.parts() {
+            let dir = here.as_ref().unwrap_or(self.root()?);
+            let next = match mount::open_place(dir, part) {
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) && make == Make::Directories => {
+                    mount::make_directory(dir, part)?;
+                    mount::open_place(dir, part)?
+                }
+                found => found?,
+            };
+            if mount::kind(&next)? == Kind::Link {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            here = Some(next);
+        }
+        // A target is never the root itself.
+        here.ok_or(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+
+    /// The file lives in a tmpfs that is taken out of the tree at once and stays alive by being bound.
+    fn put(&self, scratch: &Target, target: &Target, content: &str) -> io::Result<()> {
+        let below = self.open(scratch, Make::Nothing)?;
+        let options = c"mode=755,size=64k,nr_inodes=4";
+        mount::mount(Some(c"none"), FdPath::of(&below).as_c(), Some(c"tmpfs"), NO_SUID | NO_DEV, Some(options))?;
+        let tmpfs = self.open(scratch, Make::Nothing)?;
+        let file = mount::create_file(&tmpfs, c"file")?;
+        let file = std::fs::File::from(file);
+        (&file).write_all(content.as_bytes())?;
+        let at = self.open(target, Make::Nothing)?;
+        mount::mount(Some(FdPath::of(&file).as_c()), FdPath::of(&at).as_c(), None, BIND, None)?;
+        drop(file);
+        mount::unmount(FdPath::of(&tmpfs).as_c(), Unmount::Detach)
+    }
+
+    fn pivot(&mut self) -> io::Result<()> {
+        process::chdir(FdPath::of(self.root()?).as_c())?;
+        self.root = None;
+        match namespace::pivot_root(c".", c".") {
+            // Where the host's root is the initial RAM disk (diskless nodes), the kernel refuses: move over it.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                mount::mount(Some(c"."), c"/", None, MOVE, None)?;
+                namespace::chroot(c".")?;
+            }
+            done => {
+                done?;
+                // Both roots are here now, the old one on top.
+                mount::unmount(c".", Unmount::Detach)?;
+            }
+        }
+        process::chdir(c"/")
+    }
+}
+
+/// Those that the Rust runtime ignores or that we handle: what is ignored would stay so after the exec.
+const DEFAULTS: &[libc::c_int] =
+    &[libc::SIGPIPE, libc::SIGXFSZ, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGTSTP, libc::SIGCONT];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    This,
+    /// And all mounts below, where the kernel can.
+    Below,
+}
+
+fn read_only(at: &OwnedFd, depth: Depth) -> io::Result<()> {
+    let path = FdPath::of(at);
+    if depth == Depth::Below && mount::set_read_only(path.as_c()).is_ok() {
+        return Ok(());
+    }
+    let flags = mount::flags(at)?;
+    mount::mount(None, path.as_c(), None, REMOUNT | BIND | READ_ONLY | flags, None)
+}
+
+fn execute(program: &Program) -> io::Error {
+    let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
+    for path in &program.candidates {
+        let e = process::execve(path, &program.argv, &program.env);
+        match e.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            Some(libc::EACCES) => worst = e,
+            _ => return e,
+        }
+    }
+    worst
+}

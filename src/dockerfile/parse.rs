@@ -1,0 +1,188 @@
+//! Source text → tree or faults: directives, logical lines, and what may stand where (A.2, A.3, A.11).
+//!
+//! Reading goes on after a fault, so that all of them are found at once; only a heredoc without an end stops it. Faults
+//! of the tree (`ast`) and of an instruction (`instr`) are told apart, because other builders report all of the first
+//! before any of the second.
+
+use super::ast::{Dockerfile, From, Instruction, Kind, Stage, Warning};
+use super::fault::{Fault, Level, Mistake, excerpt};
+use super::instruction::Statement;
+use super::lines::{self, Lines, Logical, MAX_SOURCE, is_blank};
+
+/// Reading stops after so many faults.
+const MAX_FAULTS: usize = 1000;
+
+/// Reads a Dockerfile. The faults are in the order of the file.
+pub fn parse(bytes: &[u8]) -> Result<Dockerfile, Vec<Fault>> {
+    if bytes.len() > MAX_SOURCE {
+        return Err(vec![fileless(format!("Dockerfile larger than {MAX_SOURCE} bytes"))]);
+    }
+    let source = lines::Source::new(bytes);
+    let mut file = File { source: &source, faults: Vec::new() };
+    let escape = file.parse_directives();
+    file.parse_instructions(escape)
+}
+
+/// Reads a trigger of ONBUILD as an image configuration stores it: one instruction.
+pub fn parse_trigger(text: &str) -> Result<Instruction, Vec<Fault>> {
+    if text.len() > MAX_SOURCE {
+        return Err(vec![fileless(format!("ONBUILD trigger larger than {MAX_SOURCE} bytes"))]);
+    }
+    let source = lines::Source::new(text.as_bytes());
+    let file = File { source: &source, faults: Vec::new() };
+    let mut lines = Lines::new(&source, '\\');
+    let Some(mut logical) = lines.next_logical() else { return Err(vec![fileless("empty ONBUILD trigger")]) };
+    match Statement::parse(&logical, &mut lines, '\\') {
+        Ok((Statement::Instruction(Kind::Onbuild(_)), _)) => {
+            Err(vec![file.fault(&logical, Mistake::instr(0, "ONBUILD is not allowed in ONBUILD"))])
+        }
+        Ok((Statement::Instruction(kind), _)) => {
+            let trigger = instruction(&mut logical, &lines, kind);
+            match lines.next_logical() {
+                None => Ok(trigger),
+                Some(next) => {
+                    Err(vec![file.fault(&next, Mistake::instr(0, "expected only one instruction in ONBUILD"))])
+                }
+            }
+        }
+        Ok((Statement::From(_), _)) => {
+            Err(vec![file.fault(&logical, Mistake::instr(0, "FROM is not allowed in ONBUILD"))])
+        }
+        Err(mistake) => Err(vec![file.fault(&logical, mistake)]),
+    }
+}
+
+/// About the file as a whole.
+fn fileless(message: impl Into<String>) -> Fault {
+    Fault { level: Level::Ast, line: 1, col: 1, offset: 0, message: message.into(), hint: None, excerpt: String::new() }
+}
+
+fn instruction(logical: &mut Logical, lines: &Lines, kind: Kind) -> Instruction {
+    let end = logical.span.end.max(lines.taken_to());
+    Instruction { line: logical.line + 1, span: logical.span.start..end, text: take_text(logical), kind }
+}
+
+/// The logical line, trimmed; copied only if there is something to trim.
+fn take_text(logical: &mut Logical) -> String {
+    match logical.text.trim().len() == logical.text.len() {
+        true => std::mem::take(&mut logical.text),
+        false => logical.text.trim().to_owned(),
+    }
+}
+
+struct File<'a> {
+    source: &'a lines::Source,
+    faults: Vec<Fault>,
+}
+
+impl File<'_> {
+    fn fault(&self, logical: &Logical, mistake: Mistake) -> Fault {
+        self.fault_at(logical.source_at(mistake.at), mistake)
+    }
+
+    fn fault_at(&self, offset: usize, Mistake { level, message, hint, .. }: Mistake) -> Fault {
+        let (line, col) = self.source.position(offset);
+        let excerpt = excerpt(line + 1, self.source.line(line), col + 1);
+        Fault { level, line: line + 1, col: col + 1, offset, message, hint, excerpt }
+    }
+
+    /// The comments at the top that mean something (A.2); returns the escape character.
+    fn parse_directives(&mut self) -> char {
+        let mut escape = '\\';
+        let mut seen: Vec<String> = Vec::new();
+        let mut offset = 0;
+        for line in self.source.text().split_inclusive('\n') {
+            let text = line.trim_end_matches(['\r', '\n']);
+            let Some((name, value)) = directive(text) else { break };
+            let at = offset + text.len() - value.len();
+            if seen.contains(&name) {
+                self.faults.push(self.fault_at(offset, Mistake::ast(0, format!("repeated directive: {name}"))));
+            } else if name == "escape" {
+                match value.trim_end_matches(is_blank) {
+                    "\\" => {}
+                    "`" => escape = '`',
+                    _ => self.faults.push(self.fault_at(at, Mistake::ast(0, "expected escape=\\ or escape=`"))),
+                }
+            }
+            seen.push(name);
+            offset += line.len();
+        }
+        escape
+    }
+
+    fn parse_instructions(mut self, escape: char) -> Result<Dockerfile, Vec<Fault>> {
+        let mut file = Dockerfile { escape, globals: Vec::new(), stages: Vec::new(), warnings: Vec::new() };
+        let mut lines = Lines::new(self.source, escape);
+        // Whether the missing FROM was reported, and whether a line before was a RUN.
+        let (mut complained, mut empty, mut after_run) = (false, true, false);
+        while let Some(mut logical) = lines.next_logical() {
+            empty = false;
+            if let Some(line) = logical.empty_line {
+                let message = "empty line inside a continued instruction".to_owned();
+                file.warnings.push(Warning { line: line + 1, message });
+            }
+            let parsed = Statement::parse(&logical, &mut lines, escape);
+            let is_run = matches!(&parsed, Ok((Statement::Instruction(Kind::Run(_)), _)));
+            match parsed {
+                Ok((Statement::From(from), _)) => {
+                    // A damaged FROM still begins a stage.
+                    let from = from.unwrap_or_else(|mistake| {
+                        self.add(&logical, mistake);
+                        From { platform: None, image: String::new(), name: None }
+                    });
+                    let (line, text) = (logical.line + 1, take_text(&mut logical));
+                    file.stages.push(Stage { from, line, text, span: logical.span.clone(), instructions: Vec::new() });
+                }
+                Ok((Statement::Instruction(kind), at)) => {
+                    let global = matches!(kind, Kind::Arg(_));
+                    let instruction = instruction(&mut logical, &lines, kind);
+                    match file.stages.last_mut() {
+                        Some(stage) => stage.instructions.push(instruction),
+                        None if global => file.globals.push(instruction),
+                        None if complained => {}
+                        None => {
+                            complained = true;
+                            self.add(&logical, Mistake::instr(at, "first instruction must be ARG or FROM"));
+                        }
+                    }
+                }
+                Err(mut mistake) => {
+                    if mistake.message.starts_with("unterminated") {
+                        lines.stop();
+                    }
+                    if after_run && mistake.hint.is_none() && mistake.message.starts_with("unknown instruction") {
+                        mistake.hint = Some(format!("to continue the RUN above, end its last line with {escape}"));
+                    }
+                    complained = true;
+                    self.add(&logical, mistake);
+                }
+            }
+            after_run = is_run;
+            if self.faults.len() >= MAX_FAULTS {
+                break;
+            }
+        }
+        if empty && self.faults.is_empty() {
+            self.faults.push(fileless("no instructions found"));
+        }
+        if self.faults.is_empty() { Ok(file) } else { Err(self.faults) }
+    }
+
+    fn add(&mut self, logical: &Logical, mistake: Mistake) {
+        let fault = self.fault(logical, mistake);
+        self.faults.push(fault);
+    }
+}
+
+/// `# NAME = VALUE` with a known name, in lower case; the value still has the blanks after it.
+fn directive(line: &str) -> Option<(String, &str)> {
+    let text = line.trim_start_matches(is_blank).strip_prefix('#')?.trim_start_matches(is_blank);
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric())?;
+    let value = text[end..].trim_start_matches(is_blank).strip_prefix('=')?.trim_start_matches(is_blank);
+    let name = text[..end].to_ascii_lowercase();
+    (matches!(name.as_str(), "syntax" | "escape" | "check") && !value.is_empty()).then_some((name, value))
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

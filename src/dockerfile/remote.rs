@@ -1,0 +1,104 @@
+//! Where does a source of ADD come from? (A.13 no. 7)
+
+use std::fmt;
+
+/// A source, by its text alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// A path in the context or in the tree of `--from`.
+    Local(String),
+    Url(String),
+    Git(Git),
+}
+
+/// A repository, and which part of it at which commit; empty where not given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Git {
+    /// As written.
+    text: String,
+    pub repository: String,
+    pub reference: String,
+    pub directory: String,
+}
+
+impl fmt::Display for Git {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+pub fn classify(text: &str) -> Remote {
+    let lower = text.to_ascii_lowercase();
+    let http = lower.starts_with("http://") || lower.starts_with("https://");
+    if text.starts_with("git@") && text.contains(':') || lower.starts_with("git://") || lower.starts_with("ssh://") {
+        return Remote::Git(git(text));
+    }
+    let path = &text[..text.find(['#', '?']).unwrap_or(text.len())];
+    match http {
+        true if path.ends_with(".git") => Remote::Git(git(text)),
+        true => Remote::Url(text.to_owned()),
+        false => Remote::Local(text.to_owned()),
+    }
+}
+
+/// Takes apart `REPOSITORY[?ref=REF&subdir=DIR][#REF[:DIR]]`.
+fn git(text: &str) -> Git {
+    let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let (repository, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let mut git = Git {
+        text: text.to_owned(),
+        repository: repository.to_owned(),
+        reference: reference.to_owned(),
+        directory: directory.to_owned(),
+    };
+    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match key {
+            "ref" | "branch" | "tag" | "commit" if git.reference.is_empty() => git.reference = value.to_owned(),
+            "subdir" if git.directory.is_empty() => git.directory = value.to_owned(),
+            _ => {}
+        }
+    }
+    git
+}
+
+/// The name of the file that a URL gives when the destination is a directory; empty if its path ends in a slash.
+pub fn file_name(url: &str) -> &str {
+    let path = &url[..url.find(['#', '?']).unwrap_or(url.len())];
+    let after_scheme = path.split_once("://").map_or(path, |(_, rest)| rest);
+    match after_scheme.split_once('/') {
+        Some((_, path)) => path.rsplit('/').next().unwrap_or_default(),
+        None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources() {
+        let check = |text: &str, want: &str| {
+            let got = match classify(text) {
+                Remote::Local(path) => format!("local {path}"),
+                Remote::Url(url) => format!("url {}", file_name(&url)),
+                Remote::Git(git) => format!("git {} {} {}", git.repository, git.reference, git.directory),
+            };
+            assert_eq!(got, want, "{text}");
+        };
+        check("a/b", "local a/b");
+        check("github.com/a/b", "local github.com/a/b");
+        check("ftp://a/b", "local ftp://a/b");
+        check("http://h/a/b.tar?x=/y", "url b.tar");
+        check("HTTPS://h", "url ");
+        check("https://h/a/", "url ");
+        check("https://h/a.git", "git https://h/a.git  ");
+        check("https://h/a.git#v1:sub/d", "git https://h/a.git v1 sub/d");
+        check("https://h/a.git?ref=v1&subdir=d", "git https://h/a.git v1 d");
+        check("https://h/a.gitx", "url a.gitx");
+        check("git@h:a/b.git#x", "git git@h:a/b.git x ");
+        check("git://h/a", "git git://h/a  ");
+        check("ssh://u@h/a", "git ssh://u@h/a  ");
+        check("git@h", "local git@h");
+    }
+}

@@ -1,0 +1,184 @@
+//! What the user is told while the program works: one line, one fact, on standard error or in `$CH_LOG_FILE`.
+//!
+//! Results that scripts read are not chatter; they go through [`out`], the only place that writes to standard output.
+//! Deliberately absent: levels per module, structured output. Text from outside is escaped with [`escape`].
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use crate::error::Error;
+
+/// `Info` is 0, each `-v` raises the level by one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Info = 0,
+    Verbose = 1,
+    Debug = 2,
+    Trace = 3,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+static FESTOON: AtomicBool = AtomicBool::new(false);
+/// A live line stands on the terminal and has to be cleared before the next message.
+static LIVE: Mutex<bool> = Mutex::new(false);
+static FILE: OnceLock<File> = OnceLock::new();
+
+pub fn set_level(level: u8) {
+    LEVEL.store(level.min(Level::Trace as u8), Ordering::Relaxed);
+}
+
+pub fn enabled(level: Level) -> bool {
+    level as u8 <= LEVEL.load(Ordering::Relaxed)
+}
+
+/// PID and time before each line (`CH_LOG_FESTOON`).
+pub fn set_festoon(on: bool) {
+    FESTOON.store(on, Ordering::Relaxed);
+}
+
+/// Chatter goes to `file` from now on (`CH_LOG_FILE`).
+pub fn set_file(file: File) {
+    // Only the first call counts; there is one command line.
+    let _ = FILE.set(file);
+}
+
+/// Whether live lines may be drawn: chatter goes to a terminal, undecorated.
+pub fn is_live() -> bool {
+    FILE.get().is_none() && !FESTOON.load(Ordering::Relaxed) && io::stderr().is_terminal()
+}
+
+pub fn message(level: Level, text: &dyn Display) {
+    if enabled(level) {
+        let colour = match level {
+            Level::Info => "33",
+            Level::Verbose => "38;5;14",
+            Level::Debug | Level::Trace => "38;5;6",
+        };
+        write_line(colour, &text.to_string());
+    }
+}
+
+pub fn warning(text: &dyn Display) {
+    write_line("31", &format!("warning: {text}"));
+}
+
+pub fn hint(text: &dyn Display) {
+    write_line("33", &format!("hint: {text}"));
+}
+
+/// Shows a failure: message, excerpt, hint.
+pub fn error(e: &Error) {
+    write_line("1;31", &format!("error: {e}"));
+    if let Some(detail) = e.get_detail() {
+        write_line("0", detail);
+    }
+    if let Some(text) = e.get_hint() {
+        hint(&text);
+    }
+}
+
+/// Replaces the live line (without a newline). Call only if [`is_live`]; an empty text clears it.
+pub fn live(text: &str) {
+    let mut standing = LIVE.lock().unwrap_or_else(|e| e.into_inner());
+    // The terminal going away is no reason to stop working.
+    let _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
+    *standing = !text.is_empty();
+}
+
+/// Writes a result to standard output, as it is. Errors (such as a full disk) are the caller's to report.
+pub fn out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Makes text from outside safe to show: control, C1 and bidirectional-override characters become `\x1b`, `\u{202e}`.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\t' => safe.push_str("\\t"),
+            c if is_unsafe(c) && (c as u32) < 0x100 => safe.push_str(&format!("\\x{:02x}", c as u32)),
+            c if is_unsafe(c) => safe.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            c => safe.push(c),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+fn write_line(colour: &str, text: &str) {
+    // Whatever came from outside into a message: no terminal obeys it.
+    let text = &text.split('\n').map(escape).collect::<Vec<_>>().join("\n");
+    let mut standing = LIVE.lock().unwrap_or_else(|e| e.into_inner());
+    let mut line = String::with_capacity(text.len() + 48);
+    if *standing {
+        line.push_str("\r\x1b[K");
+        *standing = false;
+    }
+    let festoon = if FESTOON.load(Ordering::Relaxed) {
+        format!("{:5} {}  ", std::process::id(), crate::sys::time::local_iso_millis())
+    } else {
+        String::new()
+    };
+    let coloured = FILE.get().is_none() && io::stderr().is_terminal();
+    if coloured {
+        line.push_str(&format!("{festoon}\x1b[{colour}m{text}\x1b[0m\n"));
+    } else {
+        line.push_str(&format!("{festoon}{text}\n"));
+    }
+    // One write a line, so that lines of several processes do not mix. A lost log is no reason to stop working.
+    let _ = match FILE.get() {
+        Some(file) => (&*file).write_all(line.as_bytes()),
+        None => io::stderr().lock().write_all(line.as_bytes()),
+    };
+}
+
+#[macro_export]
+macro_rules! info {
+    ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Info, &format_args!($($arg)*)) };
+}
+
+#[macro_export]
+macro_rules! verbose {
+    ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Verbose, &format_args!($($arg)*)) };
+}
+
+#[macro_export]
+macro_rules! debug {
+    ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Debug, &format_args!($($arg)*)) };
+}
+
+#[macro_export]
+macro_rules! trace {
+    ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Trace, &format_args!($($arg)*)) };
+}
+
+#[macro_export]
+macro_rules! warning {
+    ($($arg:tt)*) => { $crate::log::warning(&format_args!($($arg)*)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_shows_what_terminals_obey() {
+        assert_eq!(escape("plain ü 漢"), "plain ü 漢");
+        assert_eq!(escape("a\x1b[31mb\r\n"), "a\\x1b[31mb\\x0d\\n");
+        assert_eq!(escape("x\u{202e}y\u{9b}z\x7f"), "x\\u{202e}y\\x9bz\\x7f");
+    }
+}

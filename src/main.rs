@@ -1,0 +1,45 @@
+//! ch-image: builds, pulls, pushes and runs container images with no privilege at all.
+
+mod cli;
+mod cmd;
+mod container;
+mod dockerfile;
+mod error;
+mod glob;
+mod log;
+mod oci;
+mod registry;
+mod rootfs;
+mod storage;
+mod sys;
+
+use std::process::ExitCode;
+
+use cli::Invocation;
+use error::{Error, Result};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
+    let result = match std::path::Path::new(&name).file_name() {
+        Some(name) if name == "ch-run" => cmd::ch_run::run(args.collect()),
+        _ => cli::parse(args).and_then(dispatch),
+    };
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            log::error(&e);
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn dispatch(what: Invocation) -> Result<ExitCode> {
+    match what {
+        Invocation::Print(text) => cmd::print(&text)?,
+        Invocation::NoArguments(help) => return Err(Error::new("no arguments").detail(help)),
+        Invocation::Dependencies => return cmd::dependencies(),
+        Invocation::Run(options, command) => cmd::run(&options, command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

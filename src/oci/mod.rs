@@ -1,0 +1,12 @@
+//! What do names and documents mean? Pure: bytes in, typed values out; no files, no network, no clock, no environment.
+
+pub mod arch;
+pub mod base64;
+pub mod config;
+mod crc32;
+pub mod digest;
+pub mod gzip;
+pub mod json;
+pub mod manifest;
+pub mod reference;
+mod zstd;

@@ -1,0 +1,34 @@
+//! Which name and password go to which registry?
+//!
+//! A source is asked only for the registry that a server challenge came from. Each answer belongs to one endpoint
+//! and is never offered to another.
+
+use std::fmt;
+
+use super::Endpoint;
+use crate::error::Result;
+
+/// What proves who we are. Does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    Password {
+        user: String,
+        password: String,
+    },
+    /// A refresh token (`identitytoken` in Docker's configuration).
+    IdentityToken(String),
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Login(REDACTED)")
+    }
+}
+
+pub trait Credentials: Send + Sync {
+    /// `None` if nothing is known for this registry and nobody can be asked.
+    fn find(&self, endpoint: &Endpoint) -> Result<Option<Login>>;
+
+    /// The registry refused what [`find`](Credentials::find) gave: do not offer it again.
+    fn refused(&self, endpoint: &Endpoint);
+}

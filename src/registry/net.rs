@@ -1,0 +1,299 @@
+//! How do bytes get there? Names to addresses, addresses tried in turn, proxies, TLS.
+//!
+//! Names are resolved on the calling thread: ureq's own resolver starts a thread, and a process with a second thread
+//! cannot enter a user namespace. Time-outs are per step (connect, each read, each write), never for a whole transfer.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::Endpoint;
+use super::proxy::{Kind, Proxies};
+use super::url::{Origin, Scheme};
+use super::wire::{Absolute, Line};
+use super::{tls, tunnel};
+use crate::error::{Error, io_text};
+use crate::{debug, trace};
+
+/// Read ahead of TLS, so that a record takes one system call instead of five.
+const READ_AHEAD: usize = 64 << 10;
+
+/// Everything that is needed to reach a host.
+pub struct Network {
+    pub proxies: Proxies,
+    pub verified: Arc<ClientConfig>,
+    /// The one host whose certificate is not verified (`--tls-no-verify`), and the configuration for it.
+    pub unverified: Option<(Endpoint, Arc<ClientConfig>)>,
+    /// For one address; others of the same host get the same again.
+    pub connect_timeout: Duration,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub struct Unreachable {
+    pub error: Error,
+    pub kind: Trouble,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// Trying again may help.
+    Passing,
+    /// It will not.
+    Lasting,
+    /// Something answers, but it does not speak TLS.
+    NotTls,
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+pub fn passing(error: Error) -> Unreachable {
+    Unreachable { error, kind: Trouble::Passing }
+}
+
+pub fn lasting(error: Error) -> Unreachable {
+    Unreachable { error, kind: Trouble::Lasting }
+}
+
+impl Network {
+    /// A connection over which requests to `origin` can be sent.
+    pub fn open(&self, origin: &Origin) -> Result<Line, Unreachable> {
+        let target = &origin.endpoint;
+        let Some(proxy) = self.proxies.choose(origin) else {
+            let socket = Socket::Plain(Plain::new(dial(target, self.connect_timeout)?));
+            return Ok(Line { socket: self.secure(socket, origin)?, absolute: None });
+        };
+        debug!("{target}: through proxy {proxy}");
+        let about = |u: Unreachable| Unreachable { error: u.error.context(format!("proxy {proxy}")), ..u };
+        let mut socket = Socket::Plain(Plain::new(dial(&proxy.endpoint, self.connect_timeout).map_err(about)?));
+        if proxy.kind == Kind::Https {
+            let own = Origin::new(Scheme::Https, &proxy.endpoint);
+            socket = self.secure(socket, &own).map_err(about)?;
+        }
+        self.set_timeouts(&socket).map_err(about)?;
+        match proxy.kind {
+            Kind::Socks(names) => tunnel::socks(&mut socket, proxy, target, names).map_err(about)?,
+            Kind::Http | Kind::Https if origin.scheme == Scheme::Https => {
+                tunnel::connect(&mut socket, proxy, target).map_err(about)?
+            }
+            Kind::Http | Kind::Https => {
+                return Ok(Line { socket, absolute: Some(Absolute::new(origin, proxy)) });
+            }
+        }
+        Ok(Line { socket: self.secure(socket, origin)?, absolute: None })
+    }
+
+    /// TLS, if the origin wants it.
+    fn secure(&self, socket: Socket, origin: &Origin) -> Result<Socket, Unreachable> {
+        if origin.scheme == Scheme::Http {
+            return Ok(socket);
+        }
+        let endpoint = &origin.endpoint;
+        let about = |e: Error| e.context(format!("can't connect to {endpoint}"));
+        let config = match &self.unverified {
+            Some((host, config)) if host == endpoint => config,
+            _ => &self.verified,
+        };
+        let name = match ServerName::try_from(endpoint.host.clone()) {
+            Ok(name) => name,
+            Err(_) => return Err(lasting(about(Error::new(format!("not a DNS name: {:?}", endpoint.host))))),
+        };
+        let session = ClientConnection::new(config.clone(), name).map_err(|e| lasting(about(tls::explain(&e))))?;
+        self.set_timeouts(&socket)?;
+        let mut stream = StreamOwned::new(session, socket);
+        while stream.conn.is_handshaking() {
+            if let Err(e) = stream.conn.complete_io(&mut stream.sock) {
+                return Err(handshake_failure(e, about));
+            }
+        }
+        trace!("TLS to {endpoint}: {:?}", stream.conn.protocol_version());
+        Ok(Socket::Tls(Box::new(stream)))
+    }
+
+    /// While a connection is being made, ureq's time-outs do not apply yet.
+    fn set_timeouts(&self, socket: &Socket) -> Result<(), Unreachable> {
+        let tcp = socket.tcp();
+        let set = tcp.set_read_timeout(Some(self.connect_timeout));
+        set.and_then(|()| tcp.set_write_timeout(Some(self.connect_timeout))).map_err(|e| passing(e.into()))
+    }
+
+    /// Whether a TLS handshake with `endpoint` gets so far that something there speaks TLS. Sends no secret.
+    pub fn speaks_tls(&self, endpoint: &Endpoint) -> Result<bool, Unreachable> {
+        match self.open(&Origin::new(Scheme::Https, endpoint)) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind == Trouble::NotTls => Ok(false),
+            // A bad certificate is TLS, too; the real request says what is wrong with it.
+            Err(e) if e.kind == Trouble::Lasting => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn handshake_failure(e: io::Error, about: impl Fn(Error) -> Error) -> Unreachable {
+    if let Some(reason) = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        let kind = match reason {
+            rustls::Error::InvalidMessage(_) => Trouble::NotTls,
+            _ => Trouble::Lasting,
+        };
+        return Unreachable { error: about(tls::explain(reason)), kind };
+    }
+    match e.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            let error = Error::new("connection closed during the TLS handshake");
+            Unreachable { error: about(error), kind: Trouble::NotTls }
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            passing(about(Error::new("no answer to the TLS handshake")))
+        }
+        _ => passing(about(Error::from(e))),
+    }
+}
+
+/// The addresses of a host, families alternating (the resolver's first choice first), each tried in turn.
+fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, Unreachable> {
+    let about = |e: Error| e.context(format!("can't connect to {endpoint}"));
+    let addresses = match (endpoint.host.as_str(), endpoint.port).to_socket_addrs() {
+        Ok(addresses) => alternate(addresses.collect()),
+        Err(e) => return Err(unresolved(endpoint, &e)),
+    };
+    let mut last = Error::new("name has no address");
+    for address in &addresses {
+        match TcpStream::connect_timeout(address, timeout) {
+            Ok(stream) => {
+                trace!("connected to {endpoint} at {address}");
+                stream.set_nodelay(true).map_err(|e| passing(about(e.into())))?;
+                return Ok(stream);
+            }
+            Err(e) => {
+                debug!("{endpoint}: {address}: {}", io_text(&e));
+                last = match e.kind() {
+                    io::ErrorKind::TimedOut => Error::new(format!("no answer within {} s", timeout.as_secs())),
+                    _ => Error::new(io_text(&e)),
+                };
+            }
+        }
+    }
+    if addresses.len() > 1 {
+        last = last.context(format!("{} addresses tried, the last one", addresses.len()));
+    }
+    Err(passing(about(last)))
+}
+
+pub fn unresolved(endpoint: &Endpoint, e: &io::Error) -> Unreachable {
+    let text = io_text(e);
+    let cause = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    let error = Error::new(cause).context(format!("can't find host {:?}", endpoint.host));
+    // getaddrinfo(3) EAI_AGAIN, as glibc and musl word it.
+    let again = cause.contains("Temporary failure") || cause.contains("Try again");
+    let error =
+        error.hint("is the name right, and does this machine reach the internet directly (else set HTTPS_PROXY)?");
+    if again { passing(error) } else { lasting(error) }
+}
+
+fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first().copied() else { return addresses };
+    let (like_first, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.is_ipv6() == first.is_ipv6());
+    let (mut a, mut b) = (like_first.into_iter(), others.into_iter());
+    let mut mixed = Vec::new();
+    loop {
+        let before = mixed.len();
+        mixed.extend(a.next());
+        mixed.extend(b.next());
+        if mixed.len() == before || mixed.len() >= 16 {
+            return mixed;
+        }
+    }
+}
+
+/// A TCP connection that reads ahead.
+pub struct Plain {
+    pub tcp: TcpStream,
+    ahead: Vec<u8>,
+    /// Unread part of `ahead`.
+    from: usize,
+    to: usize,
+}
+
+impl Plain {
+    fn new(tcp: TcpStream) -> Plain {
+        Plain { tcp, ahead: Vec::new(), from: 0, to: 0 }
+    }
+}
+
+impl Plain {
+    /// Whether something was read ahead that nobody has asked for yet.
+    pub fn has_more(&self) -> bool {
+        self.from != self.to
+    }
+}
+
+impl Read for Plain {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.from == self.to {
+            if buf.len() >= READ_AHEAD {
+                return self.tcp.read(buf);
+            }
+            self.ahead.resize(READ_AHEAD, 0);
+            (self.from, self.to) = (0, self.tcp.read(&mut self.ahead)?);
+        }
+        let n = buf.len().min(self.to - self.from);
+        buf[..n].copy_from_slice(&self.ahead[self.from..self.from + n]);
+        self.from += n;
+        Ok(n)
+    }
+}
+
+pub enum Socket {
+    Plain(Plain),
+    /// Recursive, because a proxy may be spoken to over TLS.
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
+}
+
+impl Socket {
+    pub fn plain(&self) -> &Plain {
+        match self {
+            Socket::Plain(plain) => plain,
+            Socket::Tls(stream) => stream.sock.plain(),
+        }
+    }
+
+    pub fn tcp(&self) -> &TcpStream {
+        &self.plain().tcp
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Plain(plain) => plain.read(buf),
+            Socket::Tls(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Plain(plain) => plain.tcp.write(buf),
+            Socket::Tls(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Socket::Plain(plain) => plain.tcp.flush(),
+            Socket::Tls(stream) => stream.flush(),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Whom do we believe? Root certificates from where distributions keep them, and what a refusal means.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::error::{Context, Error, Result};
+use crate::{bail, debug};
+
+/// Bundles of the distributions, first found wins: Debian, Arch, Gentoo; RHEL 7 and later, Fedora; RHEL 6; SUSE;
+/// Alpine and the BSDs; older SUSE; OpenELEC.
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+];
+/// Where only single files are kept.
+const DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs"];
+/// Largest bundle read, bytes (Mozilla's is 220 KiB).
+const MAX_BUNDLE: u64 = 16 << 20;
+
+/// Where root certificates come from.
+#[derive(Clone, Default, Debug)]
+pub struct Trust {
+    /// `--ca FILE`: in addition to the others.
+    pub extra: Option<PathBuf>,
+    /// `$SSL_CERT_FILE`: instead of the system's.
+    pub file: Option<PathBuf>,
+    /// `$SSL_CERT_DIR`: instead of the system's; may be several, separated by `:`.
+    pub dirs: Vec<PathBuf>,
+}
+
+impl Trust {
+    /// The configuration for ordinary, verified connections.
+    pub fn config(&self) -> Result<Arc<ClientConfig>> {
+        let mut roots = RootCertStore::empty();
+        if let Some(file) = &self.file {
+            add_file(&mut roots, file).context(|| format!("$SSL_CERT_FILE: {}", file.display()))?;
+        }
+        for dir in &self.dirs {
+            add_directory(&mut roots, dir);
+        }
+        if self.file.is_none() && self.dirs.is_empty() {
+            add_system(&mut roots);
+        }
+        if let Some(file) = &self.extra {
+            add_file(&mut roots, file).context(|| format!("--ca {}", file.display()))?;
+        }
+        let config = builder()?.with_root_certificates(roots).with_no_client_auth();
+        Ok(Arc::new(finish(config)))
+    }
+}
+
+/// The configuration for the one registry that `--tls-no-verify` is about.
+pub fn unverified() -> Result<Arc<ClientConfig>> {
+    let provider = rustls::crypto::ring::default_provider();
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let verifier = Arc::new(Anyone { schemes });
+    let config = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    Ok(Arc::new(finish(config)))
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>> {
+    let provider: Arc<CryptoProvider> = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::new(e.to_string()).context("can't set up TLS"))
+}
+
+fn finish(mut config: ClientConfig) -> ClientConfig {
+    // Some reverse proxies insist on an answer that they know.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+fn add_system(roots: &mut RootCertStore) {
+    for bundle in BUNDLES {
+        match add_file(roots, Path::new(bundle)) {
+            Ok(n) if n > 0 => return debug!("TLS: {n} root certificates from {bundle}"),
+            Ok(_) | Err(_) => continue,
+        }
+    }
+    for dir in DIRECTORIES {
+        let n = add_directory(roots, Path::new(dir));
+        if n > 0 {
+            return debug!("TLS: {n} root certificates from {dir}");
+        }
+    }
+    debug!("TLS: no root certificates on this system; using embedded ones");
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+}
+
+/// How many certificates were added. One that cannot be used (there are such in bundles) is passed over.
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<usize> {
+    let about = fs::metadata(path).context(|| "can't read")?;
+    if !about.is_file() || about.len() > MAX_BUNDLE {
+        bail!("not a file of certificates");
+    }
+    let text = fs::read(path).context(|| "can't read")?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text).filter_map(|c| c.ok()).collect();
+    if certificates.is_empty() {
+        bail!("no certificates in it (PEM is expected)");
+    }
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        bail!("no usable certificate in it");
+    }
+    Ok(added)
+}
+
+fn add_directory(roots: &mut RootCertStore, dir: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries.flatten().filter_map(|entry| add_file(roots, &entry.path()).ok()).sum()
+}
+
+/// Believes everyone; signatures are not looked at either, since any key will do.
+struct Anyone {
+    schemes: Vec<SignatureScheme>,
+}
+
+impl fmt::Debug for Anyone {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Anyone")
+    }
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer,
+        _intermediates: &[CertificateDer],
+        _server_name: &ServerName,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
+    }
+}
+
+/// Why a handshake failed, in words, with the way out where there is one.
+pub fn explain(e: &rustls::Error) -> Error {
+    let trust = "if the site has its own certificate authority, name its certificate with --ca FILE or $SSL_CERT_FILE";
+    match e {
+        rustls::Error::InvalidCertificate(reason) => match reason {
+            CertificateError::UnknownIssuer => {
+                Error::new("certificate is not signed by an authority that this machine trusts").hint(trust)
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                Error::new("certificate has expired").hint("is the clock of this machine right?")
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Error::new("certificate is not valid yet").hint("is the clock of this machine right?")
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Error::new("certificate is for another host name")
+            }
+            CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+                Error::new("certificate is that of an authority, not of a server")
+                    .hint("self-signed certificates made by `openssl req -x509` are such; make a CA and a leaf")
+            }
+            other => Error::new(format!("certificate refused: {}", rustls::Error::InvalidCertificate(other.clone()))),
+        },
+        rustls::Error::AlertReceived(alert) => Error::new(format!("TLS refused by the server: {alert:?}")),
+        rustls::Error::PeerIncompatible(why) => {
+            Error::new(format!("server does not speak TLS 1.2 or 1.3 as we do: {why:?}"))
+        }
+        rustls::Error::InvalidMessage(_) => Error::new("server does not speak TLS"),
+        other => Error::new(format!("TLS: {other}")),
+    }
+}

@@ -1,0 +1,236 @@
+//! Uploading blobs: one PUT where the registry takes it, PATCH and PUT where it does not, pieces where it is limited.
+//!
+//! A broken upload starts over from its first byte: how much the registry kept is known only to some of them.
+
+use std::io::{self, Read};
+
+use super::auth::{Answer, Scope, forbid_downgrade};
+use super::client::{Call, Client, denied};
+use super::http::{Failure, Method, Payload, Response};
+use super::retry;
+use super::url::Url;
+use crate::error::{Context, Error, Result};
+use crate::oci::digest::Digest;
+use crate::{bail, debug, verbose};
+
+/// Bytes per request if the whole is too large for a proxy in front of the registry (nginx and CDNs limit that).
+const PIECE: u64 = 32 << 20;
+
+/// How the bytes are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Manner {
+    /// POST, PUT (OCI distribution specification, "POST then PUT").
+    Whole,
+    /// POST, PATCH, PUT: what Docker does.
+    Patch,
+    /// POST, several PATCH, PUT.
+    Pieces,
+}
+
+/// How an attempt ended, if not with an error that lasts.
+enum Outcome {
+    Done,
+    /// The registry cannot do it in this manner.
+    Other(Manner, Error),
+    Again(Error, Option<std::time::Duration>),
+}
+
+/// What is uploaded.
+struct Source<'a> {
+    digest: &'a Digest,
+    size: u64,
+    open: &'a mut dyn FnMut() -> Result<Box<dyn Read>>,
+    progress: &'a dyn Fn(u64),
+}
+
+impl Client {
+    /// Makes a blob of `from_repository` appear in `repository` without a transfer; false if the registry would rather
+    /// have it uploaded.
+    pub fn mount_blob(&self, repository: &str, digest: &Digest, from_repository: &str) -> Result<bool> {
+        let url = self.url(&format!("/v2/{repository}/blobs/uploads/"))?;
+        let url = url.with_query("mount", &digest.to_string()).with_query("from", from_repository);
+        let scope = Scope { from: Some(from_repository.to_owned()), ..Scope::push(repository) };
+        let call = Call { method: Method::Post, url: &url, scope: &scope, headers: &[], bytes: None };
+        let response = self.perform(&call)?;
+        debug!("mount of {} from {from_repository}: {}", digest.short(), response.status);
+        let mounted = response.status == 201;
+        // An upload that was begun instead is left to run out: cancelling costs a request and is not understood by all.
+        response.finish();
+        Ok(mounted)
+    }
+
+    /// Uploads a blob that the registry does not have. `open` gives its bytes from the beginning, once per try;
+    /// `progress` is told how many are on their way (and begins again with each try).
+    pub fn upload_blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+        open: &mut dyn FnMut() -> Result<Box<dyn Read>>,
+        progress: &dyn Fn(u64),
+    ) -> Result<()> {
+        let mut source = Source { digest, size, open, progress };
+        let mut manner = Manner::Whole;
+        let mut tried = 0;
+        loop {
+            let (error, asked) = match self.upload_once(repository, &mut source, manner)? {
+                Outcome::Done => return Ok(()),
+                Outcome::Other(other, error) if other as u8 > manner as u8 => {
+                    verbose!("{error}; trying another way of uploading");
+                    manner = other;
+                    continue;
+                }
+                Outcome::Other(_, error) => return Err(error),
+                Outcome::Again(error, asked) => (error, asked),
+            };
+            tried += 1;
+            if tried > self.policy.retries {
+                return Err(error.context(format!("blob {digest}: gave up after {tried} tries")));
+            }
+            self.pause(tried, asked, &error);
+            // The connection may have broken after the registry had it all.
+            if self.has_blob(repository, digest)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn upload_once(&self, repository: &str, source: &mut Source, manner: Manner) -> Result<Outcome> {
+        let scope = Scope::push(repository);
+        let start = self.url(&format!("/v2/{repository}/blobs/uploads/"))?;
+        let call = Call { method: Method::Post, url: &start, scope: &scope, headers: &[], bytes: None };
+        let response = self.perform(&call)?;
+        match response.status {
+            202 => {}
+            // Some registries know from the digest of a mount or from deduplication that they have it.
+            201 => return Ok(Outcome::Done),
+            401 => return Err(denied(response)),
+            _ => return Err(response.into_error().context("can't start an upload")),
+        }
+        let minimum = response.header("oci-chunk-min-length").and_then(|v| v.trim().parse::<u64>().ok());
+        let mut place = location(&response, &start)?;
+        response.finish();
+        let mut reader =
+            Counting { inner: (source.open)()?, sent: 0, size: source.size, progress: source.progress, failed: None };
+        if manner == Manner::Whole {
+            let last = place.with_query("digest", &source.digest.to_string());
+            let payload = Payload::Stream(source.size, &mut reader);
+            let sent = self.send_upload(Method::Put, &last, &scope, &[octets()], payload);
+            return judge(sent, reader.failed, manner);
+        }
+        let piece = if manner == Manner::Pieces { PIECE.max(minimum.unwrap_or(0)) } else { u64::MAX };
+        while reader.sent < source.size {
+            let from = reader.sent;
+            let length = piece.min(source.size - from);
+            let mut headers = vec![octets()];
+            if manner == Manner::Pieces {
+                headers.push(("content-range", format!("{from}-{}", from + length - 1)));
+            }
+            let mut part = (&mut reader).take(length);
+            let payload = Payload::Stream(length, &mut part);
+            let sent = self.send_upload(Method::Patch, &place, &scope, &headers, payload);
+            let response = match sent {
+                Ok(response) if matches!(response.status, 200..=204) => response,
+                other => return judge(other, reader.failed, manner),
+            };
+            place = location(&response, &place)?;
+            response.finish();
+        }
+        let last = place.with_query("digest", &source.digest.to_string());
+        let sent = self.send_upload(Method::Put, &last, &scope, &[], Payload::None);
+        judge(sent, None, manner)
+    }
+
+    /// One request of an upload. Who we are is settled by the POST before it, and a token that runs out is renewed
+    /// before it is used; a 401 all the same is answered for the next try.
+    fn send_upload(
+        &self,
+        method: Method,
+        url: &Url,
+        scope: &Scope,
+        headers: &[(&'static str, String)],
+        payload: Payload,
+    ) -> Result<Response, Failure> {
+        let (response, used) = self.send(method, url, scope, headers, payload)?;
+        if response.status == 401
+            && self.is_own(url)?
+            && let Answer::Retry = self.reauthorize(&response, scope, used.as_ref())?
+        {
+            return Err(Failure::Passing(response.into_error()));
+        }
+        Ok(response)
+    }
+}
+
+fn octets() -> (&'static str, String) {
+    ("content-type", "application/octet-stream".to_owned())
+}
+
+/// Where the upload goes on: `Location`, perhaps on another host, which then sees no secret of ours.
+fn location(response: &Response, from: &Url) -> Result<Url> {
+    let Some(text) = response.header("location") else { bail!("{from}: registry names no place to upload to") };
+    let url = from.join(text).map_err(|e| e.context(format!("{from}: invalid place to upload to")))?;
+    forbid_downgrade(from, &url)?;
+    Ok(url)
+}
+
+fn judge(sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) -> Result<Outcome> {
+    if let Some(error) = local {
+        return Err(error);
+    }
+    let response = match sent {
+        Ok(response) => response,
+        Err(Failure::Passing(error)) => return Ok(Outcome::Again(error, None)),
+        Err(Failure::Lasting(error)) => return Err(error),
+    };
+    match response.status {
+        200..=204 => {
+            response.finish();
+            Ok(Outcome::Done)
+        }
+        401 => Err(denied(response)),
+        413 => Ok(Outcome::Other(Manner::Pieces, response.into_error())),
+        400 | 404 | 405 | 411 | 415 | 501 if manner == Manner::Whole => {
+            Ok(Outcome::Other(Manner::Patch, response.into_error()))
+        }
+        status if retry::is_transient(status) => {
+            let asked =
+                response.header("retry-after").and_then(|v| retry::retry_after(v, std::time::SystemTime::now()));
+            Ok(Outcome::Again(response.into_error(), asked))
+        }
+        _ => Err(response.into_error()),
+    }
+}
+
+/// Counts what goes out, stops at the size promised, and keeps an error of reading apart from those of the network.
+struct Counting<'a> {
+    inner: Box<dyn Read>,
+    sent: u64,
+    size: u64,
+    progress: &'a dyn Fn(u64),
+    failed: Option<Error>,
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let room = buf.len().min(usize::try_from(self.size - self.sent).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(0);
+        }
+        let error = match self.inner.read(&mut buf[..room]) {
+            Ok(0) => Error::new(format!("only {} of {} bytes are there", self.sent, self.size)),
+            Ok(n) => {
+                self.sent += n as u64;
+                (self.progress)(self.sent);
+                return Ok(n);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
+            Err(e) => match Err::<(), _>(e).context(|| "can't read what is to be uploaded") {
+                Ok(()) => return Ok(0),
+                Err(error) => error,
+            },
+        };
+        self.failed = Some(error.clone());
+        Err(error.into())
+    }
+}

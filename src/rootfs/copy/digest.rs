@@ -1,0 +1,194 @@
+//! What do the sources hold? One digest for the build cache: paths, types, modes, contents, targets of links.
+//!
+//! Times and attributes do not count. Files are hashed by several threads, a batch at a time, so that memory is
+//! bounded; what the memo knows is not read at all.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::memo::{Memo, raw};
+use super::visit::{Step, visit};
+use super::{Plan, Sources};
+use crate::bail;
+use crate::error::{Context, Error, Result};
+use crate::oci::digest::{Digest, Hasher};
+use crate::rootfs::root::{Root, show};
+use crate::rootfs::walk::{self, split};
+use crate::sys::file::{self, Kind, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
+
+/// A batch is hashed when it has so many files or bytes.
+const BATCH_FILES: usize = 2048;
+const BATCH_BYTES: u64 = 256 << 20;
+/// Below this, another thread costs more than it saves.
+const WORTH_FILES: usize = 64;
+const WORTH_BYTES: u64 = 4 << 20;
+
+/// The digest of all that [`super::run`] would copy. `threads`: at most so many hash.
+pub fn digest(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -> Result<Digest> {
+    let mut work = Work { root: sources.root, memo, threads, sum: Hasher::default(), batch: Vec::new(), bytes: 0 };
+    for item in &plan.items {
+        work.text(b"source", &[item.name(), &item.below, if item.is_dir { b"d" } else { b"f" }]);
+        // Directories that count only if something in them does.
+        let mut waiting: Vec<Vec<Entry>> = Vec::new();
+        visit(sources, item, &mut |step| {
+            match step {
+                Step::Enter { name, stat, kept, .. } => {
+                    waiting.push(vec![Entry::of(b"dir", stat, name, b"")]);
+                    if kept {
+                        work.take(&mut waiting)?;
+                    }
+                }
+                Step::Leave => {
+                    if waiting.pop().is_some_and(|entry| entry.is_empty()) {
+                        work.push(Entry { fields: vec![b"up".to_vec()], file: None, digest: None })?;
+                    }
+                }
+                Step::Leaf { dir, name, path, stat } => match stat.kind {
+                    Kind::File => {
+                        work.take(&mut waiting)?;
+                        let mut entry = Entry::of(b"file", stat, name, b"");
+                        entry.digest = work.memo.find(stat);
+                        entry.file = Some((path.to_vec(), *stat)).filter(|_| entry.digest.is_none());
+                        work.push(entry)?;
+                    }
+                    Kind::Symlink => {
+                        work.take(&mut waiting)?;
+                        // A link has no mode of its own.
+                        let plain = Stat { mode: 0, ..*stat };
+                        work.push(Entry::of(b"link", &plain, name, &file::readlinkat(dir, name)?))?;
+                    }
+                    // Not copied either.
+                    Kind::Dir | Kind::Whiteout | Kind::Special => {}
+                },
+            }
+            Ok(())
+        })?;
+    }
+    work.flush()?;
+    Ok(work.sum.digest())
+}
+
+struct Work<'a> {
+    root: &'a Root,
+    memo: &'a mut Memo,
+    threads: usize,
+    sum: Hasher,
+    batch: Vec<Entry>,
+    bytes: u64,
+}
+
+struct Entry {
+    fields: Vec<Vec<u8>>,
+    /// A file still to be hashed.
+    file: Option<(Vec<u8>, Stat)>,
+    digest: Option<[u8; 32]>,
+}
+
+impl Entry {
+    fn of(kind: &[u8], stat: &Stat, name: &[u8], more: &[u8]) -> Entry {
+        let mode = format!("{:o}", stat.mode).into_bytes();
+        Entry { fields: vec![kind.to_vec(), mode, name.to_vec(), more.to_vec()], file: None, digest: None }
+    }
+}
+
+impl Work<'_> {
+    /// Lengths come first, so that no two lists of fields give the same bytes.
+    fn text(&mut self, kind: &[u8], fields: &[&[u8]]) {
+        let entry = Entry {
+            fields: std::iter::once(kind).chain(fields.iter().copied()).map(<[u8]>::to_vec).collect(),
+            file: None,
+            digest: None,
+        };
+        self.batch.push(entry);
+    }
+
+    /// Counts directories that waited for content.
+    fn take(&mut self, waiting: &mut [Vec<Entry>]) -> Result<()> {
+        for entry in waiting.iter_mut().flat_map(std::mem::take) {
+            self.push(entry)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry) -> Result<()> {
+        self.bytes += entry.file.as_ref().map_or(0, |(_, stat)| stat.size);
+        self.batch.push(entry);
+        if self.batch.len() >= BATCH_FILES || self.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.hash()?;
+        for entry in self.batch.drain(..) {
+            self.sum.update(&(entry.fields.len() as u64).to_le_bytes());
+            for field in &entry.fields {
+                self.sum.update(&(field.len() as u64).to_le_bytes());
+                self.sum.update(field);
+            }
+            self.sum.update(&entry.digest.unwrap_or_default());
+            if let (Some((_, stat)), Some(digest)) = (&entry.file, entry.digest) {
+                self.memo.keep(stat, digest);
+            }
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// Hashes the batch's files.
+    fn hash(&mut self) -> Result<()> {
+        let mut todo: Vec<&mut Entry> = self.batch.iter_mut().filter(|entry| entry.file.is_some()).collect();
+        let worth = todo.len() >= WORTH_FILES || self.bytes >= WORTH_BYTES;
+        let threads = if worth { self.threads.min(todo.len()).max(1) } else { 1 };
+        let root = self.root;
+        if threads == 1 {
+            let mut buf = vec![0; 256 << 10];
+            return todo.iter_mut().try_for_each(|entry| hash_one(root, entry, &mut buf));
+        }
+        let next = AtomicUsize::new(0);
+        let cells: Vec<std::sync::Mutex<&mut Entry>> = todo.into_iter().map(std::sync::Mutex::new).collect();
+        let work = || -> Result<()> {
+            let mut buf = vec![0; 256 << 10];
+            while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                hash_one(root, &mut cell.lock().unwrap_or_else(|e| e.into_inner()), &mut buf)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            // Where no thread is to be had, this one does it all.
+            let helpers: Vec<_> = (1..threads)
+                .map_while(|_| thread::Builder::new().name("hash".into()).spawn_scoped(scope, work).ok())
+                .collect();
+            let mine = work();
+            helpers.into_iter().fold(mine, |result, helper| {
+                result.and(helper.join().unwrap_or_else(|_| Err(Error::new("hashing thread failed"))))
+            })
+        })
+    }
+}
+
+fn hash_one(root: &Root, entry: &mut Entry, buf: &mut [u8]) -> Result<()> {
+    let Some((path, stat)) = &entry.file else { return Ok(()) };
+    let mut hash = || -> Result<Digest> {
+        let (parent, name) = split(path);
+        let dir = walk::reopen(root.as_fd(), parent)?;
+        let mut file = File::from(file::openat(dir.as_fd(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)?);
+        let mut hasher = Hasher::default();
+        loop {
+            match file.read(buf) {
+                Ok(0) => break,
+                Ok(n) => hasher.update(&buf[..n]),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let after = file::fstat(file.as_fd())?;
+        if (after.size, after.mtime, after.ino) != (stat.size, stat.mtime, stat.ino) {
+            bail!("file changed while it was read");
+        }
+        Ok(hasher.digest())
+    };
+    entry.digest = Some(raw(&hash().context(|| format!("can't copy {}", show(path)))?));
+    Ok(())
+}

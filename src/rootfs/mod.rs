@@ -1,0 +1,43 @@
+//! How does an image lie on disk?
+//!
+//! `root` and `walk`: safe paths. `members` and `pax`: what an archive says. `unpack`, `settle`: an archive as a layer
+//! (overlay form) or applied to a tree (plain form). `stack`: the merged view of layers, without a mount. `pack`: that
+//! view as an archive; `changes`: the part of it that lower layers lack. `copy`: COPY and ADD. `tree`, `remove`: whole
+//! trees. `import`: somebody's tarball.
+//! Nothing here syncs to disk, knows of names of images, or asks the network.
+
+mod changes;
+pub mod copy;
+mod import;
+mod ladder;
+mod limits;
+mod marks;
+mod members;
+mod pack;
+mod pax;
+mod remove;
+mod root;
+mod settle;
+mod sparse;
+mod stack;
+mod tree;
+mod unpack;
+mod walk;
+mod whiteouts;
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod layer_tests;
+#[cfg(test)]
+mod testing;
+
+pub use import::import_tar;
+pub use limits::Limits;
+pub use pack::{Ownership, PackOptions, pack};
+pub use remove::remove_tree;
+pub use root::{Last, Root};
+pub use settle::settle;
+pub use stack::{Entry, Stack};
+pub use tree::copy_tree;
+pub use unpack::{Form, Unpacked, unpack};

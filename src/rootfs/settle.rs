@@ -1,0 +1,373 @@
+//! What does a layer need from the layers below it? The pass after unpacking in overlay form, cheap, lowest layer first.
+//!
+//! Unpacked alone, a layer does not know (1) mode and times of directories that it uses without describing them,
+//! (2) that such a directory is a symbolic link below (`var/run -> /run`): what it put there belongs where the link
+//! leads, (3) files that it links to, (4) which names an opaque root directory hides, (5) which whiteouts hide nothing. Here each is set right, with
+//! the merged view of the layers below and this one, so that overlayfs then shows what applying the layers one by one
+//! to a tree would give.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::marks::{OPAQUE, open_dir, set_opaque, set_times};
+use super::remove::remove_at;
+use super::root::{Last, Root, show};
+use super::stack::{Found, Stack};
+use super::tree::{copy_content, copy_xattrs};
+use super::unpack::Unpacked;
+use super::walk::{self, is_below, join, parts, split};
+use crate::bail;
+use crate::error::{Context, Error, Result};
+use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat, Time};
+
+const MAX_LINKS: u32 = 40;
+
+/// Sets a layer right that was unpacked in overlay form into `root`; `lower` are the layers below it, themselves
+/// settled. Nothing to do for the plain form.
+pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<()> {
+    if lower.is_empty() && unpacked.links.is_empty() && unpacked.whiteouts.is_empty() {
+        return Ok(());
+    }
+    let mut layers = (0..lower.len()).map(|i| lower.layer(i).try_clone()).collect::<Result<Vec<_>>>()?;
+    layers.push(root.try_clone()?);
+    let mut work = Settle {
+        root,
+        lower,
+        merged: Stack::new(layers),
+        top: lower.len(),
+        implied: unpacked.implied.clone(),
+        whiteouts: unpacked.whiteouts.clone(),
+        times: HashMap::new(),
+    };
+    work.run(unpacked).context(|| unpacked.label.clone())
+}
+
+struct Settle<'a> {
+    root: &'a Root,
+    lower: &'a Stack,
+    /// The layers below and this one.
+    merged: Stack,
+    /// Index of this layer.
+    top: usize,
+    implied: BTreeSet<Vec<u8>>,
+    whiteouts: BTreeSet<Vec<u8>>,
+    times: HashMap<Vec<u8>, (u64, Time)>,
+}
+
+impl Settle<'_> {
+    fn run(&mut self, unpacked: &Unpacked) -> Result<()> {
+        if unpacked.root_opaque {
+            self.hide_root()?;
+        }
+        while let Some(path) = self.implied.pop_first() {
+            self.implied_dir(&path).context(|| format!("directory {}", show(&path)))?;
+        }
+        self.drop_idle_whiteouts()?;
+        for (name, target) in &unpacked.links {
+            self.link(name, target).context(|| format!("member {}", show(name)))?;
+        }
+        set_times(self.root, &self.times)
+    }
+
+    /// overlayfs always merges root directories; so every name below is hidden by itself.
+    fn hide_root(&mut self) -> Result<()> {
+        let root = self.root.as_fd();
+        let stat = file::fstat(root)?;
+        for (name, _) in self.lower.list(&self.lower.root())? {
+            match file::look(root, &name)? {
+                None => file::whiteout(root, &name)?,
+                Some(stat) if stat.is_dir() => {
+                    self.implied.remove(&name);
+                    set_opaque(open_dir(root, &name)?.as_fd())?;
+                }
+                Some(_) => {}
+            }
+        }
+        self.times.insert(Vec::new(), (stat.ino, stat.mtime));
+        Ok(())
+    }
+
+    /// A directory that the layer uses without describing it takes after the one below.
+    fn implied_dir(&mut self, path: &[u8]) -> Result<()> {
+        let (parent, _) = split(path);
+        let Some(node) = self.node(parent)? else { return Ok(()) };
+        let below: Vec<usize> = node.layers.iter().copied().filter(|layer| *layer != self.top).collect();
+        match self.merged.find_in(&below, path)? {
+            None => Ok(()),
+            Some(Found::Dir(dir, stat)) => {
+                let mine = self.open(path)?;
+                let theirs = self.merged.open_dir_in(dir.layers[0], path)?;
+                copy_xattrs(theirs.as_fd(), mine.as_fd())?;
+                file::fchmod(mine.as_fd(), stat.mode)?;
+                let ino = file::fstat(mine.as_fd())?.ino;
+                self.times.insert(path.to_vec(), (ino, stat.mtime));
+                Ok(())
+            }
+            Some(Found::Other(layer, stat)) if stat.kind == Kind::Symlink => {
+                let target = file::readlinkat(self.merged.layer(layer).as_fd(), path)?;
+                self.through_link(path, &target)
+            }
+            Some(Found::Other(..)) => bail!("is used as a directory, but is none in the layers below"),
+        }
+    }
+
+    /// The merged directory with this path without links.
+    fn node(&self, path: &[u8]) -> Result<Option<super::stack::Node>> {
+        let mut node = self.merged.root();
+        for name in parts(path) {
+            match self.merged.find(&node, name)? {
+                Some(Found::Dir(next, _)) => node = next,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// Moves what the layer put below a link of a lower layer to where the link leads.
+    fn through_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let base = if target.starts_with(b"/") { &[][..] } else { split(path).0 };
+        let to = self.canonical(base, target).context(|| format!("is a link to {} below", show(target)))?;
+        if is_below(path, &to) {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
+        }
+        let parent = split(path).0.to_vec();
+        self.keep_time(&parent)?;
+        self.ensure(&to)?;
+        self.merge(path, &to)?;
+        move_paths(&mut self.implied, path, &to);
+        move_paths(&mut self.whiteouts, path, &to);
+        let dir = walk::reopen(self.root.as_fd(), &parent)?;
+        remove_at(dir.as_fd(), split(path).1)
+    }
+
+    /// Moves all names of the directory `from` of this layer into `to`; directories on both sides merge.
+    fn merge(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
+        let mut todo = vec![(from.to_vec(), to.to_vec())];
+        while let Some((from, to)) = todo.pop() {
+            self.keep_time(&to)?;
+            let (source, target) = (self.open(&from)?, self.open(&to)?);
+            if file::fgetxattr(source.as_fd(), OPAQUE)?.is_some() {
+                set_opaque(target.as_fd())?;
+            }
+            for name in file::names(source.as_fd())? {
+                let name = name.bytes;
+                let stat = file::lstatat(source.as_fd(), &name)?;
+                match file::look(target.as_fd(), &name)? {
+                    Some(other) if other.is_dir() && stat.is_dir() => {
+                        let (from, to) = (join(&from, &name), join(&to, &name));
+                        // Whichever of the two the layer describes.
+                        if !self.implied.contains(&from) {
+                            self.implied.remove(&to);
+                            file::fchmod(open_dir(target.as_fd(), &name)?.as_fd(), stat.mode)?;
+                            self.times.insert(to.clone(), (other.ino, stat.mtime));
+                        } else if !self.implied.contains(&to) {
+                            self.implied.remove(&from);
+                        }
+                        todo.push((from, to));
+                        continue;
+                    }
+                    Some(_) => remove_at(target.as_fd(), &name)?,
+                    None => {}
+                }
+                file::renameat(source.as_fd(), &name, target.as_fd(), &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes whiteouts of what is not there below. In a directory that this layer alone has, overlayfs would list them.
+    fn drop_idle_whiteouts(&mut self) -> Result<()> {
+        let mut parent: Option<(Vec<u8>, Vec<usize>)> = None;
+        for path in std::mem::take(&mut self.whiteouts) {
+            let (dir, name) = split(&path);
+            if parent.as_ref().is_none_or(|(known, _)| known != dir) {
+                let layers = self.node(dir)?.map(|node| node.layers).unwrap_or_default();
+                parent = Some((dir.to_vec(), layers.into_iter().filter(|layer| *layer != self.top).collect()));
+            }
+            let below = parent.as_ref().map(|(_, layers)| layers.as_slice()).unwrap_or_default();
+            if self.merged.find_in(below, &path)?.is_some() {
+                continue;
+            }
+            let holder = match walk::reopen(self.root.as_fd(), dir) {
+                Ok(holder) => holder,
+                // The layer replaced the directory later.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            if file::look(holder.as_fd(), name)?.is_some_and(|stat| stat.kind == Kind::Whiteout) {
+                self.keep_time(dir)?;
+                file::unlinkat(holder.as_fd(), name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A hard link to a file that this layer did not have: the file is copied up, then linked.
+    fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+        let absent = || Error::new(format!("hard link target not found: {}", show(target)));
+        let (stack, spot) = match self.merged.spot(target, Last::Keep)? {
+            Some(spot) if spot.found.is_some() => (&self.merged, spot),
+            // Hidden by this very layer: link and whiteout of a moved file, in whatever order.
+            _ => match self.lower.spot(target, Last::Keep)? {
+                Some(spot) if spot.found.is_some() => (self.lower, spot),
+                _ => return Err(absent()),
+            },
+        };
+        let hidden = std::ptr::eq(stack, self.lower);
+        let from = join(&spot.dir.path, &spot.name);
+        let (layer, stat) = match spot.found {
+            Some(Found::Other(layer, stat)) => (layer, stat),
+            Some(Found::Dir(..)) => bail!("hard link to a directory: {}", show(target)),
+            None => return Err(absent()),
+        };
+        let (parent, last) = split(name);
+        let parent = self.canonical(&[], parent)?;
+        let dir = self.ensure(&parent)?;
+        let to = join(&parent, last);
+        if hidden {
+            self.clear_name(&dir, last, None)?;
+            return self.copy_up(layer, &from, &stat, &dir, last);
+        }
+        if layer != self.top {
+            let source = self.ensure(split(&from).0)?;
+            self.copy_up(layer, &from, &stat, &source, &spot.name)?;
+        }
+        if from == to {
+            return Ok(());
+        }
+        let stat = file::lstatat(self.root.as_fd(), &from)?;
+        if self.clear_name(&dir, last, Some(&stat))? {
+            let source = walk::reopen(self.root.as_fd(), split(&from).0)?;
+            file::linkat(source.as_fd(), &spot.name, dir.as_fd(), last)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for a link; `false` if the name is that file already.
+    fn clear_name(&self, dir: &OwnedFd, name: &[u8], same: Option<&Stat>) -> Result<bool> {
+        match (file::look(dir.as_fd(), name)?, same) {
+            (None, _) => Ok(true),
+            (Some(stat), Some(same)) if (stat.dev, stat.ino) == (same.dev, same.ino) => Ok(false),
+            (Some(stat), _) if stat.is_dir() => bail!("is used as a directory, but is a hard link"),
+            (Some(_), _) => Ok(file::unlinkat(dir.as_fd(), name).map(|()| true)?),
+        }
+    }
+
+    fn copy_up(&self, layer: usize, from: &[u8], stat: &Stat, dir: &OwnedFd, name: &[u8]) -> Result<()> {
+        let source = self.merged.layer(layer).as_fd();
+        match stat.kind {
+            Kind::Symlink => {
+                file::symlinkat(&file::readlinkat(source, from)?, dir.as_fd(), name)?;
+                Ok(file::utimensat(dir.as_fd(), name, stat.mtime)?)
+            }
+            Kind::File => {
+                let source = self.merged.open_in(layer, from)?;
+                let copy = file::openat(dir.as_fd(), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)?;
+                let copy = File::from(copy);
+                copy_content(&source, &copy, stat)?;
+                copy_xattrs(source.as_fd(), copy.as_fd())?;
+                file::fchmod(copy.as_fd(), stat.mode)?;
+                Ok(file::futimens(copy.as_fd(), stat.mtime)?)
+            }
+            Kind::Dir | Kind::Whiteout | Kind::Special => bail!("hard link to something that is no file"),
+        }
+    }
+
+    /// `path`, seen from `base`, without links in the merged view; what is missing counts as directories to be made.
+    fn canonical(&self, base: &[u8], path: &[u8]) -> Result<Vec<u8>> {
+        let mut done: Vec<Vec<u8>> = parts(base).map(<[u8]>::to_vec).collect();
+        let mut todo: VecDeque<Vec<u8>> = parts(path).map(<[u8]>::to_vec).collect();
+        let mut links = 0;
+        while let Some(name) = todo.pop_front() {
+            if name == b".." {
+                done.pop();
+                continue;
+            }
+            let here = done.join(&b'/');
+            let found = match self.node(&here)? {
+                Some(node) => self.merged.find(&node, &name)?,
+                None => None,
+            };
+            match found {
+                Some(Found::Other(layer, stat)) if stat.kind == Kind::Symlink => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
+                    }
+                    let target = file::readlinkat(self.merged.layer(layer).as_fd(), &join(&here, &name))?;
+                    if target.starts_with(b"/") {
+                        done.clear();
+                    }
+                    for part in parts(&target).rev() {
+                        todo.push_front(part.to_vec());
+                    }
+                }
+                Some(Found::Other(..)) => bail!("{} is not a directory", show(&join(&here, &name))),
+                Some(Found::Dir(..)) | None => done.push(name),
+            }
+        }
+        Ok(done.join(&b'/'))
+    }
+
+    /// Makes the directory `path` (without links) in this layer where missing, each part after the one below.
+    fn ensure(&mut self, path: &[u8]) -> Result<OwnedFd> {
+        let mut here = Vec::new();
+        let mut dir = walk::reopen(self.root.as_fd(), b"")?;
+        for name in parts(path) {
+            let next = join(&here, name);
+            match file::look(dir.as_fd(), name)? {
+                Some(stat) if stat.is_dir() => {}
+                found => {
+                    let below = match self.node(&here)? {
+                        Some(node) => self.merged.find(&node, name)?,
+                        None => None,
+                    };
+                    self.keep_time(&here)?;
+                    let whited = found.is_some();
+                    if whited {
+                        file::unlinkat(dir.as_fd(), name)?;
+                    }
+                    file::mkdirat(dir.as_fd(), name, 0o700)?;
+                    let made = open_dir(dir.as_fd(), name)?;
+                    let ino = file::fstat(made.as_fd())?.ino;
+                    let (mut mode, mut mtime) = (0o755, Time::default());
+                    if whited {
+                        set_opaque(made.as_fd())?;
+                    } else if let Some(Found::Dir(node, stat)) = below {
+                        let theirs = self.merged.open_dir_in(node.layers[0], &next)?;
+                        copy_xattrs(theirs.as_fd(), made.as_fd())?;
+                        (mode, mtime) = (stat.mode, stat.mtime);
+                    }
+                    file::fchmod(made.as_fd(), mode)?;
+                    self.times.insert(next.clone(), (ino, mtime));
+                }
+            }
+            dir = walk::step(dir.as_fd(), name)?;
+            here = next;
+        }
+        self.keep_time(path)?;
+        Ok(dir)
+    }
+
+    fn open(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        open_dir(walk::reopen(self.root.as_fd(), path)?.as_fd(), b".")
+    }
+
+    /// Remembers the time of a directory of this layer before names are made in it.
+    fn keep_time(&mut self, path: &[u8]) -> io::Result<()> {
+        let stat = file::fstat(walk::reopen(self.root.as_fd(), path)?.as_fd())?;
+        self.times.entry(path.to_vec()).or_insert((stat.ino, stat.mtime));
+        Ok(())
+    }
+}
+
+/// Renames the directory `from` to `to` in a set of paths.
+fn move_paths(paths: &mut BTreeSet<Vec<u8>>, from: &[u8], to: &[u8]) {
+    let moved: Vec<Vec<u8>> = paths.range(from.to_vec()..).take_while(|path| path.starts_with(from)).cloned().collect();
+    for old in moved.iter().filter(|old| is_below(from, old)) {
+        paths.remove(old);
+        paths.insert(join(to, old[from.len()..].strip_prefix(b"/").unwrap_or_default()));
+    }
+}

@@ -1,0 +1,270 @@
+//! What does a stack of layers show? The merged view, without any mount or namespace.
+//!
+//! The same rules as overlayfs: of several layers with a name the top one counts; directories merge down to an opaque
+//! one, a whiteout or something that is no directory; the root directory always merges. Layers never change, so paths
+//! below a layer need no watch for links: every directory of a [`Node`] was seen to be one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::marks::OPAQUE;
+use super::root::{Last, Root, show};
+use super::walk::{join, parts, split};
+use crate::bail;
+use crate::error::{Context, Result};
+use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
+
+const MAX_LINKS: u32 = 40;
+
+/// Layer directories, the lowest first. One whole tree (plain form, or a mounted merge) is a stack of one.
+#[derive(Debug)]
+pub struct Stack {
+    layers: Vec<Root>,
+}
+
+/// Something in the merged view.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Path from the root, without links; empty for the root.
+    #[allow(dead_code, reason = "tests ask where a link led")]
+    pub path: PathBuf,
+    /// What it is; of a merged directory, what its top layer says.
+    pub stat: Stat,
+}
+
+/// A directory of the merged view.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub path: Vec<u8>,
+    /// Layers that have it, the top one first.
+    pub layers: Vec<usize>,
+}
+
+/// What a name stands for in the merged view.
+pub(super) enum Found {
+    Dir(Node, Stat),
+    /// Anything else, with the layer that has it.
+    Other(usize, Stat),
+}
+
+impl Found {
+    pub fn stat(&self) -> &Stat {
+        match self {
+            Found::Dir(_, stat) | Found::Other(_, stat) => stat,
+        }
+    }
+}
+
+/// Where a path leads; its last component may be missing.
+pub(super) struct Spot {
+    pub dir: Node,
+    /// Empty: the directory itself, which then is the root.
+    pub name: Vec<u8>,
+    pub found: Option<Found>,
+}
+
+impl Stack {
+    /// Layers from the lowest to the top one.
+    pub fn new(layers: Vec<Root>) -> Stack {
+        Stack { layers }
+    }
+
+    pub fn open(paths: &[PathBuf]) -> Result<Stack> {
+        Ok(Stack { layers: paths.iter().map(|path| Root::open(path)).collect::<Result<_>>()? })
+    }
+
+    pub fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// What is at `path`, links on the way followed inside the root; `None` if nothing.
+    pub fn lookup(&self, path: &Path, last: Last) -> Result<Option<Entry>> {
+        let bytes = path.as_os_str().as_bytes();
+        let spot = self.spot(bytes, last).context(|| format!("can't look at {}", show(bytes)))?;
+        Ok(spot.and_then(|spot| {
+            let path = join(&spot.dir.path, &spot.name);
+            let stat = *spot.found.as_ref()?.stat();
+            Some(Entry { path: to_path(if spot.name.is_empty() { spot.dir.path } else { path }), stat })
+        }))
+    }
+
+    /// Names of a directory with what they stand for, sorted by bytes; `None` if there is no such directory.
+    #[cfg(test)]
+    pub fn read_dir(&self, path: &Path) -> Result<Option<Vec<(OsString, Stat)>>> {
+        let bytes = path.as_os_str().as_bytes();
+        let list = || -> io::Result<_> {
+            let Some(Spot { found: Some(Found::Dir(node, _)), .. }) = self.spot(bytes, Last::Follow)? else {
+                return Ok(None);
+            };
+            self.list(&node).map(Some)
+        };
+        let list = list().context(|| format!("can't read directory {}", show(bytes)))?;
+        Ok(list.map(|list| list.into_iter().map(|(name, found)| (OsString::from_vec(name), *found.stat())).collect()))
+    }
+
+    /// Opens a regular file for reading, links followed; `None` if there is nothing.
+    pub fn open_file(&self, path: &Path) -> Result<Option<File>> {
+        let bytes = path.as_os_str().as_bytes();
+        let open = || -> Result<_> {
+            let Some(Spot { dir, name, found: Some(found) }) = self.spot(bytes, Last::Follow)? else {
+                return Ok(None);
+            };
+            match found {
+                Found::Other(layer, stat) if stat.kind == Kind::File => {
+                    Ok(Some(self.open_in(layer, &join(&dir.path, &name))?))
+                }
+                Found::Other(..) | Found::Dir(..) => bail!("not a regular file"),
+            }
+        };
+        open().context(|| format!("can't open {}", show(bytes)))
+    }
+
+    /// A file's content, at most `limit` bytes (else an error); `None` if there is nothing.
+    pub fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_file(path)? else { return Ok(None) };
+        let mut content = Vec::new();
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut content)
+            .context(|| format!("can't read {}", path.display()))?;
+        if content.len() as u64 > limit {
+            bail!("can't read {}: more than {limit} bytes", show(path.as_os_str().as_bytes()));
+        }
+        Ok(Some(content))
+    }
+
+    /// The target of a symbolic link; `None` if there is none at `path`.
+    #[cfg(test)]
+    pub fn readlink(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let bytes = path.as_os_str().as_bytes();
+        let read = || -> io::Result<_> {
+            match self.spot(bytes, Last::Keep)? {
+                Some(Spot { dir, name, found: Some(Found::Other(layer, stat)) }) if stat.kind == Kind::Symlink => {
+                    file::readlinkat(self.layers[layer].as_fd(), &join(&dir.path, &name)).map(Some)
+                }
+                _ => Ok(None),
+            }
+        };
+        Ok(read().context(|| format!("can't read link {}", show(bytes)))?.map(to_path))
+    }
+
+    pub(super) fn layer(&self, index: usize) -> &Root {
+        &self.layers[index]
+    }
+
+    pub(super) fn root(&self) -> Node {
+        Node { path: Vec::new(), layers: (0..self.layers.len()).rev().collect() }
+    }
+
+    /// What `name` stands for in a merged directory.
+    pub(super) fn find(&self, node: &Node, name: &[u8]) -> io::Result<Option<Found>> {
+        self.find_in(&node.layers, &join(&node.path, name))
+    }
+
+    /// What `path` stands for in these layers, top first; its parents are directories in each of them.
+    pub(super) fn find_in(&self, layers: &[usize], path: &[u8]) -> io::Result<Option<Found>> {
+        let mut dirs = Vec::new();
+        let mut top = None;
+        for (at, layer) in layers.iter().enumerate() {
+            let Some(stat) = file::look(self.layers[*layer].as_fd(), path)? else { continue };
+            if !stat.is_dir() {
+                if dirs.is_empty() && stat.kind != Kind::Whiteout {
+                    return Ok(Some(Found::Other(*layer, stat)));
+                }
+                break;
+            }
+            dirs.push(*layer);
+            top.get_or_insert(stat);
+            if at + 1 < layers.len() && self.is_opaque(*layer, path)? {
+                break;
+            }
+        }
+        Ok(top.map(|stat| Found::Dir(Node { path: path.to_vec(), layers: dirs }, stat)))
+    }
+
+    /// All names of a merged directory.
+    pub(super) fn list(&self, node: &Node) -> io::Result<BTreeMap<Vec<u8>, Found>> {
+        let mut list = BTreeMap::new();
+        for (at, layer) in node.layers.iter().enumerate() {
+            let dir = self.open_dir_in(*layer, &node.path)?;
+            for name in file::names(dir.as_fd())? {
+                if list.contains_key(&name.bytes) {
+                    continue;
+                }
+                let found = self.find_in(&node.layers[at..], &join(&node.path, &name.bytes))?;
+                list.insert(name.bytes, found);
+            }
+        }
+        Ok(list.into_iter().filter_map(|(name, found)| Some((name, found?))).collect())
+    }
+
+    pub(super) fn open_in(&self, layer: usize, path: &[u8]) -> io::Result<File> {
+        file::openat(self.layers[layer].as_fd(), path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0).map(File::from)
+    }
+
+    pub(super) fn open_dir_in(&self, layer: usize, path: &[u8]) -> io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        file::openat(self.layers[layer].as_fd(), path, O_RDONLY | O_NOFOLLOW | O_DIRECTORY, 0)
+    }
+
+    pub(super) fn is_opaque(&self, layer: usize, path: &[u8]) -> io::Result<bool> {
+        let dir = self.open_dir_in(layer, path)?;
+        Ok(file::fgetxattr(dir.as_fd(), OPAQUE)?.as_deref() == Some(b"y"))
+    }
+
+    /// Follows a path. `None` if a directory on the way is missing or is none.
+    pub(super) fn spot(&self, path: &[u8], last: Last) -> io::Result<Option<Spot>> {
+        let mut todo: VecDeque<Vec<u8>> = parts(path).map(<[u8]>::to_vec).collect();
+        let mut links = 0;
+        let mut trail = vec![self.root()];
+        loop {
+            let here = trail.last().cloned().unwrap_or_else(|| self.root());
+            let Some(name) = todo.pop_front() else {
+                let layer = here.layers.first().copied().unwrap_or_default();
+                let dir = self.open_dir_in(layer, &here.path)?;
+                let found = Some(Found::Dir(here.clone(), file::fstat(dir.as_fd())?));
+                let (parent, name) = split(&here.path);
+                let dir = trail.iter().rev().find(|node| node.path == parent).cloned().unwrap_or_else(|| self.root());
+                return Ok(Some(Spot { dir, name: name.to_vec(), found }));
+            };
+            if name == b".." {
+                if trail.len() > 1 {
+                    trail.pop();
+                }
+                continue;
+            }
+            match self.find(&here, &name)? {
+                Some(Found::Other(layer, stat))
+                    if stat.kind == Kind::Symlink && (last == Last::Follow || !todo.is_empty()) =>
+                {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                    }
+                    let target = file::readlinkat(self.layers[layer].as_fd(), &join(&here.path, &name))?;
+                    if target.starts_with(b"/") {
+                        trail.truncate(1);
+                    }
+                    for part in parts(&target).rev() {
+                        todo.push_front(part.to_vec());
+                    }
+                }
+                Some(Found::Dir(node, _)) => trail.push(node),
+                found if todo.is_empty() => return Ok(Some(Spot { dir: here, name, found })),
+                _ => return Ok(None),
+            }
+        }
+    }
+}
+
+fn to_path(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}

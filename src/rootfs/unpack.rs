@@ -1,0 +1,468 @@
+//! How does a layer's archive become a directory? One member after the other, in time proportional to their number.
+//!
+//! Two forms. *Overlay*: the directory holds only what the layer says, whiteouts as character devices 0:0, opaque
+//! directories by attribute; nothing is known of lower layers, so that layers unpack in parallel; `settle.rs` mends
+//! afterwards what depends on them. *Plain*: the archive is applied to a whole tree, and whiteouts delete.
+//!
+//! Parents are walked from the root's descriptor and every link on the way is read by us; metadata is set through the
+//! descriptor of what was just made; the last component of a path is never followed. So a layer can name nothing
+//! outside, whatever links it brings. Owners and devices are ignored, permissions are raised so that an ordinary user
+//! can work with the tree, setuid and setgid bits are dropped (manual page, "pull").
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use super::limits::Limits;
+use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_times, set_xattrs};
+use super::members::{Member, Members, Type};
+use super::remove::remove_at;
+use super::root::{Bounds, Last, Root, show};
+use super::walk::{self, Dir, Fail, Missing};
+use super::whiteouts::Ours;
+use crate::bail;
+use crate::error::{Context, Error, Result};
+use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_WRONLY, Stat, Time};
+
+const MAX_PATH: usize = 4096;
+const MAX_NAME: usize = 255;
+const MAX_DEPTH: usize = 512;
+/// After so many bytes or members it is checked whether enough is free.
+const CHECK_BYTES: u64 = 64 << 20;
+const CHECK_ENTRIES: u64 = 1 << 14;
+/// Mode of directories that an archive uses without saying anything of them.
+pub(super) const IMPLIED_MODE: u32 = 0o755;
+
+/// How a layer lies on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// The diff alone, in overlayfs form (`userxattr`).
+    Overlay,
+    /// Applied to a whole tree.
+    Plain,
+}
+
+/// What came of an archive; `settle` needs it.
+#[derive(Debug, Default)]
+pub struct Unpacked {
+    /// Content of files, in bytes.
+    pub bytes: u64,
+    /// Members, whiteouts included.
+    pub entries: u64,
+    /// Devices and FIFOs, which are not made.
+    pub ignored_devices: u64,
+    pub(super) label: String,
+    /// Directories that the archive uses but does not describe (overlay form).
+    pub(super) implied: BTreeSet<Vec<u8>>,
+    /// Hard links to what this layer does not have: name and target (overlay form).
+    pub(super) links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names that this layer hides (overlay form).
+    pub(super) whiteouts: BTreeSet<Vec<u8>>,
+    /// The layer hides all names that lower layers have in the root directory (overlay form).
+    pub(super) root_opaque: bool,
+}
+
+/// Unpacks an archive (not compressed) into `root`. `label` stands before every message: `layer 1/3: c54d940`.
+/// All input is read, also what follows the archive's end. Nothing is synced.
+pub fn unpack(tar: &mut dyn Read, root: &Root, form: Form, label: &str, limits: &Limits) -> Result<Unpacked> {
+    let mut work = Unpack::new(root, form, limits).context(|| label.to_owned())?;
+    let mut members = Members::new(tar);
+    while let Some(member) = members.next_member().context(|| label.to_owned())? {
+        work.member(&member, &mut members).context(|| format!("{label}: member {}", show(&member.name)))?;
+    }
+    work.finish(label).context(|| label.to_owned())
+}
+
+/// A member's path as components. Leading `/` and `./` mean the root; `..` is refused.
+fn checked(path: &[u8]) -> Result<Vec<&[u8]>> {
+    if path.len() > MAX_PATH {
+        bail!("path is longer than {MAX_PATH} bytes");
+    }
+    let parts: Vec<&[u8]> = walk::parts(path).collect();
+    if parts.len() > MAX_DEPTH {
+        bail!("path is deeper than {MAX_DEPTH} directories");
+    }
+    if parts.iter().any(|part| part.len() > MAX_NAME) {
+        bail!("name is longer than {MAX_NAME} bytes");
+    }
+    if parts.contains(&&b".."[..]) {
+        bail!("path with '..' is refused");
+    }
+    Ok(parts)
+}
+
+pub(super) type Id = (u64, u64);
+
+pub(super) fn id(stat: &Stat) -> Id {
+    (stat.dev, stat.ino)
+}
+
+pub(super) struct Unpack<'a> {
+    pub(super) root: &'a Root,
+    pub(super) form: Form,
+    limits: &'a Limits,
+    pub(super) report: Unpacked,
+    /// The last member's parent: its path as the archive spells it, and where that led.
+    pub(super) last: Option<(Vec<u8>, Rc<Dir>)>,
+    /// `None` if nothing was there before: whiteouts then mean nothing.
+    pub(super) ours: Option<Ours>,
+    /// Times to set at the end, when no more names are made: by path, for the directory with this inode number.
+    pub(super) times: HashMap<Vec<u8>, (u64, Time)>,
+    /// Where each pending hard link stands in `report.links`.
+    pending: BTreeMap<Vec<u8>, usize>,
+    /// Devices that were not made, by path.
+    ignored: HashSet<Vec<u8>>,
+    unchecked: u64,
+}
+
+impl<'a> Unpack<'a> {
+    fn new(root: &'a Root, form: Form, limits: &'a Limits) -> Result<Unpack<'a>> {
+        let fresh = form == Form::Overlay || file::names(root.as_fd())?.is_empty();
+        let work = Unpack {
+            root,
+            form,
+            limits,
+            report: Unpacked::default(),
+            last: None,
+            ours: if fresh { None } else { Some(Ours::default()) },
+            times: HashMap::new(),
+            pending: BTreeMap::new(),
+            ignored: HashSet::new(),
+            unchecked: 0,
+        };
+        limits.check(root)?;
+        Ok(work)
+    }
+
+    fn member(&mut self, member: &Member, members: &mut Members) -> Result<()> {
+        self.report.entries += 1;
+        if self.report.entries.is_multiple_of(CHECK_ENTRIES) {
+            self.limits.check(self.root)?;
+        }
+        let parts = checked(&member.name)?;
+        let Some((name, parents)) = parts.split_last() else { return self.root_entry(member) };
+        if let Some(marker) = parts.iter().find(|part| part.starts_with(b".wh.")) {
+            return self.marker(marker, name, parents);
+        }
+        if member.kind == Type::Special {
+            self.report.ignored_devices += 1;
+            self.ignored.insert(parts.join(&b'/'));
+            return Ok(());
+        }
+        let parent = self.parent(parents)?;
+        match member.kind {
+            Type::Dir => self.dir(&parent, name, member)?,
+            Type::File => self.file(&parent, name, member, members)?,
+            Type::Symlink => self.symlink(&parent, name, member)?,
+            Type::Hardlink => return self.hardlink(&parent, name, member),
+            Type::Special => {}
+        }
+        if !self.pending.is_empty() {
+            self.pending.remove(&walk::join(&parent.path, name));
+        }
+        Ok(())
+    }
+
+    fn root_entry(&mut self, member: &Member) -> Result<()> {
+        if member.kind != Type::Dir {
+            bail!("the root is not a directory");
+        }
+        file::fchmod(self.root.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
+        let ino = file::fstat(self.root.as_fd())?.ino;
+        self.times.insert(Vec::new(), (ino, member.mtime));
+        Ok(())
+    }
+
+    /// The directory for a member with these parents, made where missing.
+    pub(super) fn parent(&mut self, parents: &[&[u8]]) -> Result<Rc<Dir>> {
+        let path = parents.join(&b'/');
+        if let Some((known, dir)) = &self.last
+            && *known == path
+        {
+            return Ok(dir.clone());
+        }
+        let dir = match self.jump(&path) {
+            Some(dir) => Rc::new(dir),
+            None => Rc::new(self.walk(parents)?),
+        };
+        self.touch(&dir)?;
+        self.last = Some((path, dir.clone()));
+        Ok(dir)
+    }
+
+    /// In one call, if all is there and nothing on the way is a link: so deep paths cost little.
+    fn jump(&self, path: &[u8]) -> Option<Dir> {
+        if path.is_empty() {
+            return walk::start(self.root.as_fd()).ok();
+        }
+        let resolve = file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS;
+        let fd = file::openat2(self.root.as_fd(), path, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, resolve).ok()??;
+        Some(Dir { fd, path: path.to_vec() })
+    }
+
+    fn walk(&mut self, parents: &[&[u8]]) -> Result<Dir> {
+        let root = self.root;
+        let mut dir = walk::start(root.as_fd())?;
+        for name in parents {
+            dir = match walk::step(dir.fd.as_fd(), name) {
+                Ok(fd) => Dir { fd, path: walk::join(&dir.path, name) },
+                Err(_) => walk::walk(root.as_fd(), dir, name, Bounds::InRoot, &mut Implied(self))
+                    .context(|| format!("can't use {} as directory", show(name)))?,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Remembers that a directory from before, and those above it, get content of this archive; and their times.
+    fn touch(&mut self, dir: &Dir) -> Result<()> {
+        let Some(ours) = &mut self.ours else { return Ok(()) };
+        // What is above one of ours is ours.
+        if ours.ids.contains(&id(&file::fstat(dir.fd.as_fd())?)) {
+            return Ok(());
+        }
+        let mut here = walk::start(self.root.as_fd())?;
+        let mut names = walk::parts(&dir.path);
+        loop {
+            let stat = file::fstat(here.fd.as_fd())?;
+            if ours.ids.insert(id(&stat)) {
+                self.times.entry(here.path.clone()).or_insert((stat.ino, stat.mtime));
+            }
+            let Some(name) = names.next() else { return Ok(()) };
+            here = Dir { fd: walk::step(here.fd.as_fd(), name)?, path: walk::join(&here.path, name) };
+        }
+    }
+
+    fn mine(&mut self, fd: BorrowedFd) -> io::Result<()> {
+        if let Some(ours) = &mut self.ours {
+            ours.ids.insert(id(&file::fstat(fd)?));
+        }
+        Ok(())
+    }
+
+    fn dir(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
+        let path = walk::join(&parent.path, name);
+        let at = parent.fd.as_fd();
+        let mut replaced = false;
+        let made = loop {
+            match file::mkdirat(at, name, 0o700) {
+                Ok(()) => break true,
+                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+            if file::lstatat(at, name)?.is_dir() {
+                break false;
+            }
+            self.clear_way(parent, name)?;
+            replaced = true;
+        };
+        let fd = open_dir(at, name)?;
+        let stat = file::fstat(fd.as_fd())?;
+        if let Some(ours) = &mut self.ours {
+            ours.described.insert(id(&stat));
+            if made {
+                ours.cleared.insert(id(&stat));
+            }
+        }
+        self.mine(fd.as_fd())?;
+        self.report.implied.remove(&path);
+        // What was replaced had hidden the lower directory; it stays hidden.
+        if replaced && self.form == Form::Overlay {
+            set_opaque(fd.as_fd())?;
+        }
+        set_xattrs(fd.as_fd(), &member.xattrs)?;
+        file::fchmod(fd.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
+        self.times.insert(path, (stat.ino, member.mtime));
+        Ok(())
+    }
+
+    fn file(&mut self, parent: &Dir, name: &[u8], member: &Member, members: &mut Members) -> Result<()> {
+        let at = parent.fd.as_fd();
+        let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+        let fd = match file::openat(at, name, flags, 0o600) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+                self.clear_way(parent, name)?;
+                file::openat(at, name, flags, 0o600)?
+            }
+            done => done?,
+        };
+        let mut file = File::from(fd);
+        self.mine(file.as_fd())?;
+        match &member.sparse {
+            None => self.content(&mut file, members, u64::MAX)?,
+            Some(map) => {
+                for (offset, length) in map {
+                    file.seek(SeekFrom::Start(*offset))?;
+                    self.content(&mut file, members, *length)?;
+                }
+                file.set_len(member.size)?;
+            }
+        }
+        set_xattrs(file.as_fd(), &member.xattrs)?;
+        file::fchmod(file.as_fd(), member.mode & PLAIN_MODE | 0o600)?;
+        Ok(file::futimens(file.as_fd(), member.mtime)?)
+    }
+
+    /// Copies the next `length` stored bytes, or all that are left.
+    fn content(&mut self, file: &mut File, members: &mut Members, length: u64) -> Result<()> {
+        let mut left = length;
+        while left > 0 {
+            let chunk = members.chunk_of(left)?;
+            if chunk.is_empty() {
+                break;
+            }
+            file.write_all(chunk)?;
+            let n = chunk.len() as u64;
+            left -= n;
+            self.report.bytes += n;
+            self.unchecked += n;
+            if self.report.bytes > self.limits.max_bytes {
+                bail!("archive has more than {} bytes of content", self.limits.max_bytes);
+            }
+            if self.unchecked >= CHECK_BYTES {
+                self.limits.check(self.root)?;
+                self.unchecked = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn symlink(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
+        let at = parent.fd.as_fd();
+        match file::symlinkat(&member.target, at, name) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+                self.clear_way(parent, name)?;
+                file::symlinkat(&member.target, at, name)?;
+            }
+            done => done?,
+        }
+        if let Some(ours) = &mut self.ours {
+            ours.ids.insert(id(&file::lstatat(at, name)?));
+        }
+        Ok(file::utimensat(at, name, member.mtime)?)
+    }
+
+    fn hardlink(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
+        let target = checked(&member.target).context(|| format!("hard link target {}", show(&member.target)))?;
+        let target = target.join(&b'/');
+        let absent = || Error::new(format!("hard link target not found: {}", show(&member.target)));
+        if self.ignored.contains(&target) {
+            self.report.ignored_devices += 1;
+            return Ok(());
+        }
+        let place = walk::place(self.root.as_fd(), &target, Bounds::InRoot, Last::Keep, &mut Fail);
+        let found = match &place {
+            Ok(place) => place.stat()?,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => None,
+            Err(_) => None,
+        };
+        match (place, found, self.form) {
+            (Ok(_), Some(stat), _) if stat.is_dir() => bail!("hard link to a directory: {}", show(&member.target)),
+            (Ok(place), Some(stat), _) if stat.kind != Kind::Whiteout => {
+                let at = parent.fd.as_fd();
+                match file::look(at, name)? {
+                    Some(same) if id(&same) == id(&stat) => return Ok(()),
+                    Some(_) => self.clear_way(parent, name)?,
+                    None => {}
+                }
+                file::linkat(place.dir.fd.as_fd(), &place.name, at, name).map_err(|e| match e.raw_os_error() {
+                    Some(libc::ENOENT) => absent(),
+                    _ => e.into(),
+                })?;
+                if let Some(ours) = &mut self.ours {
+                    ours.ids.insert(id(&stat));
+                }
+                self.pending.remove(&walk::join(&parent.path, name));
+                Ok(())
+            }
+            (_, _, Form::Plain) => Err(absent()),
+            (_, _, Form::Overlay) => {
+                if matches!(file::look(parent.fd.as_fd(), name)?, Some(stat) if stat.kind != Kind::Whiteout) {
+                    self.clear_way(parent, name)?;
+                }
+                let path = walk::join(&parent.path, name);
+                self.pending.insert(path.clone(), self.report.links.len());
+                self.report.links.push((path, target));
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes what stands where a member is to be made.
+    fn clear_way(&mut self, parent: &Dir, name: &[u8]) -> Result<()> {
+        let at = parent.fd.as_fd();
+        match file::look(at, name)? {
+            None => return Ok(()),
+            Some(stat) if stat.is_dir() => {
+                let path = walk::join(&parent.path, name);
+                let inside = |known: &[u8]| walk::is_below(&path, known);
+                let known = self.report.implied.range(path.clone()..).take_while(|known| known.starts_with(&path));
+                for known in known.filter(|known| inside(known)).cloned().collect::<Vec<_>>() {
+                    self.report.implied.remove(&known);
+                }
+                let known = self.pending.range(path.clone()..).take_while(|(known, _)| known.starts_with(&path));
+                for known in known.map(|(known, _)| known).filter(|known| inside(known)).cloned().collect::<Vec<_>>() {
+                    self.pending.remove(&known);
+                }
+                self.last = None;
+                remove_at(at, name)?;
+            }
+            Some(stat) => {
+                if stat.kind == Kind::Symlink {
+                    self.last = None;
+                }
+                file::unlinkat(at, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, label: &str) -> Result<Unpacked> {
+        self.last = None;
+        set_times(self.root, &self.times)?;
+        let links = std::mem::take(&mut self.report.links);
+        let pending = &self.pending;
+        self.report.links = links
+            .into_iter()
+            .enumerate()
+            .filter(|(at, (name, _))| pending.get(name) == Some(at))
+            .map(|(_, link)| link)
+            .collect();
+        self.report.label = label.to_owned();
+        Ok(self.report)
+    }
+}
+
+/// Makes the directories that an archive uses without describing them.
+struct Implied<'u, 'a>(&'u mut Unpack<'a>);
+
+impl Missing for Implied<'_, '_> {
+    fn make(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8], found: Option<Stat>) -> io::Result<()> {
+        let work = &mut *self.0;
+        let whited = match found {
+            None => false,
+            Some(stat) if stat.kind == Kind::Whiteout && work.form == Form::Overlay => true,
+            Some(_) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+        };
+        if whited {
+            file::unlinkat(dir, name)?;
+        }
+        file::mkdirat(dir, name, 0o700)?;
+        let fd = open_dir(dir, name)?;
+        file::fchmod(fd.as_fd(), IMPLIED_MODE)?;
+        let stat = file::fstat(fd.as_fd())?;
+        if whited {
+            set_opaque(fd.as_fd())?;
+        } else if work.form == Form::Overlay {
+            work.report.implied.insert(path.to_vec());
+        }
+        if let Some(ours) = &mut work.ours {
+            ours.ids.insert(id(&stat));
+            ours.cleared.insert(id(&stat));
+        }
+        // Not the time of unpacking: the same layer gives the same tree.
+        work.times.insert(path.to_vec(), (stat.ino, Time::default()));
+        Ok(())
+    }
+}

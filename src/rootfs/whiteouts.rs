@@ -1,0 +1,123 @@
+//! What does a layer hide? Whiteouts and opaque directories: marked in overlay form, carried out in plain form.
+//!
+//! A marker hides what lower layers have, never what its own layer brings, wherever in the archive it stands
+//! (OCI image specification, layer.md).
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+
+use super::marks::{open_dir, set_opaque};
+use super::remove::remove_at;
+use super::unpack::{Form, IMPLIED_MODE, Id, Unpack, id};
+use super::walk;
+use crate::bail;
+use crate::error::{Context, Result};
+use crate::sys::file::{self, Time};
+
+/// What of a tree that was there before belongs to the archive being applied (plain form).
+#[derive(Default)]
+pub(super) struct Ours {
+    /// Made by this archive, or a directory that it puts something into.
+    pub ids: HashSet<Id>,
+    /// Directories that hold nothing from before any more.
+    pub cleared: HashSet<Id>,
+    /// Directories that the archive describes.
+    pub described: HashSet<Id>,
+}
+
+impl Unpack<'_> {
+    /// A member whose path has a `marker` in it, as its last component if it means anything.
+    pub(super) fn marker(&mut self, marker: &[u8], name: &[u8], parents: &[&[u8]]) -> Result<()> {
+        // `.wh..wh.*` but the opaque marker is aufs's own bookkeeping, and so is all below it.
+        let bookkeeping = marker.starts_with(b".wh..wh.") && marker != b".wh..wh..opq";
+        match name.strip_prefix(b".wh.") {
+            _ if bookkeeping => Ok(()),
+            Some(b".wh..opq") if marker == name => self.opaque(parents),
+            Some(b"" | b"." | b"..") => bail!("malformed whiteout"),
+            Some(hidden) if marker == name => self.whiteout(parents, hidden),
+            _ => bail!("malformed whiteout"),
+        }
+    }
+
+    /// `.wh.NAME`: what lower layers have under that name is gone.
+    fn whiteout(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<()> {
+        if self.form == Form::Plain {
+            return self.delete(parents, name);
+        }
+        let parent = self.parent(parents)?;
+        let at = parent.fd.as_fd();
+        match file::look(at, name)? {
+            None => {
+                file::whiteout(at, name).context(|| "can't make whiteout (mknod)")?;
+                self.report.whiteouts.insert(walk::join(&parent.path, name));
+                Ok(())
+            }
+            Some(stat) if stat.is_dir() => {
+                // The layer's own directory stays, what is below it does not show through.
+                self.report.implied.remove(&walk::join(&parent.path, name));
+                set_opaque(open_dir(at, name)?.as_fd())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// `.wh..wh..opq`: what lower layers have in this directory is gone.
+    fn opaque(&mut self, dir: &[&[u8]]) -> Result<()> {
+        let dir = self.parent(dir)?;
+        if self.form == Form::Plain {
+            return self.clear(dir.path.clone());
+        }
+        if dir.path.is_empty() {
+            self.report.root_opaque = true;
+            return Ok(());
+        }
+        set_opaque(open_dir(dir.fd.as_fd(), b".")?.as_fd())
+    }
+
+    fn delete(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<()> {
+        let parent = self.parent(parents)?;
+        let Some(ours) = &self.ours else { return Ok(()) };
+        let Some(stat) = file::look(parent.fd.as_fd(), name)? else { return Ok(()) };
+        if !ours.ids.contains(&id(&stat)) {
+            self.last = None;
+            return remove_at(parent.fd.as_fd(), name);
+        }
+        if !stat.is_dir() {
+            return Ok(());
+        }
+        let path = walk::join(&parent.path, name);
+        if !ours.described.contains(&id(&stat)) {
+            // What the archive put there is in a new directory now, of which it says nothing.
+            file::fchmod(open_dir(parent.fd.as_fd(), name)?.as_fd(), IMPLIED_MODE)?;
+            self.times.insert(path.clone(), (stat.ino, Time::default()));
+        }
+        self.clear(path)
+    }
+
+    /// Removes from a directory what is not this archive's. Each directory is gone through once, whatever the number
+    /// of markers.
+    fn clear(&mut self, top: Vec<u8>) -> Result<()> {
+        let mut todo = vec![top];
+        while let Some(path) = todo.pop() {
+            let Some(ours) = &mut self.ours else { return Ok(()) };
+            let dir = walk::reopen(self.root.as_fd(), &path)?;
+            let stat = file::fstat(dir.as_fd())?;
+            if !ours.cleared.insert(id(&stat)) {
+                continue;
+            }
+            if ours.ids.insert(id(&stat)) {
+                self.times.entry(path.clone()).or_insert((stat.ino, stat.mtime));
+            }
+            for name in file::names(open_dir(dir.as_fd(), b".")?.as_fd())? {
+                let stat = file::lstatat(dir.as_fd(), &name.bytes)?;
+                if !ours.ids.contains(&id(&stat)) {
+                    remove_at(dir.as_fd(), &name.bytes)?;
+                } else if stat.is_dir() {
+                    todo.push(walk::join(&path, &name.bytes));
+                }
+            }
+        }
+        self.last = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Is what is kept still what it was? Finds damage and drops what is damaged; nothing else is ever repaired, since
+//! everything can be pulled or built again.
+
+use std::fs;
+use std::io;
+
+use super::{LayerId, LayerKind, Storage};
+use crate::error::Result;
+use crate::oci::digest::{Digest, Hashing};
+
+/// Whether contents are read, or only names and records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    Records,
+    Contents,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Damage {
+    Layer(LayerId, String),
+    Blob(Digest, String),
+    /// File name without `.json`, and why.
+    Image(String, String),
+    /// Something in the directory that we did not put there; left alone.
+    Foreign(String),
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Damage::Layer(id, why) => write!(f, "layer {id}: {why}"),
+            Damage::Blob(digest, why) => write!(f, "blob {digest}: {why}"),
+            Damage::Image(name, why) => write!(f, "image {}: {why}", name.replace('%', "/").replacen('+', ":", 1)),
+            Damage::Foreign(path) => write!(f, "not ours: {path}"),
+        }
+    }
+}
+
+impl Storage {
+    /// Looks at everything.
+    pub fn check(&self, depth: Depth) -> Result<Vec<Damage>> {
+        let mut found = Vec::new();
+        self.check_layers(depth, &mut found)?;
+        self.check_blobs(depth, &mut found)?;
+        let bad: Vec<LayerId> =
+            found.iter().filter_map(|d| if let Damage::Layer(id, _) = d { Some(*id) } else { None }).collect();
+        for image in self.images()? {
+            match image {
+                Err((name, e)) => found.push(Damage::Image(name, e.to_string())),
+                Ok(image) => {
+                    let missing = image.layers.iter().find(|id| bad.contains(id) || !self.has_layer(id));
+                    // It may have been deleted or replaced while we looked.
+                    let same = || matches!(self.image(&image.reference), Ok(Some(now)) if now == image);
+                    if let Some(id) = missing.filter(|_| same()) {
+                        let name = image.reference.file_name()?;
+                        found.push(Damage::Image(name, format!("its layer {id} is missing or damaged")));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_layers(&self, depth: Depth, found: &mut Vec<Damage>) -> Result<()> {
+        let place = self.path().join("layers");
+        for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Ok(id) = name.parse::<LayerId>() else {
+                found.push(Damage::Foreign(entry.path().display().to_string()));
+                continue;
+            };
+            // What was freed while we looked is no damage.
+            let mut damage = |why: &str| {
+                if entry.path().symlink_metadata().is_ok() {
+                    found.push(Damage::Layer(id, why.to_owned()));
+                }
+            };
+            if !self.has_layer(&id) {
+                damage("it has no tree");
+                continue;
+            }
+            match self.layer_info(&id) {
+                Err(e) => damage(&e.to_string()),
+                Ok(info) => {
+                    if info.parent.is_some_and(|parent| !self.has_layer(&parent)) {
+                        damage("the layer below it is missing");
+                    } else if depth == Depth::Contents && info.kind == LayerKind::Step {
+                        let size = super::layers::tree_size(&self.layer_tree(&id));
+                        if size != info.size {
+                            damage(&format!("its files have {size} bytes instead of {}", info.size));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_blobs(&self, depth: Depth, found: &mut Vec<Damage>) -> Result<()> {
+        for digest in self.blobs()? {
+            let size = self.blob_size(&digest);
+            let Some(file) = self.blob(&digest, size) else {
+                if !self.blob_exists(&digest) {
+                    continue;
+                }
+                found.push(Damage::Blob(digest, "not a regular file".to_owned()));
+                continue;
+            };
+            if depth == Depth::Contents {
+                let mut hashed = Hashing::new(file);
+                match io::copy(&mut hashed, &mut io::sink()) {
+                    Err(e) => found.push(Damage::Blob(digest, crate::error::io_text(&e))),
+                    Ok(_) if hashed.hasher().digest() != digest => {
+                        found.push(Damage::Blob(digest, "its content is another".to_owned()));
+                    }
+                    Ok(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what is damaged. The storage directory must be open with [`super::Access::Exclusive`].
+    pub fn repair(&self, damage: &[Damage]) -> Result<()> {
+        for damage in damage {
+            match damage {
+                Damage::Layer(id, _) => self.remove_layer(id)?,
+                Damage::Blob(digest, _) => self.discard(&self.path().join("blobs/sha256").join(digest.hex()))?,
+                Damage::Image(name, _) => self.discard(&self.path().join("images").join(format!("{name}.json")))?,
+                Damage::Foreign(_) => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! What may go: layers and blobs that no image needs.
+
+use std::collections::HashSet;
+
+use super::{LayerId, LayerKind, Storage};
+use crate::error::Result;
+use crate::oci::digest::Digest;
+use crate::{debug, verbose};
+
+/// How much of the cache stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    Nothing,
+    /// Up to so many bytes, most recently used first.
+    Size(u64),
+    /// What was used since then (seconds since 1970).
+    Since(u64),
+}
+
+/// What garbage collection removes (or would).
+#[derive(Default, Debug, PartialEq)]
+pub struct Garbage {
+    pub layers: Vec<LayerId>,
+    pub blobs: Vec<Digest>,
+    pub bytes: u64,
+}
+
+impl Storage {
+    /// Frees layers that neither an image nor a cached step needs, unless another process is at work (then the next
+    /// one does it). The last thing that a command does in storage, since the lock may be lost by asking for more.
+    pub fn free_unused(&self) -> Result<()> {
+        let Some(lock) = self.lock() else { return Ok(()) };
+        if !lock.upgrade()? {
+            verbose!("storage directory in use: layers are freed later");
+            return Ok(());
+        }
+        let used = self.used_layers(true)?;
+        for id in self.children_first(self.layers()?.into_iter().filter(|id| !used.contains(id)).collect()) {
+            debug!("freeing layer {id}");
+            self.remove_layer(&id)?;
+        }
+        Ok(())
+    }
+
+    /// In an order in which none is ever without what is below it.
+    fn children_first(&self, mut ids: Vec<LayerId>) -> Vec<LayerId> {
+        ids.sort_by_cached_key(|id| std::cmp::Reverse(self.chain(id).len()));
+        ids
+    }
+
+    /// What [`Storage::collect`] would remove.
+    pub fn garbage(&self, keep: Keep) -> Result<Garbage> {
+        let used = self.used_layers(false)?;
+        let mut unused: Vec<(u64, LayerId)> =
+            self.layers()?.into_iter().filter(|id| !used.contains(id)).map(|id| (self.layer_used(&id), id)).collect();
+        // Most recently used first; a layer is kept only with its parents.
+        unused.sort_by(|a, b| b.cmp(a));
+        let mut kept = used;
+        let mut kept_bytes = 0;
+        let mut garbage = Garbage::default();
+        for (last_use, id) in unused {
+            if kept.contains(&id) {
+                continue;
+            }
+            let chain: Vec<LayerId> = self.chain(&id).into_iter().filter(|l| !kept.contains(l)).collect();
+            let bytes: u64 = chain.iter().map(|l| self.layer_info(l).map_or(0, |i| i.size)).sum();
+            let keeps = match keep {
+                Keep::Nothing => false,
+                Keep::Size(limit) => kept_bytes + bytes <= limit,
+                Keep::Since(time) => last_use >= time,
+            };
+            if keeps {
+                kept_bytes += bytes;
+                kept.extend(chain);
+            } else {
+                garbage.bytes += self.layer_info(&id).map_or(0, |i| i.size);
+                garbage.layers.push(id);
+            }
+        }
+        garbage.layers.retain(|l| !kept.contains(l));
+        let needed = self.used_blobs()?;
+        garbage.blobs = self.blobs()?.into_iter().filter(|b| !needed.contains(b)).collect();
+        garbage.bytes += garbage.blobs.iter().map(|b| self.blob_size(b)).sum::<u64>();
+        Ok(garbage)
+    }
+
+    /// Removes it. The storage directory must be open with [`super::Access::Exclusive`].
+    pub fn collect(&self, garbage: &Garbage) -> Result<()> {
+        for id in self.children_first(garbage.layers.clone()) {
+            self.remove_layer(&id)?;
+        }
+        for blob in &garbage.blobs {
+            self.drop_blob(blob)?;
+        }
+        for name in ["ingest", "cache"] {
+            for entry in std::fs::read_dir(self.path().join(name)).into_iter().flatten().flatten() {
+                self.discard(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Layers of all images and, if asked for, cached steps; always with everything below them.
+    fn used_layers(&self, with_steps: bool) -> Result<HashSet<LayerId>> {
+        let mut used: HashSet<LayerId> = HashSet::new();
+        for image in self.images()?.into_iter().flatten() {
+            used.extend(image.layers);
+        }
+        if with_steps {
+            for id in self.layers()? {
+                if self.layer_info(&id).is_ok_and(|info| info.kind == LayerKind::Step) {
+                    used.extend(self.chain(&id));
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// The layer and its parents.
+    fn chain(&self, id: &LayerId) -> Vec<LayerId> {
+        let mut chain = vec![*id];
+        let mut at = *id;
+        // A damaged record could name its own child as parent.
+        let mut seen = HashSet::from([at]);
+        while let Some(parent) = self.layer_info(&at).ok().and_then(|i| i.parent) {
+            if !seen.insert(parent) {
+                break;
+            }
+            chain.push(parent);
+            at = parent;
+        }
+        chain
+    }
+
+    fn used_blobs(&self) -> Result<HashSet<Digest>> {
+        let mut used = HashSet::new();
+        for image in self.images()?.into_iter().flatten() {
+            if let Some(source) = image.source {
+                used.extend([source.top, source.manifest, source.config]);
+                used.extend(source.layers.iter().map(|l| l.digest));
+            }
+        }
+        Ok(used)
+    }
+}

@@ -1,0 +1,293 @@
+//! Layers: directories that never change once they have their name.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::layout::{Draft, Storage};
+use super::locks;
+use crate::bail;
+use crate::error::{Context, Result};
+use crate::oci::digest::Digest;
+use crate::oci::json as strict;
+use crate::sys::fs::{Lock, Wait};
+use crate::{debug, warning};
+
+/// Name of a layer: chain ID if it came from a registry, else digest of all that could change its result.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LayerId(Digest);
+
+impl LayerId {
+    pub fn new(digest: Digest) -> LayerId {
+        LayerId(digest)
+    }
+
+    pub fn digest(&self) -> &Digest {
+        &self.0
+    }
+}
+
+impl fmt::Display for LayerId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0.hex())
+    }
+}
+
+impl std::str::FromStr for LayerId {
+    type Err = crate::error::Error;
+
+    fn from_str(s: &str) -> Result<LayerId> {
+        Digest::from_hex(s).map(LayerId)
+    }
+}
+
+/// What a layer is, and so what may become of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LayerKind {
+    /// Pulled or imported.
+    Base,
+    /// Made by an instruction: a cached step.
+    Step,
+    /// What the manual page wants in every image (`/ch`, mount points).
+    Meta,
+    /// A whole image (plain mode).
+    Tree,
+}
+
+impl LayerKind {
+    const ALL: [(LayerKind, &'static str); 4] =
+        [(LayerKind::Base, "base"), (LayerKind::Step, "step"), (LayerKind::Meta, "meta"), (LayerKind::Tree, "tree")];
+}
+
+/// What is known about a layer; kept beside its tree.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LayerInfo {
+    pub parent: Option<LayerId>,
+    pub kind: LayerKind,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Instruction or blob that made it, for people.
+    pub created_by: String,
+    /// What its name was computed from (`name`, `value`), for `build --why`.
+    pub inputs: Vec<(String, String)>,
+    /// Owners and modes that root emulation recorded, as root emulation wrote them.
+    pub ledger: Value,
+}
+
+impl LayerInfo {
+    fn to_json(&self) -> Value {
+        let kind = LayerKind::ALL.iter().find(|(k, _)| *k == self.kind).map_or("", |(_, name)| name);
+        json!({
+            "parent": self.parent.map(|p| p.to_string()),
+            "kind": kind,
+            "size": self.size,
+            "created_by": self.created_by,
+            "inputs": self.inputs,
+            "ledger": self.ledger,
+        })
+    }
+
+    fn from_json(value: &Value) -> Result<LayerInfo> {
+        let text = |key: &str| value[key].as_str().unwrap_or("").to_owned();
+        let kind = text("kind");
+        let Some((kind, _)) = LayerKind::ALL.iter().find(|(_, name)| *name == kind) else {
+            bail!("unknown kind {kind:?}");
+        };
+        let pair = |p: &Value| Some((p[0].as_str()?.to_owned(), p[1].as_str()?.to_owned()));
+        Ok(LayerInfo {
+            parent: value["parent"].as_str().map(str::parse).transpose()?,
+            kind: *kind,
+            size: value["size"].as_u64().unwrap_or(0),
+            created_by: text("created_by"),
+            inputs: value["inputs"].as_array().map_or(Vec::new(), |list| list.iter().filter_map(pair).collect()),
+            ledger: value["ledger"].clone(),
+        })
+    }
+}
+
+/// Marker of a layer that is not yet known to be on disk; contains the boot ID.
+const UNSYNCED: &str = "unsynced";
+
+impl Storage {
+    fn layer_path(&self, id: &LayerId) -> PathBuf {
+        self.path().join("layers").join(id.to_string())
+    }
+
+    /// The layer's directory as it is mounted. It exists if [`Storage::has_layer`] says so.
+    pub fn layer_tree(&self, id: &LayerId) -> PathBuf {
+        self.layer_path(id).join("tree")
+    }
+
+    /// Whether the layer is there and whole. One that a power cut may have hollowed is thrown away.
+    pub fn has_layer(&self, id: &LayerId) -> bool {
+        let path = self.layer_path(id);
+        if !path.join("tree").is_dir() {
+            return false;
+        }
+        if !self.is_hollow(&path) {
+            return true;
+        }
+        // Readers leave everything as it is.
+        if self.lock().is_some() {
+            warning!("layer {id} was not yet on disk when this machine went down: dropping it");
+            if let Err(e) = self.drop_hollow(&path) {
+                warning!("{e}");
+            }
+        }
+        false
+    }
+
+    /// Whether it has the marker of another boot, or one that was lost itself.
+    fn is_hollow(&self, layer: &Path) -> bool {
+        match fs::read_to_string(layer.join(UNSYNCED)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Ok(boot) => boot != self.boot() || boot.is_empty(),
+            Err(_) => true,
+        }
+    }
+
+    /// Another process may have dropped it meanwhile and made it anew: one at a time, and looked at again.
+    fn drop_hollow(&self, layer: &Path) -> Result<()> {
+        let place = self.path().join("layers");
+        let failed = || format!("can't lock {}", place.display());
+        let dir = File::open(&place).context(failed)?;
+        locks::flock(&dir, Lock::Exclusive, Wait::Yes).context(failed)?;
+        if self.is_hollow(layer) { self.discard(layer) } else { Ok(()) }
+    }
+
+    pub fn layer_info(&self, id: &LayerId) -> Result<LayerInfo> {
+        let path = self.layer_path(id).join("layer.json");
+        let read = || -> Result<LayerInfo> { LayerInfo::from_json(&read_json(&path)?) };
+        read().map_err(|e| {
+            e.context(format!("damaged layer {id}"))
+                .hint("ch-image fsck --repair drops what is damaged; then pull or build again")
+        })
+    }
+
+    /// Remembers that the layer was used now (garbage collection goes by last use).
+    pub fn touch_layer(&self, id: &LayerId) {
+        let path = self.layer_path(id).join("layer.json");
+        if let Err(e) = File::options().write(true).open(&path).and_then(|f| f.set_modified(SystemTime::now())) {
+            debug!("can't touch {}: {e}", path.display());
+        }
+    }
+
+    /// Last use, seconds since 1970.
+    pub fn layer_used(&self, id: &LayerId) -> u64 {
+        let modified = fs::metadata(self.layer_path(id).join("layer.json")).and_then(|m| m.modified());
+        modified.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or(Duration::ZERO).as_secs()
+    }
+
+    /// Gives a draft (with its directory `tree`) the name `id`. If another process was faster, its layer is used.
+    ///
+    /// The layer survives a killed process from now on, a power cut only after [`Storage::secure`].
+    pub fn commit_layer(&self, draft: Draft, id: &LayerId, info: &LayerInfo) -> Result<()> {
+        let failed = || format!("can't store layer {id}");
+        write_new(&draft.path().join("layer.json"), info.to_json().to_string().as_bytes()).context(failed)?;
+        if self.durable {
+            write_new(&draft.path().join(UNSYNCED), self.boot().as_bytes()).context(failed)?;
+        }
+        let path = self.layer_path(id);
+        if draft.keep(&path).context(failed)? || self.has_layer(id) {
+            return Ok(());
+        }
+        // What has the name is no layer.
+        self.discard(&path).context(failed)?;
+        match draft.keep(&path).context(failed)? || self.has_layer(id) {
+            true => Ok(()),
+            false => bail!("can't store layer {id}: something else is at {}", path.display()),
+        }
+    }
+
+    /// Makes layers durable: after this a power cut cannot hurt them.
+    pub(super) fn secure(&self, ids: &[LayerId]) -> Result<()> {
+        let fresh: Vec<PathBuf> =
+            ids.iter().map(|id| self.layer_path(id).join(UNSYNCED)).filter(|p| p.exists()).collect();
+        if !fresh.is_empty() {
+            self.sync()?;
+            for marker in &fresh {
+                match fs::remove_file(marker) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                        return Err(e).context(|| format!("can't remove {}", marker.display()));
+                    }
+                    _ => {}
+                }
+            }
+            // A marker that came back after a power cut would have its layer thrown away.
+            for layer in fresh.iter().filter_map(|marker| marker.parent()) {
+                self.sync_dir(layer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All layers with a well-formed name.
+    pub fn layers(&self) -> Result<Vec<LayerId>> {
+        let path = self.path().join("layers");
+        let entries = fs::read_dir(&path).context(|| format!("can't read {}", path.display()))?;
+        Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    pub(super) fn remove_layer(&self, id: &LayerId) -> Result<()> {
+        self.discard(&self.layer_path(id))
+    }
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content)
+}
+
+/// Reads one of our JSON files, whatever it has become (a FIFO never blocks us).
+pub(super) fn read_json(path: &Path) -> Result<Value> {
+    let failed = || format!("can't read {}", path.display());
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).context(failed)?;
+    let mut bytes = Vec::new();
+    file.take(strict::MAX_DOCUMENT as u64 * 2).read_to_end(&mut bytes).context(failed)?;
+    strict::parse(&bytes).context(failed)
+}
+
+/// Bytes of the files below `tree`. What cannot be read does not count: this is for people.
+pub fn tree_size(tree: &Path) -> u64 {
+    let mut bytes = 0;
+    visit(tree, |_, meta| bytes += if meta.is_file() { meta.len() } else { 0 });
+    bytes
+}
+
+/// Makes a tree that a step has left fit to be kept, and measures it: setuid and setgid bits would lend the user's own
+/// rights to whoever can reach the file.
+pub fn seal(tree: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    let mut failure = None;
+    visit(tree, |path, meta| {
+        bytes += if meta.is_file() { meta.len() } else { 0 };
+        let mode = meta.permissions().mode();
+        if mode & SET_ID != 0 && (meta.is_file() || meta.is_dir()) {
+            let strip = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777 & !SET_ID));
+            failure = strip.context(|| format!("can't change the mode of {}", path.display())).err().or(failure.take());
+        }
+    });
+    failure.map_or(Ok(bytes), Err)
+}
+
+const SET_ID: u32 = 0o6000;
+
+/// All names below `tree`; links are not followed.
+fn visit(tree: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) {
+    let mut todo = vec![tree.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            let path = entry.path();
+            see(&path, &meta);
+            if meta.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+}

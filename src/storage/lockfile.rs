@@ -1,0 +1,203 @@
+//! How do processes keep apart where the file system has no flock(2) (some NFS and Lustre mounts)?
+//!
+//! By a file that only one of them can make. Whoever has it is alone in the storage directory: one process at a time
+//! instead of many, but safe. It says who made it: host, process, when that started, boot. On the same host it is stale
+//! if that process is gone; of another host nobody here can tell, so we wait and say for whom. There is no time-out:
+//! clocks of two machines are no proof.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Context, Result};
+use crate::sys::fs::rename_new;
+use crate::{info, verbose, warning};
+
+/// Its name in the storage directory.
+pub(super) const NAME: &str = "lock.owner";
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Held as long as it lives.
+pub(super) struct LockFile {
+    path: PathBuf,
+    holder: Holder,
+}
+
+/// Who holds it: one line, `HOST PID START BOOT`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Holder {
+    host: String,
+    pid: u32,
+    /// Start of the process in clock ticks since the boot (proc(5), stat, field 22).
+    start: u64,
+    boot: String,
+}
+
+impl Holder {
+    fn this_process() -> Holder {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().replace([' ', '/'], "_");
+        let pid = std::process::id();
+        let host = read("/proc/sys/kernel/hostname");
+        Holder { host, pid, start: start_of(pid).unwrap_or(0), boot: read("/proc/sys/kernel/random/boot_id") }
+    }
+
+    fn parse(text: &str) -> Option<Holder> {
+        let mut words = text.split_whitespace();
+        let mut word = || words.next().map(str::to_owned);
+        Some(Holder { host: word()?, pid: word()?.parse().ok()?, start: word()?.parse().ok()?, boot: word()? })
+    }
+
+    /// Whether it is certain that it is gone, as seen from `me`.
+    fn is_gone(&self, me: &Holder, start_of: impl Fn(u32) -> Option<u64>) -> bool {
+        self.host == me.host && (self.boot != me.boot || start_of(self.pid) != Some(self.start))
+    }
+
+    fn line(&self) -> String {
+        format!("{} {} {} {}\n", self.host, self.pid, self.start, self.boot)
+    }
+}
+
+/// When a process started; `None` if there is none.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+impl LockFile {
+    /// Waits until nobody else has it.
+    pub(super) fn take(dir: &Path) -> Result<LockFile> {
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            warning!("the file system of {} has no locks: one process at a time uses it", dir.display());
+        });
+        let (path, holder) = (dir.join(NAME), Holder::this_process());
+        let failed = || format!("can't make lock file {}", path.display());
+        let mut told = None;
+        loop {
+            if make(&path, &holder).context(failed)? {
+                return Ok(LockFile { path, holder });
+            }
+            let Some(text) = read(&path).context(failed)? else { continue };
+            match Holder::parse(&text) {
+                Some(other) if other.is_gone(&holder, start_of) => take_away(&path, &text, &holder).context(failed)?,
+                other => {
+                    if told.as_ref() != Some(&text) {
+                        let who = other.map_or("somebody".to_owned(), |o| format!("process {} on {}", o.pid, o.host));
+                        info!(
+                            "waiting for {who} to release storage directory (if it is gone, remove {})",
+                            path.display()
+                        );
+                        told = Some(text);
+                    }
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Unless someone took it away by hand, it is ours; what stays is found stale by the next process.
+        if read(&self.path).is_ok_and(|text| text.as_deref() == Some(&self.holder.line())) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// `false` if there is one. Whole or not at all: written under a name of our own, then linked (atomic on NFS too).
+fn make(path: &Path, holder: &Holder) -> io::Result<bool> {
+    let own = path.with_extension(format!("{}-{}", holder.host, holder.pid));
+    let _ = fs::remove_file(&own);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&own)?;
+    let made = file.write_all(holder.line().as_bytes()).and_then(|()| match fs::hard_link(&own, path) {
+        // No hard links here.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) => {
+            rename_new(&own, path)
+        }
+        other => other,
+    });
+    let _ = fs::remove_file(&own);
+    match made {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    let mut text = String::new();
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => file.take(4096).read_to_string(&mut text).map(|_| Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a stale one; if another process did so meanwhile and this is its own, puts it back.
+fn take_away(path: &Path, stale: &str, me: &Holder) -> io::Result<()> {
+    let aside = path.with_extension(format!("stale-{}-{}", me.host, me.pid));
+    match fs::rename(path, &aside) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    }
+    if read(&aside)?.as_deref() == Some(stale) {
+        verbose!("removing the lock of a process that is gone: {}", stale.trim());
+    } else {
+        fs::hard_link(&aside, path)?;
+    }
+    fs::remove_file(&aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stale_is_what_is_certainly_gone() {
+        let me = Holder { host: "here".into(), pid: 1, start: 5, boot: "b2".into() };
+        let check = |line: &str, gone: bool| {
+            let alive = |pid: u32| (pid == 7).then_some(70);
+            assert_eq!(Holder::parse(line).unwrap().is_gone(&me, alive), gone, "{line}");
+        };
+        check("here 7 70 b2", false);
+        check("here 7 71 b2", true);
+        check("here 8 70 b2", true);
+        check("here 7 70 b1", true);
+        check("there 8 70 b1", false);
+        assert_eq!(Holder::parse("here 7 70"), None);
+        assert_eq!(Holder::parse("here x 70 b"), None);
+        assert_eq!(Holder::parse(&me.line()), Some(me));
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = std::env::temp_dir().join(format!("ch-image-lockfile-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let counter = std::sync::atomic::AtomicU32::new(0);
+        let me = Holder::this_process();
+        assert!(start_of(me.pid).is_some());
+        // A process that is gone held it.
+        fs::write(dir.join(NAME), Holder { start: 0, ..me.clone() }.line()).unwrap();
+        let lock = LockFile::take(&dir).unwrap();
+        assert!(!make(&dir.join(NAME), &Holder { pid: 0, ..me }).unwrap());
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let lock = LockFile::take(&dir).unwrap();
+                assert_eq!(counter.load(std::sync::atomic::Ordering::SeqCst), 1);
+                drop(lock);
+            });
+            thread::sleep(PAUSE * 2);
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(lock);
+            other.join().unwrap();
+        });
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        fs::remove_dir(&dir).unwrap();
+    }
+}

@@ -1,0 +1,265 @@
+//! Where is the storage directory, is it safe to use, and how is it made and emptied?
+//!
+//! It is made in place: a marker goes into the empty directory first and away when the version file has its name. A
+//! directory with the marker and without a version is one that we began; the next command goes on with it. So it may
+//! be a mount point, or lie where we may make nothing beside it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::layout::Mode;
+use super::locks::{self, StorageLock};
+use super::{Storage, lockfile};
+use crate::error::{Context, Error, Result};
+use crate::sys::fs::{self as sysfs, Lock, Wait};
+use crate::{info, rootfs};
+
+const MAGIC: &str = "ch-image storage";
+pub(super) const FORMAT: u32 = 1;
+/// Images first: they are what names the rest, and go first when the directory is emptied.
+const DIRECTORIES: [&str; 8] = ["images", "layers", "blobs/sha256", "ingest", "locks", "cache", "tmp", "trash"];
+const FILES: [&str; 4] = ["version", "lock", UNFINISHED, lockfile::NAME];
+/// Stands in a directory that is being made.
+const UNFINISHED: &str = ".unfinished";
+const WAY_OUT: &str = "use another directory with --storage or CH_IMAGE_STORAGE";
+
+/// `$CH_IMAGE_STORAGE`, else `/var/tmp/$USER/ch-image` (manual page, "Storage directory").
+pub fn default_path(from_environment: Option<&std::ffi::OsStr>, user: Option<&str>) -> Result<PathBuf> {
+    if let Some(path) = from_environment.filter(|p| !p.is_empty()) {
+        return Ok(path.into());
+    }
+    let Some(user) = user.filter(|u| !u.is_empty()) else {
+        return Err(Error::new("can't get username: $USER not set")
+            .hint("set USER, or name a storage directory with --storage or CH_IMAGE_STORAGE"));
+    };
+    if user.contains('/') || user.starts_with('.') || user.chars().any(char::is_control) {
+        return Err(Error::new(format!("$USER is not a user name: {user:?}"))
+            .hint("name a storage directory with --storage or CH_IMAGE_STORAGE"));
+    }
+    Ok(Path::new("/var/tmp").join(user).join("ch-image"))
+}
+
+/// What there is.
+pub(super) enum Found {
+    /// Nothing, an empty directory, or one that we began to make.
+    Nothing,
+    Storage(PathBuf, Mode),
+}
+
+pub(super) fn look(path: &Path) -> Result<Found> {
+    let Some(place) = check(path)? else { return Ok(Found::Nothing) };
+    match read_version(&place)? {
+        Some(mode) => Ok(Found::Storage(place, mode)),
+        None if is_empty(&place)? || has_marker(&place) => Ok(Found::Nothing),
+        // Between the two looks another process may have finished it.
+        None => match read_version(&place)? {
+            Some(mode) => Ok(Found::Storage(place, mode)),
+            None => Err(Error::new(format!("{} not a builder storage", place.display()))
+                .hint("it is not empty and has no version file of ours; use another directory")),
+        },
+    }
+}
+
+/// The path if there is a directory and it is safe to use: ours, and writable by nobody else.
+fn check(path: &Path) -> Result<Option<PathBuf>> {
+    let shown = path.display();
+    check_parent(path)?;
+    let link = match path.symlink_metadata() {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).context(|| format!("can't use storage directory {shown}")),
+    };
+    if link.is_symlink() && link.uid() != sysfs::euid() {
+        return Err(Error::new(format!(
+            "storage directory is another user's symbolic link: {shown} (owner: user {})",
+            link.uid()
+        ))
+        .hint(WAY_OUT));
+    }
+    let path = fs::canonicalize(path).context(|| format!("can't use storage directory {shown}"))?;
+    let meta = path.symlink_metadata().context(|| format!("can't use storage directory {shown}"))?;
+    if !meta.is_dir() {
+        return Err(Error::new(format!("storage directory is not a directory: {shown}")).hint(WAY_OUT));
+    }
+    if meta.uid() != sysfs::euid() {
+        return Err(Error::new(format!(
+            "storage directory belongs to someone else: {shown} (owner: user {})",
+            meta.uid()
+        ))
+        .hint(WAY_OUT));
+    }
+    if meta.permissions().mode() & 0o022 != 0 {
+        return Err(Error::new(format!(
+            "storage directory is writable by others: {shown} (mode {:04o})",
+            meta.permissions().mode() & 0o7777
+        ))
+        .hint(format!("chmod 700 {shown}, or {WAY_OUT}")));
+    }
+    Ok(Some(path))
+}
+
+/// Anybody can make `/var/tmp/$USER` before its user does.
+fn check_parent(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent().filter(|p| p.starts_with("/var/tmp") && *p != Path::new("/var/tmp")) else {
+        return Ok(());
+    };
+    let Ok(meta) = parent.symlink_metadata() else { return Ok(()) };
+    let mode = meta.permissions().mode();
+    let what = if meta.is_symlink() {
+        "is a symbolic link".to_owned()
+    } else if meta.uid() != sysfs::euid() {
+        "belongs to someone else".to_owned()
+    } else if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+        format!("is writable by others: mode {:04o}", mode & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(format!("{} {what} (owner: user {})", parent.display(), meta.uid())).hint(WAY_OUT))
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    let mut entries = fs::read_dir(path).context(|| format!("can't read storage directory {}", path.display()))?;
+    Ok(entries.next().is_none())
+}
+
+fn has_marker(place: &Path) -> bool {
+    place.join(UNFINISHED).symlink_metadata().is_ok_and(|meta| meta.is_file())
+}
+
+/// `None` if there is no such file.
+fn version_text(place: &Path) -> Result<Option<String>> {
+    let file = place.join("version");
+    let mut bytes = Vec::new();
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&file) {
+        Ok(f) => f.take(4096).read_to_end(&mut bytes).context(|| format!("can't read {}", file.display()))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).context(|| format!("can't open {}", file.display())),
+    };
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn read_version(place: &Path) -> Result<Option<Mode>> {
+    let Some(text) = version_text(place)? else { return Ok(None) };
+    let mut lines = text.lines();
+    let magic = lines.next();
+    let format = lines.next().and_then(|l| l.strip_prefix("format ")).and_then(|n| n.parse::<u32>().ok());
+    let mode = lines.next();
+    match (magic, format, mode) {
+        (Some(MAGIC), Some(FORMAT), Some("mode overlay")) => Ok(Some(Mode::Overlay)),
+        (Some(MAGIC), Some(FORMAT), Some("mode plain")) => Ok(Some(Mode::Plain)),
+        (Some(MAGIC), Some(n), _) if n != FORMAT => {
+            Err(Error::new(format!("incompatible storage directory v{n}: {}", place.display()))
+                .hint("you can delete and re-initialize with \"ch-image reset\""))
+        }
+        _ => Err(Error::new(format!("{} not a builder storage", place.display()))
+            .hint("its version file is not ours; use another directory")),
+    }
+}
+
+/// Makes the directory, or finishes one that was begun.
+pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
+    let failed = || format!("can't initialize storage directory {}", path.display());
+    let missing = path.symlink_metadata().is_err();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).context(failed)?;
+    let place = fs::canonicalize(path).context(failed)?;
+    // Others who make it at the same time wait for the first.
+    let marker = locks::open(&place.join(UNFINISHED)).context(failed)?;
+    locks::flock(&marker, Lock::Exclusive, Wait::Yes).context(failed)?;
+    if read_version(&place)?.is_some() {
+        let _ = fs::remove_file(place.join(UNFINISHED));
+        return Ok(());
+    }
+    complete(&place).context(failed)?;
+    locks::open(&place.join("lock"))?;
+    write_version(&place, probe).context(failed)?;
+    if missing && let Some(parent) = place.parent() {
+        // Where it cannot be synced, the directory is no less there.
+        let _ = File::open(parent).and_then(|dir| dir.sync_all());
+    }
+    info!("initializing storage directory: v{FORMAT} {}", path.display());
+    Ok(())
+}
+
+/// Makes the directories that are missing.
+pub(super) fn complete(place: &Path) -> io::Result<()> {
+    for name in DIRECTORIES {
+        let path = place.join(name);
+        if path.symlink_metadata().is_err() {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds out the mode; after this the directory is one of ours.
+fn write_version(place: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
+    let failed = || format!("can't write {}/version", place.display());
+    // What a probe that was killed has left would be in this one's way.
+    rootfs::remove_tree(&place.join("probe"))?;
+    let version = format!("{MAGIC}\nformat {FORMAT}\nmode {}\n", probe(place).name());
+    let new = place.join("tmp/version");
+    rootfs::remove_tree(&new)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).context(failed)?;
+    file.write_all(version.as_bytes()).and_then(|()| file.sync_all()).context(failed)?;
+    fs::rename(&new, place.join("version")).context(failed)?;
+    File::open(place).and_then(|dir| dir.sync_all()).context(failed)?;
+    let _ = fs::remove_file(place.join(UNFINISHED));
+    Ok(())
+}
+
+impl Storage {
+    /// Deletes everything that is ours and makes the directory anew.
+    pub fn reset(path: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
+        let not_ours = || {
+            Error::new(format!("{} not a builder storage", path.display()))
+                .hint("ch-image only deletes directories that it made; ch-image storage-path tells which one is meant")
+        };
+        let place = check(path)?.ok_or_else(not_ours)?;
+        match version_text(&place)? {
+            Some(text) if text.lines().next() == Some(MAGIC) => {}
+            None if has_marker(&place) => return make(path, probe),
+            _ => return Err(not_ours()),
+        }
+        let _lock = StorageLock::take(&place, Lock::Exclusive)?;
+        complete(&place).context(|| format!("can't reset {}", place.display()))?;
+        // Out of sight first, images before what they name: whenever we are killed, what is left is whole.
+        let mut moved = 0;
+        for name in DIRECTORIES.iter().filter(|name| **name != "trash") {
+            let dir = place.join(name);
+            for entry in fs::read_dir(&dir).context(|| format!("can't read {}", dir.display()))? {
+                let from = entry.context(|| format!("can't read {}", dir.display()))?.path();
+                let to = place.join("trash").join(format!("reset-{}-{moved}", std::process::id()));
+                moved += 1;
+                rootfs::remove_tree(&to)?;
+                fs::rename(&from, &to).context(|| format!("can't remove {}", from.display()))?;
+            }
+        }
+        write_version(&place, probe)?;
+        info!("initializing storage directory: v{FORMAT} {}", path.display());
+        let mut failure = None;
+        for entry in fs::read_dir(place.join("trash")).into_iter().flatten().flatten() {
+            failure = rootfs::remove_tree(&entry.path()).err().or(failure);
+        }
+        match failure {
+            Some(e) => Err(e),
+            None => report_foreign(&place),
+        }
+    }
+}
+
+fn report_foreign(place: &Path) -> Result<()> {
+    let ours = |name: &str| FILES.contains(&name) || DIRECTORIES.iter().any(|d| d.split('/').next() == Some(name));
+    let foreign: Vec<String> = fs::read_dir(place)
+        .context(|| format!("can't read {}", place.display()))?
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|name| !ours(name))
+        .collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let names = crate::log::escape(&foreign.join(" ")).into_owned();
+    Err(Error::new(format!("not ours, left alone in {}: {names}", place.display())).hint("move it elsewhere"))
+}

@@ -1,0 +1,293 @@
+//! Which steps run again, and what remains of those that did not end well?
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Mode, Site, image, in_each_mode};
+
+/// In overlay mode, where there is a cache, with a small base image.
+fn with_cache(test: impl Fn(&Site)) {
+    in_each_mode(|site| {
+        if site.mode() == Mode::Overlay {
+            site.import(image::small(), "base");
+            test(site);
+        }
+    });
+}
+
+fn layers(site: &Site) -> usize {
+    fs::read_dir(site.storage().join("layers")).unwrap().count()
+}
+
+/// What a stage gives counts, not how it came about.
+#[test]
+fn copies_from_stages_go_by_content() {
+    with_cache(|site| {
+        let build = || {
+            site.build(
+                "out",
+                "FROM base AS first\nCOPY src /src\nRUN cut -c1 /src/word >/letter; ln -s letter /link\n\
+                 FROM base\nCOPY --from=first /letter /link /x/\nRUN echo ran; cat /x/letter /x/link\n",
+            )
+        };
+        site.write("context/src/word", "apple\n");
+        build().stdout("ran\na\na\n").success();
+        build().stdout("").stderr_has("  5* COPY").success();
+        site.write("context/src/word", "avocado\n");
+        build().stdout("").stderr_has("  2 COPY").stderr_has("  3 RUN").stderr_has("  5* COPY").success();
+        build().stdout("").stderr_has("  5* COPY").success();
+        site.write("context/src/word", "banana\n");
+        build().stdout("ran\nb\nb\n").stderr_has("  5 COPY").success();
+        site.write("context/src/word", "apple\n");
+        build().stdout("").success();
+    });
+}
+
+#[test]
+fn why_a_step_ran() {
+    with_cache(|site| {
+        site.write("context/file", "1\n");
+        let build = |arg: &str, text: &str| {
+            site.build("out", "FROM base\nARG a\nRUN echo $a >/a\nCOPY file /\n")
+                .args(["--why", "--build-arg", arg])
+                .stderr_has(text)
+                .success()
+        };
+        build("a=1", "    why: never done before\n");
+        let said = build("a=1", "  3* RUN").stderr;
+        assert!(!said.contains("why:"), "{said}");
+        build("a=2", "    why: changed: env a (1 → 2)\n");
+        site.write("context/file", "2\n");
+        build("a=2", "    why: changed: content (sha256:");
+        site.build("out", "FROM base\nARG a\nRUN echo $a >/a\n")
+            .args(["--rebuild", "--why", "--build-arg", "a=2"])
+            .stderr_has("    why: asked for\n")
+            .success();
+    });
+}
+
+/// A step that is done again is a new layer: images made of the old one do not change.
+#[test]
+fn rebuilding_leaves_other_images_alone() {
+    with_cache(|site| {
+        let dockerfile = "FROM base\nRUN cat /proc/sys/kernel/random/uuid >/id\nRUN cp /id /copy\n";
+        let id = |name: &str| site.ch_run(name).args(["cat", "/copy"]).success().stdout;
+        site.build("one", dockerfile).success();
+        let old = id("one");
+        site.build("two", dockerfile).success();
+        assert_eq!(id("two"), old);
+        site.build("two", dockerfile).arg("--rebuild").stderr_has("  2 RUN").success();
+        let new = id("two");
+        assert_ne!(new, old);
+        assert_eq!(id("one"), old);
+        site.build("three", dockerfile).stderr_has("  2* RUN").stderr_has("  3* RUN").success();
+        assert_eq!(id("three"), new, "the cache has the newer one");
+    });
+}
+
+#[test]
+fn a_killed_build_goes_on_where_it_was() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        fs::create_dir(site.path("bound")).unwrap();
+        let build = || {
+            let dockerfile = "FROM base\nRUN echo done >/first\n\
+                              RUN echo half >/second; touch /mnt/0/begun; test -e /mnt/0/go || sleep 60; cat /first\n";
+            site.build("out", dockerfile).arg("--bind").arg(format!("{}:/mnt/0", site.path("bound").display()))
+        };
+        let mut running = build().start();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !site.path("bound/begun").exists() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        running.kill();
+        assert!(!site.images().iter().any(|name| name.starts_with("out")), "{:?}", site.images());
+        site.write("bound/go", "");
+        let mark = if site.mode() == Mode::Overlay { "  2* RUN" } else { "  2 RUN" };
+        build().stdout("done\n").stderr_has(mark).limit(Duration::from_secs(20)).success();
+        let left: Vec<_> = fs::read_dir(site.storage().join("tmp")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
+}
+
+#[test]
+fn a_failed_run_can_be_looked_into() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let done = site
+            .build("out", "FROM base\nENV A=1\nRUN echo stands >/before\nRUN touch /after; exit 3\n")
+            .stderr_has("error: build failed: RUN command exited with 3\n")
+            .stderr_has("the command was: ['/bin/sh', '-c', 'touch /after; exit 3']\n")
+            .failure();
+        let command = done.stderr.split("ch-run ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        site.ch_run(&command).args(["cat", "/before"]).stdout("stands\n").success();
+        let after = site.ch_run(&command).args(["test", "-e", "/after"]);
+        match site.mode() {
+            Mode::Overlay => after.failure(),
+            Mode::Plain => after.success(),
+        };
+        assert!(!site.images().iter().any(|name| name == "out" || name == "out:latest"));
+    });
+}
+
+/// Builds with steps in common do each of them at least once, and none spoils another's.
+#[test]
+fn builds_side_by_side() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write(
+            "context/Dockerfile",
+            "FROM base\nCOPY . /srv/\nRUN echo 1 >/one\nRUN cat /one /one >/two\nWORKDIR /w\nRUN echo 3 >three\n",
+        );
+        (0..50).for_each(|n| drop(site.write(&format!("context/files/{n}"), &format!("{n}\n"))));
+        thread::scope(|scope| {
+            for n in 0..6 {
+                scope.spawn(move || {
+                    let tag = format!("out{n}");
+                    for _ in 0..3 {
+                        let run = site.run("build").args(["-t", &tag]).arg(site.path("context"));
+                        if n == 5 {
+                            run.arg("--rebuild").success()
+                        } else {
+                            run.success()
+                        };
+                    }
+                });
+            }
+        });
+        let first = site.tree("out0");
+        assert!(first.0.contains_key("srv/files/49") && first.0.contains_key("w/three"));
+        for n in 1..6 {
+            let names = |tree: &crate::harness::Tree| tree.0.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(&site.tree(&format!("out{n}"))), names(&first));
+        }
+    });
+}
+
+#[test]
+fn garbage_is_what_no_image_needs() {
+    with_cache(|site| {
+        site.build("out", "FROM base\nRUN echo 1 >/f\nRUN --mount=type=cache,target=/c echo x >/c/x\n").success();
+        site.build("out", "FROM base\nRUN echo 2 >/f\n").success();
+        let before = layers(site);
+        let said = site.run("gc").arg("--dry-run").success().stderr;
+        assert!(said.starts_with("would remove 3 layers"), "{said}");
+        assert_eq!(layers(site), before);
+        site.run("gc").args(["--keep", "1G"]).stderr_has("removed 0 layers").success();
+        site.build("out", "FROM base\nRUN echo 1 >/f\n").stderr_has("  2* RUN").success();
+        site.build("out", "FROM base\nRUN echo 2 >/f\n").stderr_has("  2* RUN").success();
+        site.run("gc").args(["--keep", "1h"]).stderr_has("removed 0 layers").success();
+        site.run("gc").stderr_has("removed ").success();
+        assert!(layers(site) < before);
+        assert_eq!(fs::read_dir(site.storage().join("cache")).unwrap().count(), 0, "cache mounts are gone");
+        site.ch_run("out").args(["cat", "/f"]).stdout("2\n").success();
+        site.build("out", "FROM base\nRUN echo 2 >/f\n").stderr_has("  2* RUN").success();
+        site.build("out", "FROM base\nRUN echo 1 >/f\n").stderr_has("  2 RUN").success();
+    });
+}
+
+const SECRET: &str = "hunter2-do-not-keep";
+
+/// A secret is for one instruction: not for a layer, a log, the name of a step, or another instruction.
+#[test]
+fn secrets_stay_secret() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let file = site.write("token", SECRET);
+        let log = site.path("log");
+        let build = |and: &str| {
+            let dockerfile = format!(
+                "FROM base\nRUN --mount=type=secret,id=a --mount=type=secret,id=b,env=TOKEN wc -c </run/secrets/a; \
+                 test \"$TOKEN\" = \"$(cat /run/secrets/a)\" && echo same\n\
+                 RUN cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c 'hunte[r]2'; \
+                 ls /run/secrets; env | grep TOKEN; {and}\n"
+            );
+            let run = site.build("out", &dockerfile).args(["-v", "-v", "-v"]);
+            run.args(["--secret", &format!("id=a,src={}", file.display()), "--secret", "id=b,env=VALUE"])
+                .env("VALUE", SECRET)
+                .env("CH_IMAGE_PASSWORD", SECRET)
+                .env("CH_LOG_FILE", &log)
+        };
+        let done = build("true").success();
+        assert_eq!(done.stdout, "19\nsame\n0\n", "{}", done.stderr);
+        let failed = build("exit 1").failure();
+        for text in [done.stderr, failed.stderr, failed.stdout, fs::read_to_string(&log).unwrap()] {
+            assert!(!text.contains(SECRET), "{text}");
+        }
+        assert_eq!(holders(&site.storage()), Vec::<String>::new());
+    });
+}
+
+/// Files below a directory that hold the secret.
+fn holders(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
+            found.extend(holders(&path));
+        } else if kind.is_file() {
+            let bytes = fs::read(&path).unwrap();
+            if bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    found
+}
+
+/// What RUN can reach: its own environment, three descriptors, and the agent that it was given.
+#[test]
+fn nothing_of_the_caller_is_in_reach() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let socket = site.path("agent");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        site.build(
+            "out",
+            "FROM base\nRUN ls /proc/self/fd | grep -c '^[0-2]$'; ls -l /proc/$$/fd | grep -v '/dev/null\\|pipe:\\|total'; true\n\
+             RUN test -r /proc/1/environ && cat /proc/1/environ; echo hidden\n\
+             RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo agent\n\
+             RUN test -z \"$SSH_AUTH_SOCK\" && echo no agent\n",
+        )
+        .args(["--ssh", &format!("default={}", socket.display())])
+        .env("CH_IMAGE_USERNAME", "me")
+        .env("CH_IMAGE_PASSWORD", SECRET)
+        .stdout("3\nhidden\nagent\nno agent\n")
+        .success();
+    });
+}
+
+/// `sharing=locked` waits; private ones get a directory of their own.
+#[test]
+fn cache_mounts_are_shared_as_they_say() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let run = |n: usize, sharing: &str| {
+            let dockerfile = format!(
+                "FROM base\nRUN --mount=type=cache,id={sharing},target=/c,sharing={sharing} \
+                 : {n}; test -e /c/busy && echo busy; touch /c/busy; sleep 0.5; rm /c/busy\n"
+            );
+            site.write(&format!("df{sharing}{n}"), &dockerfile);
+            site.run("build")
+                .args(["-t", &format!("{sharing}{n}"), "-f"])
+                .arg(site.path(&format!("df{sharing}{n}")))
+                .arg(site.path("home"))
+                .success()
+                .stdout
+        };
+        for (sharing, wanted) in [("locked", ""), ("private", "")] {
+            let said: Vec<String> = thread::scope(|scope| {
+                let runs: Vec<_> = (0..3).map(|n| scope.spawn(move || run(n, sharing))).collect();
+                runs.into_iter().map(|run| run.join().unwrap()).collect()
+            });
+            assert!(said.iter().all(|text| text == wanted), "{sharing}: {said:?}");
+        }
+        let mounts = fs::read_dir(site.storage().join("cache")).unwrap().flatten();
+        let names: Vec<_> =
+            mounts.map(|e| e.file_name().into_string().unwrap()).filter(|n| n.starts_with("mount-")).collect();
+        assert!(names.len() >= 3 && names.iter().all(|n| !n.contains("locked") && !n.contains("private")), "{names:?}");
+    });
+}

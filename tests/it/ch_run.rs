@@ -1,0 +1,72 @@
+//! Does `ch-run` run commands in images as its manual page says?
+
+use std::fs;
+
+use crate::harness::{Tree, image, in_each_mode};
+
+#[test]
+fn options() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write("data/file", "from the host\n");
+        let env = site.write("env", "A=1\nB=two words\n");
+        let check = |options: &[&str], script: &str, stdout: &str| {
+            let run = site.ch_run_with(options, "base").args(["sh", "-c", script]);
+            run.env("HOSTVAR", "seen").stdout(stdout).success();
+        };
+        let data = site.path("data");
+        let bind = |to: &str| format!("{}{to}", data.display());
+        check(&[], "echo $HOSTVAR", "seen\n");
+        check(&["-u0", "-g0"], "id -u; id -g", "0\n0\n");
+        check(&["--uid=17", "--gid=18"], "id -u; id -g", "17\n18\n");
+        check(&["-c", "/usr"], "pwd", "/usr\n");
+        check(&["--cd=/etc"], "pwd", "/etc\n");
+        check(&["-b", &bind(":/mnt/3")], "cat /mnt/3/file", "from the host\n");
+        check(
+            &["-b", &bind(":/mnt/0"), "-b", &bind(":/mnt/1")],
+            "cat /mnt/0/file /mnt/1/file",
+            "from the host\nfrom the host\n",
+        );
+        check(&["--set-env=X=y"], "echo $X", "y\n");
+        check(&[&format!("--set-env={}", env.display())], "echo \"$A $B\"", "1 two words\n");
+        check(&["--unset-env=HOST*"], "echo \"<$HOSTVAR>\"", "<>\n");
+        check(&["--unset-env=*", "--set-env=K=1"], "echo \"<$HOSTVAR>$K\"", "<>1\n");
+        check(&["-t"], "ls -A /tmp", "");
+        check(&["-w"], "touch /etc/written && ls /etc/written", "/etc/written\n");
+        check(&[], "touch /etc/refused 2>/dev/null || echo read-only", "read-only\n");
+    });
+}
+
+/// The exit code is the command's; what cannot be run says why.
+#[test]
+fn exit_codes() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.ch_run("base").arg("true").stdout("").stderr("").success();
+        site.ch_run("base").args(["sh", "-c", "exit 42"]).code(42);
+        // As a shell sees it: ch-run becomes the command, so the signal is its own.
+        let script = "ch-run base -- sh -c 'kill -9 $$'; echo $?";
+        let path = format!("{}:/usr/bin:/bin", site.path("bin").display());
+        site.program("sh")
+            .args(["-c", script])
+            .env("PATH", path)
+            .env("CH_IMAGE_STORAGE", site.storage())
+            .stdout("137\n")
+            .success();
+        site.ch_run("base").arg("nonexistent").stderr_has("nonexistent").failure();
+        site.ch_run("nix").arg("true").stderr_has("nix").failure();
+    });
+}
+
+/// An image may be a directory anywhere, and stays as it is.
+#[test]
+fn a_directory_as_image() {
+    in_each_mode(|site| {
+        let dir = site.path("dir");
+        fs::create_dir(&dir).unwrap();
+        site.program("tar").arg("-C").arg(&dir).arg("-xpf").arg(image::small()).success();
+        let before = Tree::of_dir(&dir);
+        site.ch_run(dir.to_str().unwrap()).args(["sh", "-c", "echo inside"]).stdout("inside\n").success();
+        Tree::of_dir(&dir).without_dir_times().assert_same(&before.without_dir_times(), "the directory afterwards");
+    });
+}

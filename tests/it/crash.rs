@@ -1,0 +1,128 @@
+//! Kill -9 at any moment, then the same command again: it works, and nothing half-made is ever listed.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Server, Site, Tree, image, in_each_mode};
+use crate::{needs, skip};
+
+/// Moments at which to kill something that takes `whole` when it is left alone.
+fn moments(whole: Duration, count: u32) -> impl Iterator<Item = Duration> {
+    (1..=count).map(move |i| whole * i / (count + 1))
+}
+
+fn half_made(site: &Site, unlisted: &str, may_have_ended: bool) {
+    let images = site.images();
+    assert!(may_have_ended || !images.iter().any(|name| name == unlisted), "{unlisted} is listed: {images:?}");
+}
+
+#[test]
+fn killed_pull() {
+    needs!("docker-registry", "openssl");
+    let Some(debian) = image::debian() else { skip!("no Debian image: CH_TEST_DEBIAN_TARBALL is not set") };
+    in_each_mode(|site| {
+        let server = Server::start();
+        let name = server.name("debian:1");
+        site.import(&debian, "debian");
+        site.run("push").args(["debian", &name]).env("SSL_CERT_FILE", server.ca()).success();
+        let pull = |site: &Site| site.run("pull").arg(&name).env("SSL_CERT_FILE", server.ca());
+        let fresh = Site::of(site.mode());
+        let whole = pull(&fresh).success().elapsed;
+        let expected = fresh.tree(&name);
+
+        // The same storage all along: each pull begins with what the one before left.
+        let again = Site::of(site.mode());
+        for moment in moments(whole, 3) {
+            let done = pull(&again).killed_after(moment);
+            half_made(&again, &name, done.status.success());
+            pull(&again).success();
+            again.tree(&name).assert_same(&expected, &format!("killed after {moment:?}, pulled again"));
+            again.run("delete").arg(&name).success();
+            if moment > whole / 2 {
+                // Downloads may be kept by delete; from here on begin with none.
+                again.run("reset").success();
+            }
+        }
+    });
+}
+
+#[test]
+fn killed_build() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write("context/file", &"data\n".repeat(100_000));
+        let steps: String = (0..12)
+            .map(|i| format!("RUN cat /file /file >/made{i} && touch /made{i}.done\nCOPY file /copy{i}\n"))
+            .collect();
+        let dockerfile = format!("FROM base\nCOPY file /\n{steps}");
+        let fresh = Site::of(site.mode());
+        fresh.import(image::small(), "base");
+        fresh.write("context/file", &"data\n".repeat(100_000));
+        let whole = fresh.build("out", &dockerfile).success().elapsed;
+        let expected = content(&fresh.tree("out"));
+
+        for moment in moments(whole, 10) {
+            let done = site.build("out", &dockerfile).killed_after(moment);
+            half_made(site, "out:latest", done.status.success());
+            site.build("out", &dockerfile).success();
+            assert_eq!(content(&site.tree("out")), expected, "killed after {moment:?}, built again");
+            site.run("reset").success();
+            site.import(image::small(), "base");
+        }
+    });
+}
+
+/// Names and content; the times of made files differ between builds.
+fn content(tree: &Tree) -> Vec<String> {
+    tree.0.iter().map(|(name, entry)| format!("{name} {:o} {:?}", entry.mode, entry.kind)).collect()
+}
+
+/// What RUN started dies with the builder.
+#[test]
+fn nothing_keeps_running() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        // A number of seconds that nobody else sleeps.
+        let seconds = format!("{}.0625", 40_000 + std::process::id() % 10_000);
+        let mut building = site.build("out", &format!("FROM base\nRUN sleep {seconds} & sleep {seconds}\n")).start();
+        wait_for(|| sleepers(&seconds) == 2, "RUN to begin");
+        building.kill();
+        wait_for(|| sleepers(&seconds) == 0, "what RUN started to end");
+    });
+}
+
+fn wait_for(condition: impl Fn() -> bool, what: &str) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Processes `sleep SECONDS`; the shell that starts them has the number inside a longer argument.
+fn sleepers(seconds: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let command_lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    command_lines.filter(|line| line.split(|&b| b == 0).any(|arg| arg == seconds.as_bytes())).count()
+}
+
+/// What a crash left is swept by a later command.
+#[test]
+fn leftovers_are_swept() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let dockerfile = "FROM base\nRUN echo begun; sleep 30\n";
+        let mut building = site.build("out", dockerfile).start();
+        thread::sleep(Duration::from_millis(700));
+        building.kill();
+        site.run("list").success();
+        site.build("other", "FROM base\nRUN true\n").success();
+        for dir in ["tmp", "trash"] {
+            let left: Vec<_> = fs::read_dir(site.storage().join(dir))
+                .map(|d| d.flatten().map(|e| e.path()).collect())
+                .unwrap_or_default();
+            assert!(left.is_empty(), "left in {dir}: {left:?}");
+        }
+    });
+}

@@ -1,0 +1,256 @@
+//! The program is killed at, or refused, one system call after the other (strace injects that): what is in storage
+//! stays sound, and the same command then works.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::registry::{Registry, sha256};
+use crate::harness::run::Done;
+use crate::harness::{Run, Site, image};
+use crate::{needs, skip};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// System calls that change what is on disk, and those that open: at which of them to strike. Names that an
+/// architecture doesn't have are left out by the question mark.
+const CALLS: &[(&str, &[u32])] = &[
+    ("?rename,renameat,renameat2,?link,linkat", &[1, 2, 3, 4, 5, 7]),
+    ("?mkdir,mkdirat,?unlink,unlinkat,?rmdir", &[1, 2, 4, 9, 20]),
+    ("?open,openat,openat2", &[12, 40, 90]),
+    ("fsync,syncfs,write,fchmod", &[1, 3, 8, 20]),
+];
+
+fn tiny(name: &str, content: &str) -> std::path::PathBuf {
+    image::make(name, |image| {
+        ["bin", "dev", "usr", "etc"].iter().for_each(|dir| image.dir(dir, 0o755));
+        image.file("etc/file", 0o644, content.as_bytes());
+        image.symlink("etc/link", "file");
+    })
+}
+
+/// A registry with an image of two layers, `a/b:1`.
+fn registry() -> Registry {
+    let registry = Registry::start();
+    let layers: Vec<Vec<u8>> =
+        [("crash-1.tar", "one\n"), ("crash-2.tar", "two\n")].map(|(n, c)| fs::read(tiny(n, c)).unwrap()).into();
+    let diff_ids: Vec<String> = layers.iter().map(|layer| sha256(layer)).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    let config = config.to_string().into_bytes();
+    let descriptor = |media_type: &str, bytes: &[u8]| serde_json::json!({"mediaType": media_type, "digest": registry.blob("a/b", bytes), "size": bytes.len()});
+    let layer = "application/vnd.oci.image.layer.v1.tar";
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": layers.iter().map(|bytes| descriptor(layer, bytes)).collect::<Vec<_>>(),
+    });
+    registry.manifest("a/b", "1", MANIFEST, manifest.to_string().as_bytes());
+    registry
+}
+
+/// A command with what makes it have something to do.
+struct Case {
+    prepare: fn(&Site, &str),
+    command: fn(&Site, &str) -> Vec<String>,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        prepare: |site, _| {
+            if site.storage().exists() {
+                site.run("reset").success();
+            }
+        },
+        command: |_, name| vec!["pull".into(), "-a".into(), "amd64".into(), name.into()],
+    },
+    Case {
+        prepare: |site, name| {
+            site.run("pull").args(["-a", "amd64", name]).success();
+            site.write("context/Dockerfile", &format!("FROM {name}\nCOPY file /etc/\nWORKDIR /usr/new\n"));
+            site.write("context/file", &format!("{:?}\n", std::time::Instant::now()));
+        },
+        command: |site, _| vec!["build".into(), "-t".into(), "out".into(), site.path("context").display().to_string()],
+    },
+    Case {
+        prepare: |site, name| drop(site.run("pull").args(["-a", "amd64", name]).success()),
+        command: |_, name| vec!["push".into(), name.into(), name.replace("a/b:1", "c/d:2")],
+    },
+    Case {
+        prepare: |site, name| drop(site.run("pull").args(["-a", "amd64", name]).success()),
+        command: |_, name| vec!["delete".into(), name.into()],
+    },
+    Case {
+        prepare: |site, name| {
+            site.run("pull").args(["-a", "amd64", name]).success();
+            site.write("context/file", &format!("{:?}\n", std::time::Instant::now()));
+            site.build("other", &format!("FROM {name}\nCOPY file /etc/\nCOPY file /usr/\n")).success();
+            site.run("delete").arg("other").success();
+        },
+        command: |_, _| vec!["gc".into()],
+    },
+    Case {
+        prepare: |site, name| drop(site.run("pull").args(["-a", "amd64", name]).success()),
+        command: |_, _| vec!["reset".into()],
+    },
+];
+
+fn strace(site: &Site, inject: &str, command: &[String]) -> Run {
+    // From the fork on, so that not the dynamic linker of this build is what is struck first.
+    let log = site.path("strace.log");
+    let program = site.path("bin/ch-image");
+    let run = site.program("strace").args(["-f", "-qq", "-o"]).arg(log).args(["-e", &format!("inject={inject}")]);
+    run.arg(program).args(command).env("CH_IMAGE_STORAGE", site.storage()).limit(Duration::from_secs(60))
+}
+
+/// Nothing of what is listed or kept is half-made.
+#[track_caller]
+fn sound(site: &Site, what: &str) {
+    let done = site.run("fsck").arg("--deep").finish();
+    assert!(done.status.success(), "after {what}:\n{}{}", done.stdout, done.stderr);
+    let done = site.run("list").finish();
+    assert!(done.status.success() && !done.stdout.contains("damaged"), "after {what}:\n{}{}", done.stdout, done.stderr);
+}
+
+fn can_trace() -> bool {
+    Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn killed_at_any_call() {
+    needs!("strace");
+    if !can_trace() {
+        skip!("strace may not trace here");
+    }
+    let (site, registry) = (Site::new(), registry());
+    let name = registry.name("a/b:1");
+    let mut struck = 0;
+    for case in CASES {
+        for (calls, moments) in CALLS {
+            for moment in *moments {
+                (case.prepare)(&site, &name);
+                let command = (case.command)(&site, &name);
+                let what = format!("kill at {calls} number {moment} of {command:?}");
+                let done = strace(&site, &format!("{calls}:signal=KILL:when={moment}"), &command).finish();
+                // A reset that was cut off leaves what it has not come to: the next one removes it.
+                if command[0] != "reset" {
+                    sound(&site, &what);
+                }
+                struck += u32::from(!done.status.success());
+                let again = site.bare().args(&command).finish();
+                // What was deleted before the blow cannot be deleted again.
+                let gone = command[0] == "delete" && again.stderr.contains("image not found");
+                assert!(again.status.success() || gone, "{what}, then again:\n{}", again.stderr);
+                if done.status.success() {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(struck > 40, "only {struck} blows hit");
+}
+
+/// No wrong success and no panic when the kernel refuses.
+#[test]
+fn refused_calls_are_errors() {
+    needs!("strace");
+    if !can_trace() {
+        skip!("strace may not trace here");
+    }
+    let (site, registry) = (Site::new(), registry());
+    let name = registry.name("a/b:1");
+    let refusals = [
+        ("write:error=ENOSPC:when=4+", true),
+        ("fsync:error=EIO:when=1", true),
+        ("fsync:error=EDQUOT:when=3", true),
+        ("syncfs:error=EIO:when=1", true),
+        ("?rename,renameat,renameat2:error=EIO:when=2", true),
+        ("?rename,renameat,renameat2:error=ESTALE:when=1+", true),
+        ("?mkdir,mkdirat:error=ENOSPC:when=3+", true),
+        ("openat:error=EMFILE:when=60+", false),
+        ("openat:error=EINTR:when=50", false),
+        ("write:error=EINTR:when=7", false),
+        ("fchmod:error=EROFS:when=1", false),
+        ("renameat2:error=EINVAL", false),
+        ("openat2:error=ENOSYS", false),
+    ];
+    for (refusal, must_fail) in refusals {
+        for case in &CASES[..3] {
+            (case.prepare)(&site, &name);
+            let command = (case.command)(&site, &name);
+            let what = format!("{refusal} of {command:?}");
+            let done = strace(&site, refusal, &command).finish();
+            told(&done, &what);
+            // A push writes nothing that lasts; what a build needs, the pull has stored.
+            if must_fail && command[0] == "pull" {
+                assert_eq!(done.status.code(), Some(1), "{what}:\n{}", done.stderr);
+                assert!(!site.images().contains(&name), "{what}");
+            }
+            sound(&site, &what);
+            if done.status.success() && command[0] != "push" {
+                let made = if command[0] == "pull" { name.as_str() } else { "out:latest" };
+                assert!(site.images().iter().any(|image| image == made), "{what} made no {made}");
+            }
+            site.bare().args(&command).success();
+        }
+    }
+}
+
+/// Ended with a message of ours.
+#[track_caller]
+fn told(done: &Done, what: &str) {
+    let code = done.status.code();
+    assert!(code == Some(0) || code == Some(1), "{what}: {}\n{}", done.status, done.stderr);
+    assert!(!done.stderr.contains("panicked"), "{what}:\n{}", done.stderr);
+}
+
+/// Where the file system has no locks, one process after the other works in storage, also after a crash of one.
+#[test]
+fn without_flock_one_at_a_time() {
+    needs!("strace");
+    if !can_trace() {
+        skip!("strace may not trace here");
+    }
+    let (site, registry) = (Site::new(), registry());
+    let name = registry.name("a/b:1");
+    let no_locks = |command: &[String]| strace(&site, "flock:error=ENOLCK", command);
+    let pull: Vec<String> = ["pull", "-a", "amd64", &name].map(str::to_owned).into();
+    let done = no_locks(&pull).success();
+    assert_eq!(done.stderr.matches("has no locks").count(), 1, "{}", done.stderr);
+    let running: Vec<_> = (0..4)
+        .map(|i| {
+            let context = site.path("context").display().to_string();
+            site.write("context/Dockerfile", &format!("FROM {name}\nCOPY Dockerfile /etc/\n"));
+            let log = site.path(&format!("strace-{i}.log"));
+            let run =
+                site.program("strace").args(["-f", "-qq", "-o"]).arg(log).args(["-e", "inject=flock:error=ENOLCK"]);
+            let tag = format!("out{i}");
+            run.arg(site.path("bin/ch-image"))
+                .args(["build", "-t", &tag, &context])
+                .env("CH_IMAGE_STORAGE", site.storage())
+                .start()
+        })
+        .collect();
+    for run in running {
+        let done = run.into_done(&[]);
+        assert!(done.status.success(), "{}", done.stderr);
+    }
+    assert_eq!(site.images().len(), 5);
+    // The holder is killed while it holds.
+    let kill = [("flock:error=ENOLCK"), ("fsync:signal=KILL:when=2")];
+    let log = site.path("strace.log");
+    let mut run = site.program("strace").args(["-f", "-qq", "-o"]).arg(log);
+    for inject in kill {
+        run = run.args(["-e", &format!("inject={inject}")]);
+    }
+    site.write("context/new", "new\n");
+    site.write("context/Dockerfile", &format!("FROM {name}\nCOPY new /etc/\n"));
+    let run = run.arg(site.path("bin/ch-image")).args(["build", "-t", "killed"]).arg(site.path("context"));
+    let done = run.env("CH_IMAGE_STORAGE", site.storage()).finish();
+    assert!(!done.status.success(), "{}", done.stderr);
+    assert!(site.storage().join("lock.owner").exists());
+    no_locks(&["delete".into(), "out0".into()]).success();
+    assert!(!site.storage().join("lock.owner").exists());
+    sound(&site, "work without locks");
+}

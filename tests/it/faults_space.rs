@@ -1,0 +1,116 @@
+//! Full disks: a small tmpfs in a user namespace is the storage directory. And large layers in little memory.
+
+use std::fs;
+use std::io::Write;
+use std::time::Duration;
+
+use crate::harness::run::Running;
+use crate::harness::{Run, Site, image};
+use crate::{needs, skip};
+
+/// Runs a script where `/st` of the site is a tmpfs with these options; `$CH` is the program, `$DIR` the site.
+fn on_tmpfs(site: &Site, options: &str, script: &str) -> Option<Run> {
+    fs::create_dir_all(site.path("st")).unwrap();
+    let can = site.program("unshare").args(["-Urm", "mount", "-t", "tmpfs", "tmpfs"]).arg(site.path("st")).finish();
+    if !can.status.success() {
+        return None;
+    }
+    let script = format!("set -u; mount -t tmpfs -o {options} tmpfs $DIR/st\n{script}");
+    let run = site.program("unshare").args(["-Urm", "sh", "-c", &script]).env("DIR", site.path(""));
+    Some(run.env("CH", site.path("bin/ch-image")).env("CH_IMAGE_STORAGE", site.path("st")))
+}
+
+fn made(name: &str, files: u32, bytes: usize) -> std::path::PathBuf {
+    image::make(name, |image| {
+        ["bin", "dev", "usr", "etc"].iter().for_each(|dir| image.dir(dir, 0o755));
+        let content: Vec<u8> = (0..bytes).map(|i| (i.wrapping_mul(31) >> 3) as u8).collect();
+        (0..files).for_each(|i| image.file(&format!("etc/{i}"), 0o644, &content));
+    })
+}
+
+/// What fits is kept, what does not is an error that says so and leaves nothing, and space can be made.
+const SCRIPT: &str = "
+$CH import $DIR/fits.tar fits || exit 10
+$CH import $DIR/large.tar large 2>$DIR/told && exit 11
+cat $DIR/told
+[ \"$($CH list | cut -d' ' -f1)\" = fits:latest ] || exit 12
+$CH fsck --deep || exit 13
+[ -z \"$(ls $DIR/st/tmp)\" ] || exit 14
+# Full to the last byte and inode.
+n=0; while [ $n -lt 3000 ] && true >$DIR/st/fill$n; do n=$((n+1)); done 2>/dev/null
+dd if=/dev/zero of=$DIR/st/fill0 bs=4096 2>/dev/null
+$CH list >/dev/null || exit 15
+$CH delete fits || exit 16
+[ -z \"$(ls $DIR/st/layers)\" ] || exit 17
+rm $DIR/st/fill*
+$CH import $DIR/fits.tar fits || exit 18
+";
+
+#[test]
+fn full_disks_are_named() {
+    needs!("unshare");
+    for (options, large) in
+        [("mode=700,size=4m,nr_inodes=2000", (1, 6 << 20)), ("mode=700,size=64m,nr_inodes=150", (400, 10))]
+    {
+        let site = Site::new();
+        fs::copy(made("fits.tar", 3, 100_000), site.path("fits.tar")).unwrap();
+        fs::copy(made("large.tar", large.0, large.1), site.path("large.tar")).unwrap();
+        let Some(run) = on_tmpfs(&site, options, SCRIPT) else { skip!("no tmpfs in a user namespace") };
+        let done = run.stdout_has("error:").stdout_has("hint:").success();
+        let told = done.stdout.to_lowercase();
+        assert!(told.contains("space") || told.contains("inodes"), "{told}");
+    }
+}
+
+/// Most memory that a program had, in KiB, and whether it succeeded.
+fn peak(mut running: Running) -> u64 {
+    let status = format!("/proc/{}/status", running.child.id());
+    let mut peak = 0;
+    while running.is_alive() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let done = running.into_done(&[]);
+    assert!(done.status.success(), "{}", done.stderr);
+    peak
+}
+
+/// A layer of 300 MB in 96 MiB more than an idle run takes.
+#[test]
+fn memory_does_not_grow_with_layers() {
+    needs!("gzip");
+    let (site, registry) = (Site::new(), crate::harness::registry::Registry::start());
+    let tarball = site.path("large.tar");
+    let mut tar = tar::Builder::new(std::io::BufWriter::new(fs::File::create(&tarball).unwrap()));
+    let mut header = tar::Header::new_gnu();
+    for dir in ["bin/", "dev/", "usr/"] {
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        tar.append_data(&mut header, dir, &[][..]).unwrap();
+    }
+    let size = 300_000_000;
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(size);
+    tar.append_data(&mut header, "usr/large", std::io::Read::take(std::io::repeat(b'x'), size)).unwrap();
+    tar.into_inner().unwrap().flush().unwrap();
+    site.program("gzip").arg("-1").arg(&tarball).success();
+    let tarball = site.path("large.tar.gz");
+
+    let limit = 96 << 10;
+    let name = registry.name("a/b:1");
+    let context = site.path("context");
+    site.write("context/Dockerfile", "FROM large\nCOPY --from=large /usr/large /usr/again\n");
+    let runs = [
+        ("import", site.run("import").arg(&tarball).arg("large")),
+        ("push", site.run("push").args(["large", &name])),
+        ("pull", site.run("pull").arg(&name)),
+        ("build", site.run("build").args(["-t", "out"]).arg(&context)),
+    ];
+    for (what, run) in runs {
+        let peak = peak(run.start());
+        assert!(peak > 1000 && peak < limit, "{what} takes {peak} KiB");
+    }
+}

@@ -1,0 +1,203 @@
+//! Storage directories that somebody else made, damaged or put into odd places; odd surroundings of the process.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::harness::{Site, image, in_each_mode};
+use crate::{needs, skip};
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn only_file(dir: &Path) -> std::path::PathBuf {
+    fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
+}
+
+/// What must not be used is refused by name, and stays as it was.
+#[test]
+fn odd_storage_directories_are_refused() {
+    let site = Site::new();
+    let check = |name: &str, make: &dyn Fn(&Path), want: &str| {
+        let path = site.path(name);
+        make(&path);
+        for command in [&["list"][..], &["delete", "x"], &["reset"]] {
+            site.bare().args(command).env("CH_IMAGE_STORAGE", &path).stderr_has(want).failure();
+        }
+    };
+    let with = |name: &'static str, text: &'static str| {
+        move |path: &Path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join(name), text).unwrap();
+        }
+    };
+    check("file", &|p| fs::write(p, "").unwrap(), "SITE/file");
+    check("foreign", &with("thesis.tex", "x"), "not a builder storage");
+    check("fake", &with("version", "2.1\n"), "not a builder storage");
+    check("open", &|p| (fs::create_dir(p).unwrap(), chmod(p, 0o777)).1, "writable by others: SITE/open (mode 0777)");
+    check("group", &|p| (fs::create_dir(p).unwrap(), chmod(p, 0o770)).1, "mode 0770");
+    check(
+        "other",
+        &|p| symlink("/proc", p).unwrap(),
+        if uid() == 0 { "not a builder storage" } else { "owner: user 0" },
+    );
+    assert_eq!(fs::read_to_string(site.path("foreign/thesis.tex")).unwrap(), "x");
+
+    // A version of later: only reset may touch it.
+    let future = site.path("future");
+    with("version", "ch-image storage\nformat 99\nmode overlay\n")(&future);
+    site.run("list").env("CH_IMAGE_STORAGE", &future).stderr_has("incompatible storage directory v99").failure();
+    site.run("reset").env("CH_IMAGE_STORAGE", &future).success();
+    // An empty directory is adopted, also where nothing may be made beside it.
+    fs::create_dir_all(site.path("shut/empty")).unwrap();
+    chmod(&site.path("shut"), 0o555);
+    site.run("import").arg(image::small()).arg("x").env("CH_IMAGE_STORAGE", site.path("shut/empty")).success();
+    chmod(&site.path("shut"), 0o755);
+
+    for user in ["../../x", "a/b", "..", "a\nb"] {
+        let run = site.run("list").env("USER", user).env_remove("CH_IMAGE_STORAGE");
+        run.stderr_has("$USER is not a user name").failure();
+    }
+    let run = site.run("list").env("USER", "").env_remove("CH_IMAGE_STORAGE");
+    run.stderr_has("can't get username: $USER not set").failure();
+    // The home of a user of this machine: somebody else's name.
+    if uid() != 0 && Path::new("/var/tmp/root").symlink_metadata().is_ok() {
+        let run = site.run("list").env("USER", "root").env_remove("CH_IMAGE_STORAGE");
+        run.stderr_has("/var/tmp/root").failure();
+    }
+}
+
+fn uid() -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap())
+}
+
+/// A damaged image is told as such; the others work; delete removes it and nothing that it points at.
+#[test]
+fn damage_stays_where_it_is() {
+    in_each_mode(|site| {
+        site.import(image::small(), "good");
+        let outside = site.write("outside/precious", "precious");
+        let check = |what: &str, damage: &dyn Fn(&Path)| {
+            site.import(image::odd(), "bad");
+            let record = site.storage().join("images/bad+latest.json");
+            assert!(record.is_file(), "{}", record.display());
+            fs::remove_file(&record).unwrap();
+            damage(&record);
+            let list = site.run("list").finish();
+            assert!(list.stdout.contains("good:latest"), "{what}: {}{}", list.stdout, list.stderr);
+            site.run("fsck").stdout_has("image bad").failure();
+            site.ch_run("good").arg("true").success();
+            site.run("delete").arg("bad").success();
+            site.run("fsck").success();
+            assert_eq!(fs::read_to_string(&outside).unwrap(), "precious");
+        };
+        check("empty", &|p| fs::write(p, "").unwrap());
+        check("not JSON", &|p| fs::write(p, "{\"name\": \"bad\", \"layers\": [").unwrap());
+        check("deep", &|p| fs::write(p, "[".repeat(100_000)).unwrap());
+        check("large", &|p| fs::File::create(p).unwrap().set_len(1 << 30).unwrap());
+        check("link", &|p| symlink(outside.parent().unwrap(), p).unwrap());
+        check("directory", &|p| fs::create_dir(p).unwrap());
+        check("copy", &|p| {
+            fs::copy(site.storage().join("images/good+latest.json"), p).unwrap();
+        });
+    });
+}
+
+/// Layers that are gone or are no layers: found, dropped, made again.
+#[test]
+fn fsck_repairs() {
+    let site = Site::new();
+    let check = |damage: &dyn Fn(&Path)| {
+        site.import(image::small(), "base");
+        site.run("reset").success();
+        site.import(image::small(), "base");
+        damage(&only_file(&site.storage().join("layers")));
+        site.run("fsck").stdout_has("image base").failure();
+        site.run("fsck").arg("--repair").success();
+        site.run("fsck").arg("--deep").success();
+        site.import(image::small(), "base");
+        site.ch_run("base").arg("true").success();
+    };
+    check(&|layer| fs::remove_dir_all(layer).unwrap());
+    check(&|layer| fs::rename(layer.join("tree"), layer.join("elsewhere")).unwrap());
+    check(&|layer| fs::write(layer.join("layer.json"), "{}").unwrap());
+    check(&|layer| {
+        fs::remove_dir_all(layer).unwrap();
+        symlink("/proc", layer).unwrap();
+    });
+}
+
+/// Files that RUN made setuid don't lie about as such.
+#[test]
+fn no_set_id_bits_on_disk() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let run = "FROM base\nRUN cp /bin/cat /mine; chmod 6755 /mine; mkdir /d; chmod 2775 /d; ls -l /mine >/seen\n";
+        site.build("out", run).success();
+        site.program("find").arg(site.storage()).args(["-perm", "/6000"]).stdout("").success();
+        site.ch_run("out").args(["stat", "-c", "%a", "/mine"]).stdout("755\n").success();
+    });
+}
+
+/// Whatever the caller's surroundings are: it works, or says what is wrong.
+#[test]
+fn odd_surroundings() {
+    needs!("sh");
+    let site = Site::new();
+    site.import(image::small(), "base");
+    let sh = |script: &str| {
+        let run = site.program("sh").args(["-c", script]).env("CH", site.path("bin/ch-image"));
+        run.env("CH_IMAGE_STORAGE", site.storage()).env("DIR", site.path("")).env("SMALL", image::small())
+    };
+    for umask in ["000", "777"] {
+        let script = format!("umask {umask}; $CH -s $DIR/st{umask} import $SMALL x && $CH -s $DIR/st{umask} list");
+        sh(&script).stdout_has("x:latest").success();
+        let made = fs::metadata(site.path(&format!("st{umask}"))).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(made, 0o700, "umask {umask}");
+    }
+    let before = fs::read(site.storage().join("images/base+latest.json")).unwrap();
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        sh(&format!("$CH import $SMALL closed {closed}; $CH list")).stdout_has("closed:latest").success();
+        sh("$CH fsck --deep").success();
+    }
+    assert_eq!(fs::read(site.storage().join("images/base+latest.json")).unwrap(), before);
+    sh("$CH list | head -c 1").stdout("b").stderr("").success();
+    sh("$CH list >/dev/full").stderr_has("No space left on device").failure();
+    sh("mkdir $DIR/gone; cd $DIR/gone; rmdir $DIR/gone; $CH list").stdout_has("base").success();
+    sh("ulimit -n 16; $CH list; $CH build -t x - 2>&1 </dev/null | grep -c panicked; $CH fsck").finish();
+    sh("ulimit -f 100; $CH import $SMALL limited").stderr_has("File too large").failure();
+    sh("$CH fsck --deep").success();
+    symlink(site.path("home/.bashrc"), site.path("log-link")).unwrap();
+    sh("mkfifo $DIR/log-fifo").success();
+    for log in ["log-link", "log-fifo"] {
+        let run = sh("$CH list").env("CH_LOG_FILE", site.path(log));
+        run.stderr_has(&format!("SITE/{log}")).failure();
+    }
+    assert!(!site.path("home/.bashrc").exists());
+}
+
+/// What only reads works where nothing can be written; the rest says so at once.
+#[test]
+fn read_only_storage() {
+    needs!("unshare");
+    let (site, registry) = (Site::new(), crate::harness::registry::Registry::start());
+    site.import(image::small(), "base");
+    let script = "mount --bind $ST $ST && mount -o remount,bind,ro $ST && exec \"$@\"";
+    let run = |args: &[&str]| {
+        let run = site.program("unshare").args(["-Urm", "sh", "-c", script, "sh"]).arg(site.path("bin/ch-image"));
+        run.args(args).env("ST", site.storage()).env("CH_IMAGE_STORAGE", site.storage())
+    };
+    if !run(&["storage-path"]).finish().status.success() {
+        skip!("no bind mounts in a user namespace");
+    }
+    run(&["list"]).stdout_has("base:latest").success();
+    run(&["fsck"]).success();
+    run(&["push", "base", &registry.name("a/b:1")]).success();
+    for args in [&["delete", "base"][..], &["import", image::small().to_str().unwrap(), "x"], &["gc"], &["reset"]] {
+        run(args).stderr_has("Read-only file system").failure();
+    }
+    let seen = registry.server.seen().len();
+    run(&["pull", &registry.name("a/b:1")]).stderr_has("Read-only file system").failure();
+    assert_eq!(registry.server.seen().len(), seen, "asked the registry first");
+}

@@ -1,0 +1,15 @@
+//! What tests are made of: a site (isolated storage), a run of the program, images, registries, trees to compare.
+
+pub mod hold;
+pub mod image;
+pub mod registry;
+pub mod run;
+pub mod server;
+pub mod site;
+pub mod skip;
+pub mod tree;
+
+pub use run::Run;
+pub use server::Server;
+pub use site::{Mode, Site, in_each_mode};
+pub use tree::Tree;

@@ -1,0 +1,158 @@
+//! Do others read what we push, and do we read what they push? skopeo, umoci, buildah and podman, a real registry.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::{Run, Server, Site, Tree, image, in_each_mode};
+use crate::needs;
+
+fn source() -> Tree {
+    Tree::of_tarball(image::small()).unprivileged().without(Site::GIVEN).without(&["etc"])
+}
+
+/// podman or buildah with all its state in the site.
+fn engine(site: &Site, name: &str) -> Run {
+    let run = site.path("run");
+    fs::create_dir_all(&run).unwrap();
+    let engine = site.program(name).env("XDG_RUNTIME_DIR", &run).env("TMPDIR", site.path(""));
+    engine.arg("--root").arg(site.path("engine")).arg("--runroot").arg(&run).args(["--storage-driver", "vfs"])
+}
+
+fn remove_engine(site: &Site) {
+    // Its files belong to IDs that only its own namespace may remove.
+    if !running_as_root() {
+        site.program("buildah").args(["unshare", "rm", "-rf"]).arg(site.path("engine")).arg(site.path("run")).finish();
+    }
+}
+
+fn running_as_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+#[test]
+fn others_read_what_we_push() {
+    needs!("docker-registry", "openssl", "skopeo", "umoci", "buildah", "podman");
+    in_each_mode(|site| {
+        let server = Server::start();
+        let name = server.name("ours:1");
+        site.import(image::small(), "base");
+        let dockerfile = "FROM base\nENV OURS=yes\nWORKDIR /opt\nCMD [\"echo\", \"hello\"]\nRUN echo made >made && chmod 4755 made\n";
+        site.build("ours", dockerfile).success();
+        site.run("push").args(["ours", &name]).env("SSL_CERT_FILE", server.ca()).success();
+
+        let docker = format!("docker://{name}");
+        let inspected = site.program("skopeo").args(["inspect", "--tls-verify=false", &docker]).success().stdout;
+        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        assert_eq!(inspected["Os"], "linux");
+        assert_eq!(inspected["Layers"].as_array().unwrap().len(), 1, "pushed flat: {inspected}");
+        assert!(inspected["Env"].as_array().unwrap().contains(&"OURS=yes".into()), "{inspected}");
+        let config =
+            site.program("skopeo").args(["inspect", "--config", "--tls-verify=false", &docker]).success().stdout;
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["config"]["WorkingDir"], "/opt");
+        assert_eq!(config["config"]["Cmd"], serde_json::json!(["echo", "hello"]));
+
+        let layout = format!("oci:{}:1", site.path("oci").display());
+        site.program("skopeo").args(["copy", "-q", "--src-tls-verify=false", &docker, &layout]).success();
+        owned_by_root(&site.path("oci"));
+        let image = format!("{}:1", site.path("oci").display());
+        site.program("umoci").args(["unpack", "--rootless", "--image", &image]).arg(site.path("bundle")).success();
+        let tree = Tree::of_dir(&site.path("bundle/rootfs")).without(Site::GIVEN).without(&["etc"]);
+        assert_eq!(tree.0["opt/made"].mode, 0o755, "set-id bits are removed");
+        tree.without(&["opt"]).assert_same(&source(), "umoci unpack");
+
+        for program in ["podman", "buildah"] {
+            engine(site, program).args(["pull", "-q", "--tls-verify=false", &name]).success();
+        }
+        let env = engine(site, "podman").args(["image", "inspect", "--format", "{{.Config.Env}}", &name]).success();
+        assert!(env.stdout.contains("OURS=yes"), "{}", env.stdout);
+        remove_engine(site);
+    });
+}
+
+/// All members of the only layer belong to root:root, by number and by name.
+fn owned_by_root(layout: &Path) {
+    let mut layers = 0;
+    for entry in fs::read_dir(layout.join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        if fs::read(&path).unwrap().first() == Some(&b'{') {
+            continue;
+        }
+        layers += 1;
+        let listing = std::process::Command::new("tar").args(["--numeric-owner", "-tvzf"]).arg(&path).output().unwrap();
+        for line in String::from_utf8_lossy(&listing.stdout).lines() {
+            assert_eq!(line.split_whitespace().nth(1), Some("0/0"), "{line}");
+            assert!(!line[..10].contains(['s', 'S']), "set-id bit: {line}");
+        }
+    }
+    assert_eq!(layers, 1);
+}
+
+#[test]
+fn we_read_what_others_push() {
+    needs!("docker-registry", "openssl", "skopeo", "umoci", "buildah");
+    in_each_mode(|site| {
+        let server = Server::start();
+        // Two layers, so that order counts, made by umoci.
+        let layout = site.path("oci");
+        let image = format!("{}:1", layout.display());
+        site.program("umoci").args(["init", "--layout"]).arg(&layout).success();
+        site.program("umoci").args(["new", "--image", &image]).success();
+        site.program("umoci").args(["raw", "add-layer", "--image", &image]).arg(image::small()).success();
+        let second = site.path("second.tar");
+        site.write("second/etc/.wh.group", "");
+        site.write("second/opt/theirs", "theirs\n");
+        site.program("tar")
+            .arg("-C")
+            .arg(site.path("second"))
+            .arg("-cf")
+            .arg(&second)
+            .args(["etc/.wh.group", "opt"])
+            .success();
+        site.program("umoci").args(["raw", "add-layer", "--image", &image]).arg(&second).success();
+        site.program("umoci")
+            .args(["config", "--image", &image, "--config.env", "THEIRS=1", "--config.workingdir", "/opt"])
+            .success();
+
+        for format in ["oci", "v2s2"] {
+            let name = server.name(&format!("single:{format}"));
+            site.program("skopeo")
+                .args(["copy", "-q", "--dest-tls-verify=false", "--format", format])
+                .args([format!("oci:{image}"), format!("docker://{name}")])
+                .success();
+            check_theirs(site, &server, &name);
+
+            let list = format!("list-{format}");
+            let index = server.name(&format!("index:{format}"));
+            engine(site, "buildah").args(["manifest", "create", &list]).success();
+            engine(site, "buildah")
+                .args(["manifest", "add", "--tls-verify=false", &list, &format!("docker://{name}")])
+                .success();
+            engine(site, "buildah")
+                .args([
+                    "manifest",
+                    "push",
+                    "--all",
+                    "--tls-verify=false",
+                    "--format",
+                    format,
+                    &list,
+                    &format!("docker://{index}"),
+                ])
+                .success();
+            check_theirs(site, &server, &index);
+        }
+        remove_engine(site);
+    });
+}
+
+fn check_theirs(site: &Site, server: &Server, name: &str) {
+    site.run("pull").arg(name).env("SSL_CERT_FILE", server.ca()).success();
+    let tree = site.tree(name);
+    assert!(!tree.0.contains_key("etc/group"), "the whiteout of the second layer in {name}");
+    tree.without(&["etc", "opt"]).assert_same(&source(), name);
+    // The name is in it because equal steps on equal layers run but once.
+    let dockerfile = format!("FROM {name}\nRUN echo {name} $THEIRS $(pwd) $(cat theirs)\n");
+    site.build("next", &dockerfile).stdout(&format!("{name} 1 /opt theirs\n")).success();
+    site.run("delete").arg("next").success();
+}

@@ -1,0 +1,28 @@
+//! The integration tests: one binary, so that the harness is compiled and linked once.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod build;
+mod build_cache;
+mod build_cases;
+mod build_peers;
+mod build_show;
+mod ch_run;
+mod crash;
+mod debian;
+mod faults_crash;
+mod faults_input;
+mod faults_many;
+mod faults_space;
+mod faults_storage;
+mod forbidden;
+mod force;
+mod harness;
+mod images;
+mod interop;
+mod options;
+mod registry;
+mod registry_pull;
+mod registry_push;
+mod tidy;
+mod usage;

@@ -1,0 +1,80 @@
+//! Does the program answer as the manual page and design say where no image is involved: exit codes, streams, help?
+
+use crate::harness::Site;
+
+const SUBCOMMANDS: &[&str] = &["build", "delete", "import", "list", "pull", "push", "reset", "storage-path"];
+
+#[test]
+fn answers_that_need_nothing() {
+    let site = Site::new();
+    let version = format!("{}\n", env!("CARGO_PKG_VERSION"));
+    site.bare().arg("--version").stdout(&version).stderr("").success();
+    site.bare().arg("--dependencies").stdout("").stderr("").success();
+    for help in ["-h", "--help"] {
+        let mut run = site.bare().arg(help).stderr("");
+        for subcommand in SUBCOMMANDS {
+            run = run.stdout_has(&format!("\n  {subcommand} "));
+        }
+        run.success();
+        for subcommand in SUBCOMMANDS {
+            site.run(subcommand).arg(help).stdout_has(&format!(" {subcommand} ")).stderr("").success();
+        }
+    }
+    assert!(!site.storage().exists(), "help must not make a storage directory");
+}
+
+#[test]
+fn wrong_usage() {
+    let site = Site::new();
+    let check = |words: &[&str], message: &str| {
+        let done = site.bare().args(words).stdout("").stderr_has("error: ").stderr_has(message).usage();
+        assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+    };
+    check(&["brew"], "brew");
+    check(&["--nonsense"], "--nonsense");
+    check(&["list", "--nonsense"], "--nonsense");
+    check(&["list", "a", "b"], "b");
+    check(&["pull"], "IMAGE_REF");
+    check(&["import", "a"], "IMAGE_REF");
+    check(&["build"], "CONTEXT");
+    check(&["delete", "--tag=x", "y"], "--tag");
+    check(&["--storage"], "--storage");
+    check(&["build", "-t"], "-t");
+    check(&["--no-cache=yes", "list"], "--no-cache");
+    assert!(!site.storage().exists(), "wrong usage must not make a storage directory");
+}
+
+#[test]
+fn common_options_stand_before_or_after_the_subcommand() {
+    let site = Site::new();
+    let elsewhere = site.path("elsewhere");
+    let expected = format!("{}\n", "SITE/elsewhere");
+    site.bare().arg("-s").arg(&elsewhere).arg("storage-path").stdout(&expected).success();
+    site.run("storage-path").arg("-s").arg(&elsewhere).stdout(&expected).success();
+    site.run("storage-path").arg(format!("--storage={}", elsewhere.display())).stdout(&expected).success();
+    site.bare().args(["-s", "/nix", "storage-path", "-s"]).arg(&elsewhere).stdout(&expected).success();
+}
+
+#[test]
+fn storage_directory_by_priority() {
+    let site = Site::new();
+    site.run("storage-path").stdout("SITE/storage\n").stderr("").success();
+    site.run("storage-path").env_remove("CH_IMAGE_STORAGE").stdout("/var/tmp/tester/ch-image\n").success();
+    site.run("storage-path").env_remove("CH_IMAGE_STORAGE").env_remove("USER").stderr_has("USER").failure();
+    assert!(!site.storage().exists(), "storage-path must not make a storage directory");
+}
+
+#[test]
+fn chatter_goes_to_the_log_file() {
+    let site = Site::new();
+    let log = site.path("log");
+    site.run("delete").arg("nix").env("CH_LOG_FILE", &log).stdout("").stderr("").failure();
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("error: ") && text.contains("nix"), "log: {text:?}");
+    // Appended, and with process and time when asked for.
+    site.run("delete").arg("nix").env("CH_LOG_FILE", &log).env("CH_LOG_FESTOON", "1").failure();
+    let longer = std::fs::read_to_string(&log).unwrap();
+    let added = longer.strip_prefix(&text).expect("appended to");
+    let festoon = added.lines().last().unwrap().split_whitespace().take(2).collect::<Vec<_>>();
+    assert!(festoon[0].parse::<u32>().is_ok() && festoon[1].contains('T'), "festoon: {festoon:?}");
+}
