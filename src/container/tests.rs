@@ -484,7 +484,8 @@ fn ch_run_becomes_the_command() {
         check("-w IMG -- run id -g", &format!("{gid}\n"));
         check("-w -u0 -g5 IMG -- run id -u", "0\n");
         check("-w -u 7 -g5 IMG -- run id -g", "5\n");
-        check("-w -u 7 IMG -- run id -un", if uid == 0 { "root\n" } else { "dev\n" });
+        let name = crate::sys::user::user(uid).unwrap().name;
+        check("-w -u 7 IMG -- run id -un", &format!("{name}\n"));
         check("-w --no-passwd -u7 IMG -- run wc -c </etc/passwd", "0\n");
         check("-w IMG -- run grep -c root /etc/passwd", "1\n");
         check("-w IMG -- run echo $HOME", "/home/me\n");
