@@ -1,7 +1,7 @@
 //! Do others read what we push, and do we read what they push? skopeo, umoci, buildah and podman, a real registry.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::harness::{Run, Server, Site, Tree, image, in_each_mode};
 use crate::needs;
@@ -10,18 +10,35 @@ fn source() -> Tree {
     Tree::of_tarball(image::small()).unprivileged().without(Site::GIVEN).without(&["etc"])
 }
 
-/// podman or buildah with all its state in the site.
-fn engine(site: &Site, name: &str) -> Run {
-    let run = site.path("run");
-    fs::create_dir_all(&run).unwrap();
-    let engine = site.program(name).env("XDG_RUNTIME_DIR", &run).env("TMPDIR", site.path(""));
-    engine.arg("--root").arg(site.path("engine")).arg("--runroot").arg(&run).args(["--storage-driver", "vfs"])
+/// podman and buildah with all their state in the site, save what podman wants below a path of at most 50 characters.
+struct Engines<'a> {
+    site: &'a Site,
+    run: PathBuf,
 }
 
-fn remove_engine(site: &Site) {
-    // Its files belong to IDs that only its own namespace may remove.
-    if !running_as_root() {
-        site.program("buildah").args(["unshare", "rm", "-rf"]).arg(site.path("engine")).arg(site.path("run")).finish();
+impl Engines<'_> {
+    fn of(site: &Site) -> Engines<'_> {
+        let run = Path::new("/tmp").join(site.path("").file_name().unwrap());
+        fs::create_dir(&run).unwrap();
+        Engines { site, run }
+    }
+
+    fn program(&self, name: &str) -> Run {
+        let engine = self.site.program(name).env("XDG_RUNTIME_DIR", &self.run).env("TMPDIR", self.site.path(""));
+        let engine = engine.arg("--root").arg(self.site.path("engine"));
+        engine.arg("--runroot").arg(&self.run).args(["--storage-driver", "vfs"])
+    }
+}
+
+impl Drop for Engines<'_> {
+    fn drop(&mut self) {
+        // Files belong to IDs that only the engines' own namespace may remove.
+        if !running_as_root() {
+            let unshare = self.site.program("buildah").args(["unshare", "rm", "-rf"]);
+            unshare.arg(self.site.path("engine")).arg(&self.run).finish();
+        }
+        // Where that has removed it already, nothing is left to do.
+        let _ = fs::remove_dir_all(&self.run);
     }
 }
 
@@ -61,12 +78,12 @@ fn others_read_what_we_push() {
         assert_eq!(tree.0["opt/made"].mode, 0o755, "set-id bits are removed");
         tree.without(&["opt"]).assert_same(&source(), "umoci unpack");
 
+        let engines = Engines::of(site);
         for program in ["podman", "buildah"] {
-            engine(site, program).args(["pull", "-q", "--tls-verify=false", &name]).success();
+            engines.program(program).args(["pull", "-q", "--tls-verify=false", &name]).success();
         }
-        let env = engine(site, "podman").args(["image", "inspect", "--format", "{{.Config.Env}}", &name]).success();
+        let env = engines.program("podman").args(["image", "inspect", "--format", "{{.Config.Env}}", &name]).success();
         assert!(env.stdout.contains("OURS=yes"), "{}", env.stdout);
-        remove_engine(site);
     });
 }
 
@@ -93,6 +110,7 @@ fn we_read_what_others_push() {
     needs!("docker-registry", "openssl", "skopeo", "umoci", "buildah");
     in_each_mode(|site| {
         let server = Server::start();
+        let engines = Engines::of(site);
         // Two layers, so that order counts, made by umoci.
         let layout = site.path("oci");
         let image = format!("{}:1", layout.display());
@@ -124,11 +142,13 @@ fn we_read_what_others_push() {
 
             let list = format!("list-{format}");
             let index = server.name(&format!("index:{format}"));
-            engine(site, "buildah").args(["manifest", "create", &list]).success();
-            engine(site, "buildah")
+            engines.program("buildah").args(["manifest", "create", &list]).success();
+            engines
+                .program("buildah")
                 .args(["manifest", "add", "--tls-verify=false", &list, &format!("docker://{name}")])
                 .success();
-            engine(site, "buildah")
+            engines
+                .program("buildah")
                 .args([
                     "manifest",
                     "push",
@@ -142,7 +162,6 @@ fn we_read_what_others_push() {
                 .success();
             check_theirs(site, &server, &index);
         }
-        remove_engine(site);
     });
 }
 
