@@ -34,7 +34,7 @@ pub use parse::{parse, parse_trigger};
 
 #[cfg(test)]
 mod golden_tests;
-#[cfg(test)]
-mod print;
+#[cfg(any(test, fuzzing))]
+pub mod print;
 #[cfg(test)]
 mod sweep_tests;

@@ -4,9 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/dockerfile/mod.rs"]
+#[path = "../../../src/dockerfile/mod.rs"]
 mod dockerfile;
-#[path = "../../src/error.rs"]
+#[path = "../../../src/error.rs"]
 mod error;
 
 use dockerfile::plan::{Options, plan};

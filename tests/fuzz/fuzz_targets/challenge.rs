@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/registry/challenge.rs"]
+#[path = "../../../src/registry/challenge.rs"]
 mod challenge;
 
 fuzz_target!(|text: &str| {

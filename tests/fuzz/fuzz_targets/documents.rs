@@ -4,9 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/error.rs"]
+#[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../src/oci"]
+#[path = "../../../src/oci"]
 mod oci {
     pub mod arch;
     mod base64;

@@ -6,9 +6,9 @@ use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/error.rs"]
+#[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../src/oci"]
+#[path = "../../../src/oci"]
 mod oci {
     mod crc32;
     pub mod gzip;

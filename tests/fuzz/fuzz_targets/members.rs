@@ -4,9 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/error.rs"]
+#[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../src/sys"]
+#[path = "../../../src/sys"]
 mod sys {
     pub mod file;
     pub mod fs;
@@ -14,7 +14,7 @@ mod sys {
         if value == T::from(-1) { Err(std::io::Error::last_os_error()) } else { Ok(value) }
     }
 }
-#[path = "../../src/rootfs"]
+#[path = "../../../src/rootfs"]
 mod rootfs {
     pub mod members;
     mod pax;

@@ -4,11 +4,11 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/dockerfile/mod.rs"]
+#[path = "../../../src/dockerfile/mod.rs"]
 mod dockerfile;
-#[path = "../../src/error.rs"]
+#[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../src/glob.rs"]
+#[path = "../../../src/glob.rs"]
 mod glob;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -4,12 +4,13 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/oci"]
+#[path = "../../../src/oci"]
 mod oci {
     pub mod digest;
+    mod json;
     pub mod reference;
 }
-#[path = "../../src/error.rs"]
+#[path = "../../../src/error.rs"]
 mod error;
 
 use oci::reference::{ImageRef, tag_from_name};
@@ -23,7 +24,7 @@ fuzz_target!(|text: &str| {
     assert_eq!(stored.canonical_remote(), image.canonical_remote());
     if let Ok(file) = image.file_name() {
         assert!(!file.contains(['/', ':']) && !file.starts_with('.'));
-        assert_eq!(ImageRef::from_file_name(&file).expect("file name parses"), stored);
+        assert_eq!(ImageRef::parse(&file).expect("file name parses"), stored);
     }
     image.parse_report();
 });
