@@ -26,6 +26,8 @@ static FESTOON: AtomicBool = AtomicBool::new(false);
 /// A live line stands on the terminal and has to be cleared before the next message.
 static LIVE: Mutex<bool> = Mutex::new(false);
 static FILE: OnceLock<File> = OnceLock::new();
+/// Who speaks, in `$CH_LOG_FILE`; see [`set_speaker`].
+static SPEAKER: OnceLock<String> = OnceLock::new();
 
 pub fn set_level(level: u8) {
     LEVEL.store(level.min(Level::Trace as u8), Ordering::Relaxed);
@@ -44,6 +46,12 @@ pub fn set_festoon(on: bool) {
 pub fn set_file(file: File) {
     // Only the first call counts; there is one command line.
     let _ = FILE.set(file);
+}
+
+/// Several processes write to one log file: this one's lines begin with `name`. (What goes to standard error gets its
+/// name from whoever reads it.)
+pub fn set_speaker(name: &str) {
+    let _ = SPEAKER.set(name.to_owned());
 }
 
 /// Whether live lines may be drawn: chatter goes to a terminal, undecorated.
@@ -96,6 +104,21 @@ pub fn out(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Passes on what another process wrote to its standard output or error, as it is.
+pub fn relay(stream: Stream, bytes: &[u8]) {
+    // Whoever listened is gone, which is no reason to stop working.
+    let _ = match stream {
+        Stream::Out => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
+        Stream::Error => io::stderr().lock().write_all(bytes),
+    };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    Out,
+    Error,
+}
+
 /// Makes text from outside safe to show: control, C1 and bidirectional-override characters become `\x1b`, `\u{202e}`.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
@@ -134,10 +157,11 @@ fn write_line(colour: &str, text: &str) {
         String::new()
     };
     let coloured = FILE.get().is_none() && io::stderr().is_terminal();
+    let speaker = FILE.get().and(SPEAKER.get()).map_or("", String::as_str);
     if coloured {
         line.push_str(&format!("{festoon}\x1b[{colour}m{text}\x1b[0m\n"));
     } else {
-        line.push_str(&format!("{festoon}{text}\n"));
+        line.push_str(&format!("{festoon}{speaker}{text}\n"));
     }
     // One write a line, so that lines of several processes do not mix. A lost log is no reason to stop working.
     let _ = match FILE.get() {

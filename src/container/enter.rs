@@ -42,6 +42,14 @@ pub fn enter_as(inside: (u32, u32)) -> Result<()> {
     Ok(())
 }
 
+/// In a forked child: mounts that it makes from here on are its own and vanish with it.
+pub fn separate() -> Result<()> {
+    if INVOKER.get().is_none() {
+        return Ok(());
+    }
+    namespace::unshare(NEW_MOUNT).context(|| "can't make a mount namespace")
+}
+
 /// User and group of this process within its namespace.
 pub fn inside() -> (u32, u32) {
     INSIDE.get().copied().unwrap_or((0, 0))

@@ -29,7 +29,7 @@ mod walk;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use enter::{can_enter, enter, invoker};
+pub use enter::{can_enter, enter, invoker, separate};
 pub use env::{finish as finish_environment, set as set_variable};
 pub use overlay::Overlay;
 pub use run::{Status, exec, run_recorded};

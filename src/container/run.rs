@@ -266,7 +266,7 @@ fn listen(child: Pid, mut reader: PipeReader, mut signals: PipeReader, recorder:
         // Something has to stand in the third place.
         let third = recorder.waits_for().unwrap_or(signals.as_fd());
         let fds = [reader.as_fd(), signals.as_fd(), third];
-        let ready = process::poll(fds, wait).context(|| "can't wait for a command")?;
+        let ready = process::poll(&fds, wait).context(|| "can't wait for a command")?;
         if ready[2] != Ready::No {
             recorder.serve(ready[2])?;
         }

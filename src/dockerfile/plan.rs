@@ -281,7 +281,8 @@ impl Plan {
         Ok((0..needed.len()).filter(|&stage| needed[stage]).collect())
     }
 
-    fn origins(&self, file: &Dockerfile, stage: usize) -> Result<Vec<Origin>> {
+    /// Where a stage's COPY and mounts take their files from, as far as the file says.
+    pub fn origins(&self, file: &Dockerfile, stage: usize) -> Result<Vec<Origin>> {
         let mut origins = Vec::new();
         for text in &self.stages[stage].triggers {
             let line = file.stages[stage].line;
@@ -302,6 +303,13 @@ impl Plan {
                 self.declare(file, instruction, &mut scope).context(context)?;
             }
         }
+        Ok(origins)
+    }
+
+    /// The same for a trigger of the base image.
+    pub fn origins_of_trigger(&self, file: &Dockerfile, stage: usize, trigger: &Instruction) -> Result<Vec<Origin>> {
+        let mut origins = Vec::new();
+        self.collect(file, stage, trigger, &Scope::default(), &mut origins)?;
         Ok(origins)
     }
 

@@ -189,9 +189,24 @@ impl Storage {
         Ok(Session { path, next: 0, _lock: lock })
     }
 
+    /// In a forked child: unfinished work is its own from here on; the parent's stays the parent's.
+    pub fn begin_child(&self) {
+        let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).take();
+        std::mem::forget(session);
+    }
+
+    /// Removes what this process left unfinished. All that a forked child may give back: the locks are the parent's.
+    pub fn end_session(&self) {
+        let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(session) = session {
+            // What stays behind is swept by the next process.
+            let _ = rootfs::remove_tree(&session.path);
+        }
+    }
+
     /// Removes what crashed processes left: sessions whose lock is free, and trash. All of it is first moved to a draft
     /// of ours, so that two processes never remove the same.
-    fn sweep(&self) {
+    pub fn sweep(&self) {
         let (tmp, trash) = (self.path.join("tmp"), self.path.join("trash"));
         let names = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
         if names(&tmp).chain(names(&trash)).next().is_none() {
@@ -259,11 +274,7 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(session) = session {
-            // What stays behind is swept by the next process.
-            let _ = rootfs::remove_tree(&session.path);
-        }
+        self.end_session();
     }
 }
 

@@ -28,6 +28,19 @@ pub fn fork(flags: c_int) -> io::Result<Fork> {
     Ok(if pid == 0 { Fork::Child } else { Fork::Parent(pid as Pid) })
 }
 
+/// fork(2) by libc: the child may go on like any program, and ends with [`exit`]. For a process with one thread.
+pub fn fork_whole() -> io::Result<Fork> {
+    // SAFETY: with one thread nothing is left locked in the child; libc sees to its own state.
+    let pid = cvt(unsafe { libc::fork() })?;
+    Ok(if pid == 0 { Fork::Child } else { Fork::Parent(pid) })
+}
+
+/// setpgid(2): a process group of its own, which the terminal's signals do not reach.
+pub fn new_group() -> io::Result<()> {
+    // SAFETY: touches no memory.
+    cvt(unsafe { libc::setpgid(0, 0) }).map(drop)
+}
+
 /// _exit(2): no destructors, no buffers flushed.
 pub fn exit(code: i32) -> ! {
     // SAFETY: does not return and touches no memory.
@@ -255,19 +268,21 @@ pub enum Ready {
 }
 
 /// poll(2) for reading; `None` waits for ever. EINTR and a timeout count as nothing ready.
-pub fn poll<const N: usize>(fds: [BorrowedFd; N], millis: Option<i32>) -> io::Result<[Ready; N]> {
-    let mut set = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
-    // SAFETY: `set` is valid for reading and writing N elements.
-    match cvt(unsafe { libc::poll(set.as_mut_ptr(), N as libc::nfds_t, millis.unwrap_or(-1)) }) {
+pub fn poll(fds: &[BorrowedFd], millis: Option<i32>) -> io::Result<Vec<Ready>> {
+    let of = |fd: &BorrowedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut set: Vec<libc::pollfd> = fds.iter().map(of).collect();
+    // SAFETY: `set` is valid for reading and writing all of its elements.
+    match cvt(unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, millis.unwrap_or(-1)) }) {
         Ok(_) => {}
-        Err(e) if e.raw_os_error() == Some(libc::EINTR) => return Ok([Ready::No; N]),
+        Err(e) if e.raw_os_error() == Some(libc::EINTR) => return Ok(vec![Ready::No; set.len()]),
         Err(e) => return Err(e),
     }
-    Ok(set.map(|p| match p.revents {
+    let ready = |p: &libc::pollfd| match p.revents {
         0 => Ready::No,
         r if r & libc::POLLIN != 0 => Ready::Yes,
         _ => Ready::Hangup,
-    }))
+    };
+    Ok(set.iter().map(ready).collect())
 }
 
 /// Whether nobody reads the other end of this pipe any more.

@@ -2,10 +2,24 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::dockerfile::ast::{Check, Command, Healthcheck};
-use crate::dockerfile::history;
+use crate::dockerfile::ast::{Check, Command, Healthcheck, Instruction};
+use crate::dockerfile::plan::trigger_error;
 use crate::dockerfile::state::{self, State};
+use crate::dockerfile::{self, history};
+use crate::error::Result;
 use crate::oci::config::Config;
+
+/// A stage that begins with an image: what it knows then, and the image's triggers, to be executed first.
+pub fn begin(config: &Config, escape: char) -> Result<(State, Vec<Instruction>)> {
+    let mut known = from_image(config);
+    let triggers = std::mem::take(&mut known.onbuild);
+    Ok((State::of_image(&config.env(), known, escape)?, parse_triggers(&triggers)?))
+}
+
+pub fn parse_triggers(texts: &[String]) -> Result<Vec<Instruction>> {
+    let parse = |text: &String| dockerfile::parse_trigger(text).map_err(|faults| trigger_error(text, &faults));
+    texts.iter().map(parse).collect()
+}
 
 /// What the base image says, in the Dockerfile's terms.
 pub fn from_image(config: &Config) -> state::Config {

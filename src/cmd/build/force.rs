@@ -8,14 +8,14 @@ use std::path::Path;
 
 use super::announce;
 use super::cache::Inputs;
-use super::run::{Command, Failure};
+use super::run::{Command, Failure, interrupted};
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
 use crate::container::force::{self as distributions, Config};
 use crate::container::ledger::Ledger;
 use crate::container::{Emulation, Network};
 use crate::error::{Error, Result};
-use crate::{bail, info, verbose, warning};
+use crate::{info, verbose, warning};
 
 /// Largest file that is read to recognise a distribution, bytes.
 const MAX_SIGN: u64 = 1 << 20;
@@ -146,6 +146,21 @@ impl Force {
             .then_some("try --force=seccomp, which needs nothing in the image (or --force, which installs fakeroot)")
     }
 
+    /// How many RUN were modified.
+    pub fn modified(&self) -> usize {
+        self.modified.get()
+    }
+
+    /// In a process for one stage: what it modified is counted by the others.
+    pub fn forget_modified(&self) {
+        self.modified.set(0);
+    }
+
+    /// Counts what another process modified.
+    pub fn add_modified(&self, n: usize) {
+        self.modified.set(self.modified.get() + n);
+    }
+
     /// At the end of the build.
     pub fn conclude(&self) {
         if self.mode == Some(Mode::Fakeroot) {
@@ -196,7 +211,7 @@ fn initialise(stage: &mut Stage, n: usize, check: &str, command: &str) -> Result
                 return Ok(());
             }
             Err(Failure::Exited(code)) => verbose!("workarounds: init step {n}: exit code {code}"),
-            Err(Failure::Interrupted(signal)) => bail!("interrupted by signal {signal}"),
+            Err(Failure::Interrupted(signal)) => return Err(interrupted(signal)),
             Err(Failure::NotRun(e)) => return Err(e),
         }
         info!("workarounds: init step {n}: $ {command}");
@@ -204,7 +219,7 @@ fn initialise(stage: &mut Stage, n: usize, check: &str, command: &str) -> Result
             Ok(()) => Ok(()),
             Err(Failure::Exited(code)) => Err(Error::new(format!("workarounds: init step {n} failed with {code}"))
                 .hint("--force=seccomp needs nothing in the image")),
-            Err(Failure::Interrupted(signal)) => bail!("interrupted by signal {signal}"),
+            Err(Failure::Interrupted(signal)) => Err(interrupted(signal)),
             Err(Failure::NotRun(e)) => Err(e),
         }
     })

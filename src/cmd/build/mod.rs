@@ -10,6 +10,7 @@ mod config;
 mod copy;
 mod file;
 mod force;
+mod jobs;
 mod mounts;
 mod run;
 mod secret;
@@ -33,11 +34,10 @@ use super::pull::Puller;
 use super::remote::{Named, Remotes};
 use crate::cli::Options;
 use crate::container::{self, Bind};
-use crate::dockerfile::ast::Dockerfile;
+use crate::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use crate::dockerfile::ignore::Patterns;
-use crate::dockerfile::plan::{Base, Plan};
+use crate::dockerfile::plan::{Base, Origin, Plan};
 use crate::dockerfile::scope::Globals;
-use crate::dockerfile::{self, fault};
 use crate::error::{Context, Error, Result};
 use crate::oci::arch::Arch;
 use crate::oci::reference::ImageRef;
@@ -66,6 +66,8 @@ pub struct Build<'a> {
     memo: RefCell<Option<Memo>>,
     number: Cell<usize>,
     finished: RefCell<HashMap<usize, Rc<Finished>>>,
+    /// Build arguments that no ARG takes.
+    unconsumed: RefCell<Vec<String>>,
 }
 
 pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
@@ -83,9 +85,6 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     let build_args = file::build_args(&options.build_args)?;
     for warning in &dockerfile.warnings {
         warning!("{}:{}: {}", source.shown(), warning.line, warning.message);
-    }
-    if options.jobs.is_some_and(|n| n > 1) {
-        warning!("not supported, ignored: --jobs: stages are built one after another");
     }
     secret::check(&options.secrets)?;
     let plan = file::plan(host, options, &dockerfile, &build_args)?;
@@ -114,38 +113,71 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         memo: RefCell::default(),
         number: Cell::new(0),
         finished: RefCell::default(),
+        unconsumed: RefCell::new(plan.unconsumed.clone()),
     };
-    build.run(&dockerfile, &plan)
+    build.run(&dockerfile)
 }
 
 impl Build<'_> {
-    fn run(&self, dockerfile: &Dockerfile, plan: &Plan) -> Result<()> {
+    fn run(&self, dockerfile: &Dockerfile) -> Result<()> {
         let _lock = self.storage.lock_image(&self.reference.file_name()?)?;
         for instruction in &dockerfile.globals {
             self.announce_plain(&instruction.text);
         }
-        for &index in &plan.order {
-            let from = &dockerfile.stages[index];
-            let mut stage = self.begin(index, &from.text)?;
-            self.force.look_at(&stage);
-            for trigger in stage.take_triggers() {
-                let instruction = dockerfile::parse_trigger(&trigger)
-                    .map_err(|faults| fault::error("ONBUILD of the base image", &faults))?;
-                info!("trigger of the base image: {}", crate::log::escape(&instruction.text));
-                stage.execute(&instruction)?;
-            }
-            for instruction in &from.instructions {
-                stage.execute(instruction)?;
-            }
-            self.finish(stage, index, index == plan.target)?;
+        match self.options.jobs {
+            Some(jobs) if jobs > 1 => jobs::run(self, dockerfile, jobs)?,
+            Some(_) | None => self.plan.order.iter().try_for_each(|&index| self.grow(dockerfile, index))?,
         }
-        if !plan.unconsumed.is_empty() {
-            return Err(Error::new(format!("--build-arg: not consumed: {}", plan.unconsumed.join(" ")))
+        let unconsumed = self.unconsumed.take();
+        if !unconsumed.is_empty() {
+            return Err(Error::new(format!("--build-arg: not consumed: {}", unconsumed.join(" ")))
                 .hint("the Dockerfile has no ARG of this name; the image was made"));
         }
         self.force.conclude();
         info!("grown in {} instructions: {}", self.number.get(), self.tag);
         Ok(())
+    }
+
+    /// One stage, from FROM to its image.
+    fn grow(&self, dockerfile: &Dockerfile, index: usize) -> Result<()> {
+        if self.is_finished(index) {
+            return Ok(());
+        }
+        let from = &dockerfile.stages[index];
+        let mut stage = self.begin(index, &from.text)?;
+        self.force.look_at(&stage);
+        let triggers = stage.take_triggers();
+        // A base image's triggers may want stages that nothing in the file does.
+        for origin in self.origins(dockerfile, index, &triggers)? {
+            if let Origin::Stage(other) = origin {
+                self.grow(dockerfile, other)?;
+            }
+        }
+        for trigger in &triggers {
+            info!("trigger of the base image: {}", crate::log::escape(&trigger.text));
+            stage.execute(trigger)?;
+        }
+        for instruction in &from.instructions {
+            stage.execute(instruction)?;
+        }
+        self.finish(stage, index)
+    }
+
+    /// Where a stage takes files from, with what the triggers of its base bring. What these take of the build
+    /// arguments is consumed.
+    fn origins(&self, dockerfile: &Dockerfile, index: usize, triggers: &[Instruction]) -> Result<Vec<Origin>> {
+        let mut origins = self.plan.origins(dockerfile, index)?;
+        for trigger in triggers {
+            origins.extend(self.plan.origins_of_trigger(dockerfile, index, trigger)?);
+            if let Kind::Arg(args) = &trigger.kind {
+                self.unconsumed.borrow_mut().retain(|name| !args.iter().any(|arg| arg.name == *name));
+            }
+        }
+        Ok(origins)
+    }
+
+    fn is_finished(&self, index: usize) -> bool {
+        self.finished.borrow().contains_key(&index)
     }
 
     /// Whether steps of earlier builds count.
@@ -224,13 +256,17 @@ impl Build<'_> {
         self.puller.to_storage(&reference)
     }
 
-    /// Stores the stage: the target under the image's name, others as TAG/_stageN.
-    fn finish(&self, stage: Stage, index: usize, is_target: bool) -> Result<()> {
-        let reference = if is_target { self.reference.clone() } else { self.stage_reference(index)? };
-        let finished = stage.finish(reference)?;
+    /// Stores the stage.
+    fn finish(&self, stage: Stage, index: usize) -> Result<()> {
+        let finished = stage.finish(self.reference_of(index)?)?;
         self.storage.commit_image(&finished.image, Vec::new())?;
         self.finished.borrow_mut().insert(index, Rc::new(finished));
         Ok(())
+    }
+
+    /// Under which name a stage is stored: the target under the image's name, others as TAG/_stageN.
+    fn reference_of(&self, index: usize) -> Result<ImageRef> {
+        if index == self.plan.target { Ok(self.reference.clone()) } else { self.stage_reference(index) }
     }
 
     pub fn stage_reference(&self, index: usize) -> Result<ImageRef> {

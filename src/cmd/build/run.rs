@@ -23,6 +23,11 @@ pub const PASSED: [&str; 9] = [
 /// The predefined PATH of the manual page; where an image says nothing of its own.
 const CH_PATH: &str = "/ch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The end of a build that was asked to stop.
+pub fn interrupted(signal: i32) -> Error {
+    Error::new(format!("interrupted by signal {signal}")).with_code(u8::try_from(128 + signal).unwrap_or(1))
+}
+
 /// A command with all that it sees.
 pub struct Command {
     pub argv: Vec<String>,

@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 
 use super::announce;
-use super::config::from_image;
+use super::config;
 use crate::cli::Options;
 use crate::cmd::{Host, print};
 use crate::dockerfile::ast::{Dockerfile, Instruction};
-use crate::dockerfile::plan::{Base, Plan, at, trigger_error};
+use crate::dockerfile::dump;
+use crate::dockerfile::plan::{Base, Plan, at};
 use crate::dockerfile::state::State;
-use crate::dockerfile::{self, dump};
 use crate::error::{Context, Result};
 use crate::log::escape;
 use crate::oci::reference::ImageRef;
@@ -32,7 +32,7 @@ pub fn plan(host: &Host, plan: &Plan, file: &Dockerfile) -> Result<()> {
         let stage = &file.stages[index];
         let planned = &plan.stages[index];
         let name = planned.name.as_ref().map_or(String::new(), |name| format!(" ({name})"));
-        let mut triggers = planned.triggers.clone();
+        let mut triggers = config::parse_triggers(&planned.triggers)?;
         let (mut state, from) = match &planned.base {
             Base::Scratch => (State::of_image(&[], Default::default(), file.escape)?, "nothing".to_owned()),
             Base::Stage(n) => {
@@ -43,9 +43,8 @@ pub fn plan(host: &Host, plan: &Plan, file: &Dockerfile) -> Result<()> {
                 let reference = ImageRef::parse_strict(name).context(|| at(stage.line, "FROM"))?;
                 match stored(storage.as_ref(), &reference)? {
                     Some(image) => {
-                        let mut known = from_image(&image.config);
-                        triggers = std::mem::take(&mut known.onbuild);
-                        let state = State::of_image(&image.config.env(), known, file.escape)?;
+                        let (state, of_image) = config::begin(&image.config, file.escape)?;
+                        triggers = of_image;
                         (state, format!("image {reference}, in storage"))
                     }
                     None => {
@@ -57,11 +56,7 @@ pub fn plan(host: &Host, plan: &Plan, file: &Dockerfile) -> Result<()> {
         };
         let target = if index == plan.target { ", the target" } else { "" };
         text += &format!("stage {index}{name}{target}: from {}\n", escape(&from));
-        for trigger in triggers {
-            let instruction = dockerfile::parse_trigger(&trigger).map_err(|faults| trigger_error(&trigger, &faults))?;
-            text += &lines(&instruction, &mut state, plan)?;
-        }
-        for instruction in &stage.instructions {
+        for instruction in triggers.iter().chain(&stage.instructions) {
             text += &lines(instruction, &mut state, plan)?;
         }
         states.insert(index, state);

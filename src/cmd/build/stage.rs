@@ -7,10 +7,10 @@ use serde_json::json;
 use super::Build;
 use super::announce::{self, Cache};
 use super::cache::Inputs;
-use super::config::{from_image, to_image};
+use super::config::{self, to_image};
 use super::force::OfStage;
 use super::mounts::{Mounts, SCRIPTS};
-use super::run::{Command, Failure, PASSED};
+use super::run::{Command, Failure, PASSED, interrupted};
 use super::tree::Tree;
 use crate::container::Network;
 use crate::container::ledger::Ledger;
@@ -34,14 +34,14 @@ pub struct Stage<'b> {
     /// Name of the base image, for `list`.
     base: Option<String>,
     /// Triggers that the base brought.
-    triggers: Vec<String>,
+    triggers: Vec<Instruction>,
     pub force: OfStage,
 }
 
 /// A stage that is done.
 pub struct Finished {
     pub image: Image,
-    state: State,
+    pub state: State,
 }
 
 impl<'b> Stage<'b> {
@@ -55,10 +55,8 @@ impl<'b> Stage<'b> {
 
     pub fn of_image(build: &'b Build<'b>, index: usize, image: &Image) -> Result<Stage<'b>> {
         let mut config = image.config.clone();
-        let mut known = from_image(&config);
-        let triggers = std::mem::take(&mut known.onbuild);
+        let (state, triggers) = config::begin(&config, build.escape)?;
         config.set_run("OnBuild", serde_json::Value::Null);
-        let state = State::of_image(&config.env(), known, build.escape)?;
         let tree = Tree::of(build.storage, image)?;
         let base = Some(image.reference.storage_name());
         Ok(Stage { build, index, tree, state, config, base, triggers, force: OfStage::default() })
@@ -69,12 +67,12 @@ impl<'b> Stage<'b> {
         config.set_run("OnBuild", serde_json::Value::Null);
         let tree = Tree::of(build.storage, &base.image)?;
         let state = State::of_stage(&base.state);
-        let (base, triggers) = (base.image.base.clone(), triggers.to_vec());
+        let (base, triggers) = (base.image.base.clone(), config::parse_triggers(triggers)?);
         Ok(Stage { build, index, tree, state, config, base, triggers, force: OfStage::default() })
     }
 
     /// Takes the triggers of the base (ONBUILD): they run first.
-    pub fn take_triggers(&mut self) -> Vec<String> {
+    pub fn take_triggers(&mut self) -> Vec<Instruction> {
         std::mem::take(&mut self.triggers)
     }
 
@@ -282,9 +280,7 @@ impl<'b> Stage<'b> {
 fn failed(failure: &Failure) -> Error {
     match failure {
         Failure::Exited(code) => Error::new(format!("build failed: RUN command exited with {code}")),
-        Failure::Interrupted(signal) => {
-            Error::new(format!("interrupted by signal {signal}")).with_code(u8::try_from(128 + signal).unwrap_or(1))
-        }
+        Failure::Interrupted(signal) => interrupted(*signal),
         Failure::NotRun(e) => e.clone().context("can't RUN"),
     }
 }
