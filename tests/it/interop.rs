@@ -32,8 +32,9 @@ impl Engines<'_> {
 
 impl Drop for Engines<'_> {
     fn drop(&mut self) {
-        // Files belong to IDs that only the engines' own namespace may remove.
+        // Files belong to IDs that only the engines' own namespace may remove; a process of podman's keeps that alive.
         if !running_as_root() {
+            self.program("podman").args(["system", "migrate"]).finish();
             let unshare = self.site.program("buildah").args(["unshare", "rm", "-rf"]);
             unshare.arg(self.site.path("engine")).arg(&self.run).finish();
         }
