@@ -38,10 +38,22 @@ impl Caller<'_> {
         if fd < 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        file::openat(file::CWD, format!("/proc/{}/fd/{fd}", self.pid).as_bytes(), O_PATH, 0).map_err(|e| {
+        self.open(&format!("fd/{fd}")).map_err(|e| {
             // There is no such descriptor.
             if e.kind() == io::ErrorKind::NotFound { io::Error::from_raw_os_error(libc::EBADF) } else { e }
         })
+    }
+
+    /// Opens what a link in the process's directory of /proc stands for, which is more than the path that it shows.
+    fn open(&self, link: &str) -> io::Result<OwnedFd> {
+        file::openat(file::CWD, format!("/proc/{}/{link}", self.pid).as_bytes(), O_PATH, 0)
+    }
+
+    /// 022, which RUN begins with, if the process can't be looked at.
+    pub fn umask(&self) -> u32 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        umask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o022)
     }
 
     pub fn path(&self, dir: i32, address: u64, last: Last) -> io::Result<OwnedFd> {
@@ -60,44 +72,81 @@ impl Caller<'_> {
         self.resolve(dir, &text, last)
     }
 
-    /// Follows a path as this process would, from its own root directory.
+    /// Follows a path as this process would, never out of its root directory.
     pub fn resolve(&self, dir: i32, path: &[u8], last: Last) -> io::Result<OwnedFd> {
         if path.is_empty() {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
-        if let Some(fd) = own_descriptor(path).filter(|_| last == Last::Follow) {
-            return self.descriptor(fd);
+        let (link, rest) = start(dir, path);
+        let base = self.open(&link)?;
+        if rest.is_empty() && last == Last::Follow {
+            return Ok(base);
         }
-        let root = file::openat(file::CWD, format!("/proc/{}/root", self.pid).as_bytes(), O_PATH, 0)?;
-        let mut full = Vec::new();
-        if path[0] != b'/' {
-            let link = match dir {
-                libc::AT_FDCWD => format!("/proc/{}/cwd", self.pid),
-                fd => format!("/proc/{}/fd/{fd}", self.pid),
-            };
-            full = file::readlinkat(file::CWD, link.as_bytes())?;
-            // The link tells from the top of the tree, even if the process has changed its root.
-            let top = file::readlinkat(file::CWD, format!("/proc/{}/root", self.pid).as_bytes())?;
-            if top != b"/" && full.starts_with(&top) {
-                full.drain(..top.len());
-            }
-            full.push(b'/');
-        }
-        full.extend_from_slice(path);
-        let start = full.iter().position(|&b| b != b'/').unwrap_or(full.len());
-        let relative: &[u8] = if start == full.len() { b"." } else { &full[start..] };
         let flags = O_PATH | if last == Last::Keep { O_NOFOLLOW } else { 0 };
-        match file::openat2(root.as_fd(), relative, flags, 0, file::RESOLVE_IN_ROOT)? {
-            Some(fd) => Ok(fd),
-            None => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
+        if link == "root" {
+            return open_in(&base, rest, flags, file::RESOLVE_IN_ROOT);
         }
+        match open_in(&base, rest, flags, file::RESOLVE_BENEATH) {
+            // By `..` or a link out of that directory: the same by way of the root.
+            Err(e) if e.raw_os_error() == Some(libc::EXDEV) => {}
+            done => return done,
+        }
+        self.resolve_by_name(&link, rest, flags).map_err(|e| match e.raw_os_error() {
+            // Too long by our making.
+            Some(libc::ENAMETOOLONG) => io::Error::from_raw_os_error(libc::EXDEV),
+            _ => e,
+        })
+    }
+
+    fn resolve_by_name(&self, link: &str, rest: &[u8], flags: i32) -> io::Result<OwnedFd> {
+        let mut full = file::readlinkat(file::CWD, format!("/proc/{}/{link}", self.pid).as_bytes())?;
+        // The link tells from the top of the tree, even if the process has changed its root.
+        let top = file::readlinkat(file::CWD, format!("/proc/{}/root", self.pid).as_bytes())?;
+        if top != b"/" && full.starts_with(&top) {
+            full.drain(..top.len());
+        }
+        full.push(b'/');
+        full.extend_from_slice(rest);
+        open_in(&self.open("root")?, &full, flags, file::RESOLVE_IN_ROOT)
     }
 }
 
-/// `/proc/self/fd/N` and `/dev/fd/N` name a descriptor of whoever asks. The C library goes this way, too.
-fn own_descriptor(path: &[u8]) -> Option<i32> {
-    let number = path.strip_prefix(b"/proc/self/fd/").or_else(|| path.strip_prefix(b"/dev/fd/"))?;
-    std::str::from_utf8(number).ok()?.parse().ok().filter(|n| *n >= 0)
+fn open_in(base: &OwnedFd, path: &[u8], flags: i32, resolve: u64) -> io::Result<OwnedFd> {
+    let begin = path.iter().position(|&b| b != b'/').unwrap_or(path.len());
+    let relative = if begin == path.len() { b"." } else { &path[begin..] };
+    file::openat2(base.as_fd(), relative, flags, 0, resolve)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSYS))
+}
+
+/// Where a path begins: a link in the process's directory of /proc, and what comes after it.
+///
+/// What a process finds in /proc/self is its own, not ours. The C library goes this way to change the mode of what may
+/// be a link.
+fn start(dir: i32, path: &[u8]) -> (String, &[u8]) {
+    let own = path.strip_prefix(b"/proc/self/").or_else(|| path.strip_prefix(b"/proc/thread-self/"));
+    if let Some((fd, rest)) =
+        own.and_then(|own| own.strip_prefix(b"fd/")).or(path.strip_prefix(b"/dev/fd/")).and_then(number)
+    {
+        return (format!("fd/{fd}"), rest);
+    }
+    for link in ["cwd", "root"] {
+        if let Some(rest) = own.and_then(|own| own.strip_prefix(link.as_bytes()))
+            && (rest.is_empty() || rest[0] == b'/')
+        {
+            return (link.to_owned(), rest);
+        }
+    }
+    match (path.first(), dir) {
+        (Some(b'/'), _) => ("root".to_owned(), path),
+        (_, libc::AT_FDCWD) => ("cwd".to_owned(), path),
+        (_, fd) => (format!("fd/{fd}"), path),
+    }
+}
+
+/// A number that is the first component, and what follows.
+fn number(path: &[u8]) -> Option<(u32, &[u8])> {
+    let end = path.iter().position(|&b| b == b'/').unwrap_or(path.len());
+    let (digits, rest) = path.split_at(end);
+    Some((std::str::from_utf8(digits).ok().filter(|d| !d.starts_with('+'))?.parse().ok()?, rest))
 }
 
 #[cfg(test)]
@@ -105,17 +154,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_by_name() {
-        for (path, want) in [
-            ("/proc/self/fd/5", Some(5)),
-            ("/dev/fd/0", Some(0)),
-            ("/proc/self/fd/", None),
-            ("/proc/self/fd/5/x", None),
-            ("/proc/self/fd/-1", None),
-            ("/proc/1/fd/5", None),
-            ("fd/5", None),
-        ] {
-            assert_eq!(own_descriptor(path.as_bytes()), want, "{path}");
+    fn where_paths_begin() {
+        let check = |path: &'static str, link: &str, rest: &str| {
+            assert_eq!(start(7, path.as_bytes()), (link.to_owned(), rest.as_bytes()), "{path}");
+        };
+        check("/proc/self/fd/5", "fd/5", "");
+        check("/proc/thread-self/fd/5/a/b", "fd/5", "/a/b");
+        check("/dev/fd/0", "fd/0", "");
+        check("/proc/self/cwd", "cwd", "");
+        check("/proc/self/root/etc", "root", "/etc");
+        for path in
+            ["/proc/self/fd/", "/proc/self/fd/-1", "/proc/self/fd/+1", "/proc/self/rooted", "/proc/1/fd/5", "/a"]
+        {
+            check(path, "root", path);
         }
+        check("fd/5", "fd/7", "fd/5");
+        assert_eq!(start(libc::AT_FDCWD, b"a"), ("cwd".to_owned(), &b"a"[..]));
     }
 }

@@ -36,6 +36,12 @@ pub enum Call {
     GetXattr,
     LgetXattr,
     FgetXattr,
+    ListXattr,
+    LlistXattr,
+    FlistXattr,
+    RemoveXattr,
+    LremoveXattr,
+    FremoveXattr,
     Chmod,
     Fchmod,
     Fchmodat,
@@ -57,10 +63,10 @@ pub enum Call {
 }
 
 use Call::{
-    CapSet, Chmod, Chown, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FsetXattr, Fstat, GetEgid, GetEuid,
-    GetGid, GetGroups, GetResGid, GetResUid, GetUid, GetXattr, Lchown, LgetXattr, LsetXattr, Lstat, Mknod, Mknodat,
-    Newfstatat, Prctl, SetFsGid, SetFsUid, SetGid, SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetUid,
-    SetXattr, SetXattrAt, Stat, Statx,
+    CapSet, Chmod, Chown, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FlistXattr, FremoveXattr,
+    FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetUid, GetXattr, Lchown, LgetXattr,
+    ListXattr, LlistXattr, LremoveXattr, LsetXattr, Lstat, Mknod, Mknodat, Newfstatat, Prctl, RemoveXattr, SetFsGid,
+    SetFsUid, SetGid, SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetUid, SetXattr, SetXattrAt, Stat, Statx,
 };
 
 /// Numbers for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
@@ -100,6 +106,12 @@ const CALLS: &[(Call, [i32; 4])] = &[
     (GetXattr, [191, 229, 8, 229]),
     (LgetXattr, [192, 230, 9, 230]),
     (FgetXattr, [193, 231, 10, 231]),
+    (ListXattr, [194, 232, 11, 232]),
+    (LlistXattr, [195, 233, 12, 233]),
+    (FlistXattr, [196, 234, 13, 234]),
+    (RemoveXattr, [197, 235, 14, 235]),
+    (LremoveXattr, [198, 236, 15, 236]),
+    (FremoveXattr, [199, 237, 16, 237]),
     (Chmod, [90, 15, -1, 15]),
     (Fchmod, [91, 94, 52, 94]),
     (Fchmodat, [268, 306, 53, 333]),
@@ -187,12 +199,14 @@ fn act(call: Call, mode: Mode) -> Option<Act> {
         (Prctl, Mode::Record) => TrapForKeepCaps,
         (
             Chown | Lchown | Fchown | Fchownat | SetUid | SetGid | SetReUid | SetReGid | SetResUid | SetResGid
-            | SetFsUid | SetFsGid | SetGroups | SetXattr | LsetXattr | FsetXattr | SetXattrAt,
+            | SetFsUid | SetFsGid | SetGroups | SetXattr | LsetXattr | FsetXattr | SetXattrAt | RemoveXattr
+            | LremoveXattr | FremoveXattr,
             Mode::Pretend,
         ) => Succeed,
         (
-            GetXattr | LgetXattr | FgetXattr | Chmod | Fchmod | Fchmodat | Fchmodat2 | GetUid | GetEuid | GetGid
-            | GetEgid | GetResUid | GetResGid | GetGroups | Stat | Lstat | Fstat | Newfstatat | Statx | Prctl,
+            GetXattr | LgetXattr | FgetXattr | ListXattr | LlistXattr | FlistXattr | Chmod | Fchmod | Fchmodat
+            | Fchmodat2 | GetUid | GetEuid | GetGid | GetEgid | GetResUid | GetResGid | GetGroups | Stat | Lstat
+            | Fstat | Newfstatat | Statx | Prctl,
             Mode::Pretend,
         ) => return None,
         (_, Mode::Record) => Trap,
@@ -404,6 +418,12 @@ mod tests {
         check(GetXattr, libc::SYS_getxattr);
         check(LgetXattr, libc::SYS_lgetxattr);
         check(FgetXattr, libc::SYS_fgetxattr);
+        check(ListXattr, libc::SYS_listxattr);
+        check(LlistXattr, libc::SYS_llistxattr);
+        check(FlistXattr, libc::SYS_flistxattr);
+        check(RemoveXattr, libc::SYS_removexattr);
+        check(LremoveXattr, libc::SYS_lremovexattr);
+        check(FremoveXattr, libc::SYS_fremovexattr);
         check(Fchmod, libc::SYS_fchmod);
         check(Fchmodat, libc::SYS_fchmodat);
         check(GetUid, libc::SYS_getuid);

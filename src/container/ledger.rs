@@ -76,17 +76,6 @@ impl Ledger {
         }
     }
 
-    /// Forgets a path and all below it: it was removed or replaced.
-    #[cfg(test)]
-    pub fn forget(&mut self, path: &[u8]) {
-        let path = clean(path);
-        if path.is_empty() {
-            self.entries.clear();
-            return;
-        }
-        self.entries.retain(|p, _| p != path && !(p.starts_with(path) && p.get(path.len()) == Some(&b'/')));
-    }
-
     /// In the order of their paths.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Owner)> {
         self.entries.iter().map(|(path, owner)| (path.as_slice(), owner))
@@ -228,22 +217,5 @@ mod tests {
         check("0 0 0 - abc p", "not hexadecimal: \"abc\"");
         check("0 0 0 - - p%4", "bad path: \"p%4\"");
         check("0 0 0 - - p%zz", "not hexadecimal: \"zz\"");
-    }
-
-    #[test]
-    fn forgetting() {
-        let check = |forget: &str, want: &[&str]| {
-            let mut ledger = Ledger::new();
-            for path in ["a", "a/b", "a/b/c", "ab", "a.b"] {
-                ledger.set(path.as_bytes(), Owner { uid: 1, ..Owner::default() });
-            }
-            ledger.forget(forget.as_bytes());
-            let left: Vec<_> = ledger.iter().map(|(path, _)| std::str::from_utf8(path).unwrap()).collect();
-            assert_eq!(left, want, "{forget}");
-        };
-        check("/a", &["a.b", "ab"]);
-        check("a/b/", &["a", "a.b", "ab"]);
-        check("b", &["a", "a.b", "a/b", "a/b/c", "ab"]);
-        check("/", &[]);
     }
 }

@@ -21,6 +21,8 @@ mod notify;
 mod overlay;
 mod people;
 mod plan;
+mod probe;
+mod record;
 mod run;
 mod step;
 mod target;
@@ -32,6 +34,8 @@ use std::path::PathBuf;
 pub use enter::{can_enter, enter, invoker, separate};
 pub use env::{finish as finish_environment, set as set_variable};
 pub use overlay::Overlay;
+pub use probe::{Obstacle, can_record};
+pub use record::{Record, follow};
 pub use run::{Status, exec, run_recorded};
 
 /// What a command shall see, and as whom.

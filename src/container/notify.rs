@@ -1,93 +1,57 @@
 //! Who answers the calls that the recording filter traps? This process, while it waits for the command.
 //!
-//! A call that names a file is followed to the file itself: a descriptor that stands for it (`O_PATH`) is kept with what was
-//! recorded. It pins the inode, so that its number cannot become another file's, and at the end tells the path that
-//! the file has by then: package managers unpack under a temporary name and rename.
+//! A call that names a file is followed to the file itself, which [`Record`] then knows.
 //!
 //! Nothing is done on the caller's behalf but what the kernel would do for it anyway: names are resolved below the
 //! caller's root directory, calls that change nothing of the record go on as if they had not been trapped.
 //! What the supervisor cannot find out (a process that hides, an exotic path) is pretended.
 //!
+//! Nor can it keep a signal that comes before a call is taken up from interrupting it: as with slow calls, programs without
+//! `SA_RESTART` see EINTR.
+//!
 //! Deliberately absent: permission checks of the believed user, ownership of files that a believed user makes
 //! (they are root's), calls of 32-bit programs (pretended).
 
-use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use super::caller::{Caller, Last};
 use super::filter::{self, Call, Machine};
-use super::ledger::{Device, DeviceKind, Ledger, Owner};
+use super::ledger::{Device, DeviceKind, Ledger};
 use super::people::People;
+use super::record::{Record, fd_path, key};
 use crate::debug;
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY};
 use crate::sys::process::Pid;
 use crate::sys::seccomp::{self, Answer, Notification};
 use crate::sys::trace::{self, Look};
 
-/// Descriptors that this process keeps for other things.
-const RESERVE: u64 = 64;
 /// A file capability has 24 bytes.
 const MAX_CAPABILITY: usize = 64;
+const CAPABILITY: &[u8] = b"security.capability";
 
 const NO_ID: u32 = u32::MAX;
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 
-type Key = (u64, u64);
-
-/// What is known of one file.
-struct Known {
-    owner: Owner,
-    /// Pins the inode; missing if there are more files than descriptors.
-    fd: Option<OwnedFd>,
-    /// Where it was when it was first seen.
-    path: Vec<u8>,
-}
-
 pub struct Supervisor {
     machine: Machine,
-    root: PathBuf,
-    files: HashMap<Key, Known>,
+    files: Record,
     people: People,
     /// Whether any file has got capabilities, which hardly any has.
     capabilities: bool,
-    pins: u64,
-    limit: (u64, u64),
-    pub calls: u64,
+    calls: u64,
 }
 
 impl Supervisor {
     /// For the tree at `root`, of which `ledger` tells what was recorded before.
     pub fn new(root: &Path, ledger: &Ledger) -> Supervisor {
-        let limit = trace::raise_descriptor_limit().unwrap_or((1024, 1024));
-        let mut supervisor = Supervisor {
+        Supervisor {
             machine: filter::HERE.unwrap_or(filter::PC),
-            root: fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()),
-            files: HashMap::new(),
+            files: Record::new(root, ledger),
             people: People::default(),
-            capabilities: false,
-            pins: 0,
-            limit,
+            capabilities: ledger.iter().any(|(_, owner)| owner.capability.is_some()),
             calls: 0,
-        };
-        supervisor.load(ledger);
-        supervisor
-    }
-
-    fn load(&mut self, ledger: &Ledger) {
-        let Ok(root) = File::open(&self.root) else { return };
-        for (path, owner) in ledger.iter() {
-            // What is not there any more, or lies behind a link, is not what was recorded.
-            let resolve = file::RESOLVE_IN_ROOT | file::RESOLVE_NO_SYMLINKS;
-            let found = file::openat2(root.as_fd(), path, O_PATH | O_NOFOLLOW, 0, resolve);
-            let Ok(Some(fd)) = found else { continue };
-            if let Ok(key) = key(fd.as_fd()) {
-                *self.entry(key, fd) = owner.clone();
-                self.capabilities |= owner.capability.is_some();
-            }
         }
     }
 
@@ -116,16 +80,22 @@ impl Supervisor {
             Call::Lchown => self.chown(&caller, caller.path(libc::AT_FDCWD, a[0], Last::Keep), a[1], a[2]),
             Call::Fchown => self.chown(&caller, caller.descriptor(a[0] as i32), a[1], a[2]),
             Call::Fchownat => self.chown(&caller, caller.path_at(a[0], a[1], a[4]), a[2], a[3]),
-            Call::Chmod => self.chmod(caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1]),
-            Call::Fchmod => self.chmod(caller.descriptor(a[0] as i32), a[1]),
-            Call::Fchmodat => self.chmod(caller.path(a[0] as i32, a[1], Last::Follow), a[2]),
-            Call::Fchmodat2 => self.chmod(caller.path_at(a[0], a[1], a[3]), a[2]),
+            Call::Chmod => self.chmod(&caller, caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1]),
+            Call::Fchmod => self.chmod(&caller, caller.descriptor(a[0] as i32), a[1]),
+            Call::Fchmodat => self.chmod(&caller, caller.path(a[0] as i32, a[1], Last::Follow), a[2]),
+            Call::Fchmodat2 => self.chmod(&caller, caller.path_at(a[0], a[1], a[3]), a[2]),
             Call::Mknod => self.mknod(&caller, libc::AT_FDCWD, a[0], a[1], a[2]),
             Call::Mknodat => self.mknod(&caller, a[0] as i32, a[1], a[2], a[3]),
             Call::SetXattr => self.set_xattr(&caller, (libc::AT_FDCWD, a[0], Last::Follow), a[1], a[2], a[3]),
             Call::LsetXattr => self.set_xattr(&caller, (libc::AT_FDCWD, a[0], Last::Keep), a[1], a[2], a[3]),
             Call::FsetXattr => self.set_xattr(&caller, (a[0] as i32, 0, Last::Follow), a[1], a[2], a[3]),
             Call::SetXattrAt => self.set_xattr_at(&caller, a),
+            Call::RemoveXattr => self.remove_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1]),
+            Call::LremoveXattr => self.remove_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a[1]),
+            Call::FremoveXattr => self.remove_xattr(&caller, || caller.descriptor(a[0] as i32), a[1]),
+            Call::ListXattr => self.list_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a),
+            Call::LlistXattr => self.list_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a),
+            Call::FlistXattr => self.list_xattr(&caller, || caller.descriptor(a[0] as i32), a),
             Call::GetXattr => self.get_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a),
             Call::LgetXattr => self.get_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a),
             Call::FgetXattr => self.get_xattr(&caller, || caller.descriptor(a[0] as i32), a),
@@ -155,37 +125,35 @@ impl Supervisor {
     fn chown(&mut self, caller: &Caller, file: io::Result<OwnedFd>, uid: u64, gid: u64) -> io::Result<Answer> {
         let (uid, gid) = (uid as u32, gid as u32);
         let root_or_same = |id: u32| id == 0 || id == NO_ID;
-        if self.files.is_empty() && root_or_same(uid) && root_or_same(gid) {
-            return Ok(Answer::Continue);
-        }
         let fd = match file {
             Ok(fd) => fd,
             Err(e) => return pretend(e),
         };
-        let key = key(fd.as_fd())?;
+        let stat = file::fstat(fd.as_fd())?;
         if !caller.is_there() {
             return Ok(Answer::Continue);
         }
-        if !self.files.contains_key(&key) && root_or_same(uid) && root_or_same(gid) {
-            return Ok(Answer::Continue);
+        if self.files.get((stat.dev, stat.ino)).is_none() && root_or_same(uid) && root_or_same(gid) {
+            // Not left to the kernel, which says no for what is the host's: /tmp.
+            return Ok(Answer::Value(0));
         }
-        let regular = file::fstat(fd.as_fd())?.kind == Kind::File;
-        let owner = self.entry(key, fd);
+        let owner = self.files.entry(fd)?;
         if uid != NO_ID {
             owner.uid = uid;
         }
         if gid != NO_ID {
             owner.gid = gid;
         }
-        if regular {
-            // As the kernel does for every chown, root's too.
-            owner.bits = 0;
+        if stat.kind == Kind::File {
+            // As the kernel does for every chown, root's too. Without the group's right to execute, the bit of the
+            // group has another meaning.
+            owner.bits &= if stat.mode & libc::S_IXGRP == 0 { libc::S_ISGID } else { 0 };
             owner.capability = None;
         }
         Ok(Answer::Value(0))
     }
 
-    fn chmod(&mut self, file: io::Result<OwnedFd>, mode: u64) -> io::Result<Answer> {
+    fn chmod(&mut self, caller: &Caller, file: io::Result<OwnedFd>, mode: u64) -> io::Result<Answer> {
         let mode = mode as u32 & 0o7777;
         let bits = mode & SET_ID;
         if bits == 0 && self.files.is_empty() {
@@ -198,15 +166,18 @@ impl Supervisor {
             Err(e) => return pretend(e),
         };
         let key = key(fd.as_fd())?;
+        if !caller.is_there() {
+            return Ok(Answer::Continue);
+        }
         if bits == 0 {
-            if let Some(known) = self.files.get_mut(&key) {
-                known.owner.bits = 0;
+            if let Some(owner) = self.files.get_mut(key) {
+                owner.bits = 0;
             }
             return Ok(Answer::Continue);
         }
         // Through /proc, since an O_PATH descriptor itself can't be changed. What it stands for is no link.
         file::fchmodat(file::CWD, fd_path(fd.as_fd()).as_bytes(), mode & !SET_ID)?;
-        self.entry(key, fd).bits = bits;
+        self.files.entry(fd)?.bits = bits;
         Ok(Answer::Value(0))
     }
 
@@ -229,7 +200,9 @@ impl Supervisor {
         if !caller.is_there() {
             return Ok(Answer::Continue);
         }
-        let made = file::openat(parent.as_fd(), name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY, mode & 0o777);
+        // Permission bits per the caller's umask, not ours.
+        let permissions = mode & 0o777 & !caller.umask();
+        let made = file::openat(parent.as_fd(), name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY, 0o600);
         let fd = match made {
             Ok(fd) => fd,
             // In the host's /dev, say, which is not ours and not part of the image.
@@ -238,9 +211,9 @@ impl Supervisor {
             }
             Err(e) => return Err(e),
         };
+        file::fchmod(fd.as_fd(), permissions)?;
         let fd = file::openat(file::CWD, fd_path(fd.as_fd()).as_bytes(), O_PATH, 0)?;
-        let number = rdev(number);
-        self.entry(key(fd.as_fd())?, fd).device = Some(Device { kind, number });
+        self.files.entry(fd)?.device = Some(Device { kind, number: rdev(number) });
         Ok(Answer::Value(0))
     }
 
@@ -265,11 +238,11 @@ impl Supervisor {
             return Ok(Answer::Continue);
         }
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        if name == b"security.capability" && size <= MAX_CAPABILITY {
+        if name == CAPABILITY && size <= MAX_CAPABILITY {
             let mut bytes = vec![0; size];
             let got = trace::read_memory(caller.pid, value, &mut bytes)?;
             if got == size {
-                self.entry(key(fd.as_fd())?, fd).capability = Some(bytes);
+                self.files.entry(fd)?.capability = Some(bytes);
                 self.capabilities = true;
             }
         } else if is_acl && size <= 64 << 10 {
@@ -298,28 +271,53 @@ impl Supervisor {
 
     /// Arguments: file, name, buffer and its size, which is 0 to ask for the length.
     fn get_xattr(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>, a: [u64; 6]) -> io::Result<Answer> {
-        if !self.capabilities || trace::read_string(caller.pid, a[1], 255)? != b"security.capability" {
+        if !self.capabilities || trace::read_string(caller.pid, a[1], 255)? != CAPABILITY {
             return Ok(Answer::Continue);
         }
-        let Ok(fd) = file() else { return Ok(Answer::Continue) };
-        let known = self.files.get(&key(fd.as_fd())?);
-        let Some(value) = known.and_then(|known| known.owner.capability.as_ref()) else { return Ok(Answer::Continue) };
-        if !caller.is_there() {
+        let Some(fd) = self.with_capability(caller, file) else { return Ok(Answer::Continue) };
+        let known = self.files.get(key(fd.as_fd())?);
+        let Some(value) = known.and_then(|owner| owner.capability.as_ref()) else { return Ok(Answer::Continue) };
+        fill(caller, value, a[2], a[3])
+    }
+
+    /// Arguments: file, buffer and its size. Names, each with a NUL.
+    fn list_xattr(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>, a: [u64; 6]) -> io::Result<Answer> {
+        let Some(fd) = self.with_capability(caller, file) else { return Ok(Answer::Continue) };
+        let open = file::openat(file::CWD, fd_path(fd.as_fd()).as_bytes(), O_RDONLY | O_NONBLOCK, 0)?;
+        let mut names = file::flistxattr(open.as_fd())?;
+        names.retain(|name| name != CAPABILITY);
+        names.push(CAPABILITY.to_vec());
+        let list: Vec<u8> = names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect();
+        fill(caller, &list, a[1], a[2])
+    }
+
+    fn remove_xattr(
+        &mut self,
+        caller: &Caller,
+        file: impl Fn() -> io::Result<OwnedFd>,
+        name: u64,
+    ) -> io::Result<Answer> {
+        if !self.capabilities || trace::read_string(caller.pid, name, 255)? != CAPABILITY {
             return Ok(Answer::Continue);
         }
-        if a[3] != 0 {
-            if a[3] < value.len() as u64 {
-                return Ok(Answer::Errno(libc::ERANGE));
-            }
-            trace::write_memory(caller.pid, a[2], value)?;
+        let Some(fd) = self.with_capability(caller, file) else { return Ok(Answer::Continue) };
+        self.files.entry(fd)?.capability = None;
+        Ok(Answer::Value(0))
+    }
+
+    /// The file, if it is one with capabilities.
+    fn with_capability(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>) -> Option<OwnedFd> {
+        if !self.capabilities {
+            return None;
         }
-        Ok(Answer::Value(value.len() as i64))
+        let fd = file().ok()?;
+        let owner = self.files.get(key(fd.as_fd()).ok()?)?;
+        (owner.capability.is_some() && caller.is_there()).then_some(fd)
     }
 
     fn stat(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>, buf: u64) -> io::Result<Answer> {
         let Some((fd, look)) = self.look(caller, file) else { return Ok(Answer::Continue) };
-        trace::write_memory(caller.pid, buf, &trace::stat(fd.as_fd(), &look)?)?;
-        Ok(Answer::Value(0))
+        Ok(answered(trace::write_memory(caller.pid, buf, &trace::stat(fd.as_fd(), &look)?)))
     }
 
     fn statx(
@@ -330,8 +328,7 @@ impl Supervisor {
         buf: u64,
     ) -> io::Result<Answer> {
         let Some((fd, look)) = self.look(caller, file) else { return Ok(Answer::Continue) };
-        trace::write_memory(caller.pid, buf, &trace::statx(fd.as_fd(), mask, &look)?)?;
-        Ok(Answer::Value(0))
+        Ok(answered(trace::write_memory(caller.pid, buf, &trace::statx(fd.as_fd(), mask, &look)?)))
     }
 
     /// The file and how it shall look, if that differs from what the kernel says.
@@ -340,7 +337,7 @@ impl Supervisor {
             return None;
         }
         let fd = file().ok()?;
-        let owner = &self.files.get(&key(fd.as_fd()).ok()?)?.owner;
+        let owner = self.files.get(key(fd.as_fd()).ok()?)?;
         if !caller.is_there() {
             return None;
         }
@@ -354,77 +351,28 @@ impl Supervisor {
         Some((fd, Look { uid: owner.uid, gid: owner.gid, bits: owner.bits, device }))
     }
 
-    /// What is known of a file, to be changed. Pins it if it is new.
-    fn entry(&mut self, key: Key, fd: OwnedFd) -> &mut Owner {
-        let room = self.pins + RESERVE < self.limit.1;
-        let pins = &mut self.pins;
-        let known = self.files.entry(key).or_insert_with(|| {
-            let path = path_of(fd.as_fd());
-            let fd = room.then_some(fd);
-            *pins += u64::from(fd.is_some());
-            Known { owner: Owner::default(), fd, path }
-        });
-        &mut known.owner
-    }
-
-    /// What the tree is now: by the paths that the files have at the end, those that are gone left out.
-    pub fn finish(mut self) -> Ledger {
-        let mut ledger = Ledger::new();
-        let mut linked: HashMap<Key, Owner> = HashMap::new();
-        for (key, known) in self.files.drain() {
-            if known.owner.is_plain() {
-                continue;
-            }
-            let path = known.fd.as_ref().map_or(known.path, |fd| path_of(fd.as_fd()));
-            let path = path.strip_prefix(self.root.as_os_str().as_bytes()).unwrap_or(&path).to_owned();
-            let inside = self.root.join(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(&path)));
-            // Files of the host (/tmp, binds), and what was removed, are not there under this name.
-            let there = file::lstatat(file::CWD, inside.as_os_str().as_bytes()).ok();
-            let same = there.filter(|stat| (stat.dev, stat.ino) == key);
-            match same {
-                Some(stat) if stat.nlink > 1 && !stat.is_dir() => {
-                    linked.insert(key, known.owner);
-                }
-                Some(_) => ledger.set(&path, known.owner),
-                // Moved without our having a descriptor that would tell where to.
-                None if known.fd.is_none() => {
-                    linked.insert(key, known.owner);
-                }
-                None => {}
-            }
-        }
-        if !linked.is_empty() {
-            self.find_names(&linked, &mut ledger);
-        }
+    /// What the tree is now.
+    pub fn finish(self) -> Ledger {
+        let ledger = self.files.finish();
         debug!("root emulation: {} calls, {} entries", self.calls, ledger.len());
         ledger
     }
-
-    /// Looks through the tree for all names of files that have several.
-    fn find_names(&self, wanted: &HashMap<Key, Owner>, ledger: &mut Ledger) {
-        let mut todo = vec![PathBuf::new()];
-        while let Some(dir) = todo.pop() {
-            // What can't be listed can't have been given away either.
-            let Ok(entries) = fs::read_dir(self.root.join(&dir)) else { continue };
-            for entry in entries.flatten() {
-                let path = dir.join(entry.file_name());
-                let Ok(stat) = file::lstatat(file::CWD, self.root.join(&path).as_os_str().as_bytes()) else { continue };
-                if let Some(owner) = wanted.get(&(stat.dev, stat.ino)) {
-                    ledger.set(path.as_os_str().as_bytes(), owner.clone());
-                }
-                if stat.is_dir() {
-                    todo.push(path);
-                }
-            }
-        }
-    }
 }
 
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        // It was the limit before, so it can be set.
-        let _ = trace::lower_descriptor_limit(self.limit.0);
+/// Puts a value where the caller wants it; a size of 0 asks for the length.
+fn fill(caller: &Caller, value: &[u8], buf: u64, size: u64) -> io::Result<Answer> {
+    if size != 0 {
+        if size < value.len() as u64 {
+            return Ok(Answer::Errno(libc::ERANGE));
+        }
+        trace::write_memory(caller.pid, buf, value)?;
     }
+    Ok(Answer::Value(value.len() as i64))
+}
+
+/// A bad address is the kernel's to judge; and where the kernel keeps us from writing there, its answer has to do.
+fn answered(written: io::Result<()>) -> Answer {
+    written.map_or(Answer::Continue, |()| Answer::Value(0))
 }
 
 /// What cannot be followed is pretended, unless it is an error that the kernel would report as well.
@@ -442,18 +390,6 @@ fn set_for_real(fd: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
     }
     let open = file::openat(file::CWD, fd_path(fd).as_bytes(), O_RDONLY | O_NONBLOCK, 0)?;
     file::fsetxattr(open.as_fd(), name, value)
-}
-
-fn key(fd: BorrowedFd) -> io::Result<Key> {
-    file::fstat(fd).map(|stat| (stat.dev, stat.ino))
-}
-
-fn fd_path(fd: BorrowedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-fn path_of(fd: BorrowedFd) -> Vec<u8> {
-    file::readlinkat(file::CWD, fd_path(fd).as_bytes()).unwrap_or_default()
 }
 
 /// The kernel's short form of a device number (mknod's argument) as userland writes it (`st_rdev`).

@@ -116,17 +116,15 @@ const APT_PLACE: &str = "/proc/execdomains";
 const APT_CONFIG: &str = "APT::Sandbox::User \"root\";\n";
 
 fn emulate(emulation: Emulation) -> Result<Option<Step>> {
-    let mode = match emulation {
-        Emulation::None => return Ok(None),
-        Emulation::Seccomp => filter::Mode::Pretend,
-        Emulation::Notify => filter::Mode::Record,
-    };
+    if emulation == Emulation::None {
+        return Ok(None);
+    }
     let Some(machine) = filter::HERE else { bail!("root emulation does not know this machine's system calls") };
-    let pretend = filter::program(machine, filter::Mode::Pretend);
-    Ok(Some(match mode {
-        filter::Mode::Pretend => Step::Pretend(pretend),
-        filter::Mode::Record => Step::Record { record: filter::program(machine, mode), pretend },
-    }))
+    Ok(match emulation {
+        Emulation::None => None,
+        Emulation::Seccomp => Some(Step::Pretend(filter::program(machine, filter::Mode::Pretend))),
+        Emulation::Notify => Some(Step::Record(filter::program(machine, filter::Mode::Record))),
+    })
 }
 
 /// Files and directories of the host that a command may need, whatever the image.

@@ -17,12 +17,12 @@ use super::step::Step;
 use super::target::Made;
 use super::walk::{Walk, walk};
 use super::{Emulation, Network, Spec, enter};
+use crate::debug;
 use crate::error::{Context, Error, Result};
 use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
 use crate::sys::process::{self, Dumpable, Ended, Fork, Pid, Ready};
 use crate::sys::seccomp;
 use crate::sys::signal::{self, Catcher, Mask};
-use crate::{debug, info};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +37,8 @@ pub enum Status {
 /// How long a command that is asked to stop has for it.
 const GRACE: Duration = Duration::from_millis(1000);
 
-/// Runs the command to its end; no process of it survives. With [`Emulation::Notify`], `ledger` tells what the tree's files have been made to be before, and
-/// afterwards what they are.
+/// Runs the command to its end; no process of it survives. `ledger` tells what the tree's files have been made to be
+/// before, and afterwards what they are; [`Emulation::Notify`] adds to it.
 pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     enter()?;
     let steps = plan(spec, Role::Child)?;
@@ -47,7 +47,7 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let null = null()?;
     let (reader, writer) = io::pipe().context(|| "can't make a pipe")?;
     let writer = OwnedFd::from(writer);
-    let record = spec.emulation == Emulation::Notify && seccomp::sizes_fit();
+    let record = spec.emulation == Emulation::Notify;
     let (socket, child_socket) = process::socket_pair().context(|| "can't make a socket pair")?;
     let (signals, noted) = io::pipe().context(|| "can't make a pipe")?;
     let catcher = Catcher::new(noted.into(), CAUGHT).context(|| "can't handle signals")?;
@@ -66,21 +66,19 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let child = child.map_err(|e| cannot_start(&e, spec.network))?;
     drop((writer, child_socket));
     let mut recorder = Recorder { socket: record.then_some(socket), listener: None, supervisor: None };
-    if record {
+    // Without a filter nothing is trapped, but what was recorded may be moved and removed.
+    if record || !ledger.is_empty() {
         recorder.supervisor = Some(Supervisor::new(&spec.root, ledger));
     }
     let told = listen(child, reader, signals, &mut recorder);
+    if told.is_err() {
+        // Its calls would wait for an answer for ever.
+        let _ = process::kill(child, libc::SIGKILL);
+    }
     let ended = process::wait(child).context(|| "can't wait for a child");
     drop(catcher);
-    let was_recording = recorder.listener.is_some();
-    if let Some(supervisor) = recorder.supervisor.take().filter(|_| was_recording) {
+    if let Some(supervisor) = recorder.supervisor.take() {
         *ledger = supervisor.finish();
-    }
-    if spec.emulation == Emulation::Notify && !was_recording && told.as_ref().is_ok_and(Told::ran) {
-        info!(
-            "root emulation: nothing is recorded, privileged calls are only pretended: \
-             another supervisor is at work, or the kernel is older than 5.6"
-        );
     }
     match (told?, ended?) {
         (Told { interrupted: Some(signal), .. }, _) => Ok(Status::Interrupted(signal)),
@@ -207,13 +205,6 @@ impl Word {
 struct Told {
     word: Option<Word>,
     interrupted: Option<i32>,
-}
-
-impl Told {
-    /// Whether the command was started at all.
-    fn ran(&self) -> bool {
-        !matches!(self.word, Some(Word::Failed(..)))
-    }
 }
 
 /// Receives the listener of a recording filter, then what arrives on it.

@@ -58,11 +58,8 @@ pub enum Step {
     NoNewPrivileges,
     /// Privileged calls succeed without doing anything.
     Pretend(Vec<Instruction>),
-    /// Privileged calls are trapped and recorded; where the kernel cannot, they are pretended.
-    Record {
-        record: Vec<Instruction>,
-        pretend: Vec<Instruction>,
-    },
+    /// Privileged calls are trapped and recorded.
+    Record(Vec<Instruction>),
     Execute(Program),
 }
 
@@ -117,7 +114,7 @@ impl Step {
             | Step::DefaultSignals
             | Step::NoNewPrivileges
             | Step::Pretend(_)
-            | Step::Record { .. }
+            | Step::Record(_)
             | Step::Execute(_) => None,
         }
     }
@@ -134,6 +131,7 @@ impl Step {
                 "not found in PATH; or it is there, but its interpreter (#! line, dynamic loader) is not"
             }
             (Step::Pretend(_), libc::EINVAL | libc::ENOSYS) => "this kernel has no seccomp filters (Linux 3.17)",
+            (Step::Record(_), _) => "--force=seccomp wants less of the kernel",
             (Step::Init, libc::EAGAIN) => "too many processes: see ulimit -u",
             (Step::Identity { .. }, libc::ENOSPC | libc::EUSERS) => {
                 "another user than 0 needs a second user namespace: the limit is user.max_user_namespaces"
@@ -174,7 +172,7 @@ impl fmt::Display for Step {
             Step::DefaultSignals => f.write_str("set the signals to their defaults"),
             Step::NoNewPrivileges => f.write_str("forbid new privileges"),
             Step::Pretend(_) => f.write_str("pretend privileged calls"),
-            Step::Record { .. } => f.write_str("record privileged calls"),
+            Step::Record(_) => f.write_str("record privileged calls"),
             Step::Execute(program) => match program.argv.strings().first() {
                 Some(command) => write!(f, "execve(2): {}", shown(command)),
                 None => f.write_str("execve(2)"),

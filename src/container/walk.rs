@@ -109,22 +109,15 @@ impl Walk<'_> {
             }
             Step::NoNewPrivileges => process::no_new_privileges(),
             Step::Pretend(filter) => seccomp::install(filter, Listener::None).map(drop),
-            Step::Record { record, pretend } => self.record(record, pretend),
+            Step::Record(filter) => self.record(filter),
             Step::Execute(program) => Err(execute(program)),
         }
     }
 
-    /// Where another supervisor is at work already (a build within a build), or the kernel is too old, pretending
-    /// has to do. The parent learns of it by not getting a listener.
-    fn record(&self, record: &[Instruction], pretend: &[Instruction]) -> io::Result<()> {
-        let Some(socket) = self.socket else { return seccomp::install(pretend, Listener::None).map(drop) };
-        match seccomp::install(record, Listener::New) {
-            Ok(Some(listener)) => seccomp::send_descriptor(socket, &listener),
-            Ok(None) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EINVAL | libc::ENOSYS)) => {
-                seccomp::install(pretend, Listener::None).map(drop)
-            }
-            Err(e) => Err(e),
+    fn record(&self, filter: &[Instruction]) -> io::Result<()> {
+        match (self.socket, seccomp::install(filter, Listener::New)?) {
+            (Some(socket), Some(listener)) => seccomp::send_descriptor(socket, &listener),
+            _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         }
     }
 

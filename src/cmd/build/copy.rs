@@ -1,12 +1,17 @@
 //! COPY and ADD: which tree the files come from, and what they mean for the cache.
 
+use std::cell::RefCell;
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::announce;
 use super::cache::Inputs;
 use super::stage::{Stage, inside};
 use super::web::WebFile;
+use crate::cmd::layers;
+use crate::container::ledger::{Ledger, Owner};
+use crate::container::{self, Record};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{CopyStep, File, Step};
@@ -14,6 +19,7 @@ use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::rootfs::copy::{self, Archives, Fate, Memo, Sources, Target};
 use crate::rootfs::{Last, Root};
+use crate::sys::file::Stat;
 use crate::warning;
 
 /// Does COPY or ADD. Always `true`: there is a layer.
@@ -42,15 +48,18 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     let from = match &origin {
         Origin::Context => From::Context,
         Origin::Scratch => return Err(Error::new("COPY --from=scratch: it has no files")),
-        Origin::Stage(n) => From::Image(Box::new(build.stage(*n)?.image.clone())),
-        Origin::Image(name) => From::Image(Box::new(build.base_image(name)?)),
+        Origin::Stage(n) => From::image(build, build.stage(*n)?.image.clone())?,
+        Origin::Image(name) => From::image(build, build.base_image(name)?)?,
     };
     let shown = announce::transfer(what, step.keyword);
     let work = Work { build, what, patterns: &patterns };
     let mut quick = None;
     if stage.tree.is_cached() && !patterns.is_empty() {
         // The same layers hold the same files. Others may, too: then the files themselves decide.
-        if let From::Image(image) = &from {
+        if let From::Image(image, owners) = &from {
+            if !owners.is_empty() {
+                inputs.add("owners", Digest::of(owners.to_string().as_bytes()).to_string());
+            }
             let ids: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
             let mut same = inputs.clone();
             same.add("layers", Digest::of(ids.concat().as_bytes()).to_string());
@@ -64,15 +73,25 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     }
     let several = what.sources.len() + what.files.len() > 1;
     let target = if several && !what.target.ends_with('/') { format!("{}/", what.target) } else { what.target.clone() };
-    stage.layer(inputs, step, &shown, |tree, _| {
+    let work = &work;
+    let change = |tree: &Path, record: &mut Record| {
         let tree = Root::open(tree)?;
         let mode = what.chmod.as_ref().map(|chmod| move |mode: u32, is_dir: bool| chmod.apply(mode, is_dir));
         let chmod = mode.as_ref().map(|m| m as &dyn Fn(u32, bool) -> u32);
         let unpacks =
             |usual| if what.is_add && what.unpack.unwrap_or(usual) { Archives::Unpack } else { Archives::Keep };
         if !patterns.is_empty() {
-            let to = Target { root: &tree, path: &target, chmod, archives: unpacks(true) };
-            work.with(&from, |sources| copy::run(&copy::plan(sources)?, sources, &to).map(drop))?;
+            let record = RefCell::new(record);
+            work.with(&from, |sources, owners| {
+                let made = |source: &Stat, dir: BorrowedFd, name: &[u8]| {
+                    let Some(owner) = owners.get((source.dev, source.ino)) else { return Ok(()) };
+                    let bits = |mode| chmod.map_or(mode, |chmod| chmod(mode, source.is_dir())) & 0o6000;
+                    let owner = Owner { bits: bits(source.mode | owner.bits), ..owner.clone() };
+                    record.borrow_mut().set(dir, name, owner)
+                };
+                let to = Target { root: &tree, path: &target, chmod, archives: unpacks(true), made: Some(&made) };
+                copy::run(&copy::plan(sources)?, sources, &to).map(drop)
+            })?;
         }
         for url in &urls {
             if url.name.is_empty() && (several || is_directory(&tree, &target)?) {
@@ -80,11 +99,13 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
                     .hint("name the file in the destination, which must not end in a slash"));
             }
             let place = url.place(build)?;
-            single(place.path(), &Target { root: &tree, path: &target, chmod, archives: unpacks(false) })?;
+            let to = Target { root: &tree, path: &target, chmod, archives: unpacks(false), made: None };
+            single(place.path(), &to)?;
         }
         let default_mode = |_: u32, _: bool| 0o644;
         files(build.storage.draft()?.path(), &what.files, &tree, &target, chmod.unwrap_or(&default_mode))
-    })?;
+    };
+    stage.layer(inputs, step, &shown, |tree, ledger| container::follow(tree, ledger, |record| change(tree, record)))?;
     if let (Some(quick), Some(id)) = (quick, stage.tree.top()) {
         build.storage.set_step(&quick, id)?;
     }
@@ -99,35 +120,40 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// The sources, for as long as `act` needs them.
-    fn with<T>(&self, from: &From, act: impl FnOnce(&Sources) -> Result<T>) -> Result<T> {
+    /// The sources, and what is recorded of their files, for as long as `act` needs them.
+    fn with<T>(&self, from: &From, act: impl FnOnce(&Sources, &Record) -> Result<T>) -> Result<T> {
         let build = self.build;
         let ignore = |path: &str, is_dir: bool| fate(&build.ignore, path, is_dir);
         let exclude = |path: &str, is_dir: bool| fate(&self.what.exclude, path, is_dir);
         let view = match from {
             From::Context => None,
-            From::Image(image) => Some(build.view(image)?),
+            From::Image(image, _) => Some(build.view(image)?),
         };
         let root = match &view {
             None => build.context_root()?,
             Some(view) => Root::open(view.path())?,
         };
-        act(&Sources {
+        let record = match (&view, from) {
+            (Some(view), From::Image(_, owners)) => Record::new(view.path(), owners),
+            _ => Record::new(Path::new("/"), &Ledger::new()),
+        };
+        let sources = Sources {
             root: &root,
             patterns: self.patterns,
             parents: self.what.parents,
             ignore: if view.is_none() { &ignore } else { &copy::keep_all },
             exclude: &exclude,
             never: build.never()?,
-        })
+        };
+        act(&sources, &record)
     }
 
     fn digest(&self, from: &From) -> Result<Digest> {
-        self.with(from, |sources| {
+        self.with(from, |sources, _| {
             let plan = copy::plan(sources)?;
             match from {
                 From::Context => self.build.digest(&plan, sources),
-                From::Image(_) => copy::digest(&plan, sources, &mut Memo::default(), threads()),
+                From::Image(..) => copy::digest(&plan, sources, &mut Memo::default(), threads()),
             }
         })
     }
@@ -145,7 +171,15 @@ fn threads() -> usize {
 
 enum From {
     Context,
-    Image(Box<crate::storage::Image>),
+    /// With what root emulation recorded of its files.
+    Image(Box<crate::storage::Image>, Ledger),
+}
+
+impl From {
+    fn image(build: &super::Build, image: crate::storage::Image) -> Result<From> {
+        let owners = layers::ledger(build.storage, &image.layers)?;
+        Ok(From::Image(Box::new(image), owners))
+    }
 }
 
 /// Files that the Dockerfile brings along, by way of a directory of their own.
@@ -153,7 +187,8 @@ fn files(place: &Path, files: &[File], tree: &Root, target: &str, chmod: &dyn Fn
     for file in files {
         let dir = tempdir(place, &file.name)?;
         fs::write(dir.join(&file.name), &file.content).context(|| format!("can't write {}", file.name))?;
-        single(&dir, &Target { root: tree, path: target, chmod: Some(chmod), archives: Archives::Keep })?;
+        let to = Target { root: tree, path: target, chmod: Some(chmod), archives: Archives::Keep, made: None };
+        single(&dir, &to)?;
     }
     Ok(())
 }

@@ -11,9 +11,8 @@ use super::cache::Inputs;
 use super::run::{Command, Failure, interrupted};
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
-use crate::container::force::{self as distributions, Config};
-use crate::container::ledger::Ledger;
-use crate::container::{Emulation, Network};
+use crate::container::force::{self as distributions, Config, Init};
+use crate::container::{self, Bind, Emulation, Network, Obstacle};
 use crate::error::{Error, Result};
 use crate::{info, verbose, warning};
 
@@ -31,20 +30,75 @@ pub struct Force {
     nothing_fits: Cell<bool>,
 }
 
-/// Words to run and variables to add.
-type Prepared = (Vec<String>, Vec<(String, String)>);
+/// What becomes of a RUN.
+pub struct Prepared {
+    pub argv: Vec<String>,
+    /// Variables to add.
+    pub env: Vec<(String, String)>,
+    /// `--force` would do something here: the checks to make before it, to say what.
+    would: Option<&'static [Init]>,
+}
+
+impl Prepared {
+    /// Before a RUN that is done as it stands: says what `--force` would do. Whether checks were made for that.
+    pub fn tell(&self, run: &mut Run) -> Result<bool, Failure> {
+        let Some(checks) = self.would else { return Ok(false) };
+        for (n, init) in checks.iter().enumerate() {
+            if is_needed(n + 1, init, run)? {
+                info!("workarounds: init step {}: no --force, skipping", n + 1);
+            }
+        }
+        if checks.is_empty() {
+            verbose!("workarounds: init: already initialized");
+        }
+        info!("workarounds: RUN: available here with --force");
+        Ok(!checks.is_empty())
+    }
+}
+
+/// Runs a text with the shell, in the tree as it is.
+pub type Run<'r> = dyn FnMut(&str) -> Result<(), Failure> + 'r;
+
+fn is_needed(n: usize, init: &Init, run: &mut Run) -> Result<bool, Failure> {
+    info!("workarounds: init step {n}: checking: $ {}", init.check);
+    match run(init.check) {
+        Ok(()) => {
+            info!("workarounds: init step {n}: exit code 0, step not needed");
+            Ok(false)
+        }
+        Err(Failure::Exited(code)) => {
+            verbose!("workarounds: init step {n}: exit code {code}");
+            Ok(true)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// The mode that the kernel allows.
+fn possible(mode: Mode) -> Mode {
+    let why = match (mode, container::can_record()) {
+        (Mode::Notify, Err(Obstacle::Supervised)) => {
+            "another one supervises this process already (a build in a build?)"
+        }
+        (Mode::Notify, Err(Obstacle::Kernel)) => "this kernel can't notify of system calls (Linux 5.6)",
+        (Mode::Notify, Ok(())) | (Mode::Fakeroot | Mode::Seccomp | Mode::None, _) => return mode,
+    };
+    warning!("--force=notify: {why}: using --force=seccomp, which records no owners");
+    Mode::Seccomp
+}
 
 /// What holds for one stage.
 #[derive(Default)]
 pub struct OfStage {
     config: OnceCell<&'static Config>,
-    ready: Cell<bool>,
+    /// The steps of initialisation are done, or were looked at without `--force`.
+    pub ready: Cell<bool>,
 }
 
 impl Force {
     pub fn new(options: &Options) -> Force {
         Force {
-            mode: options.force,
+            mode: options.force.map(possible),
             detect: !options.no_force_detect,
             modified: Cell::new(0),
             would_help: Cell::new(false),
@@ -102,29 +156,31 @@ impl Force {
 
     /// Before a RUN: makes the image ready if need be. The words to run instead, and what else its environment needs.
     pub fn prepare(&self, stage: &mut Stage, argv: &[String]) -> Result<Prepared> {
-        let unchanged = Ok((argv.to_vec(), Vec::new()));
-        let Some(&config) = stage.force.config.get() else { return unchanged };
+        let mut prepared = Prepared { argv: argv.to_vec(), env: Vec::new(), would: None };
+        let Some(&config) = stage.force.config.get() else { return Ok(prepared) };
         if !config.needs_injection(argv) {
+            verbose!("workarounds: init: instruction doesn't need injection");
             verbose!("workarounds: RUN: instruction doesn't need injection");
-            return unchanged;
+            return Ok(prepared);
         }
+        let init = if stage.force.ready.get() { &[] } else { config.init };
         if self.mode != Some(Mode::Fakeroot) {
             self.would_help.set(true);
-            verbose!("workarounds: RUN: available here with --force");
-            return unchanged;
+            prepared.would = Some(init);
+            return Ok(prepared);
         }
         if stage.force.ready.replace(true) {
             verbose!("workarounds: init: already initialized");
         } else {
-            for (n, init) in config.init.iter().enumerate() {
-                initialise(stage, n + 1, init.check, init.command)?;
+            for (n, init) in init.iter().enumerate() {
+                initialise(stage, n + 1, init)?;
             }
         }
-        let words: Vec<String> = config.prefix.iter().map(|w| w.to_string()).chain(argv.iter().cloned()).collect();
-        info!("workarounds: RUN: new command: {}", announce::list(&words));
+        prepared.argv.splice(0..0, config.prefix.iter().map(|w| w.to_string()));
+        prepared.env = distributions::ENVIRONMENT.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        info!("workarounds: RUN: new command: {}", announce::list(&prepared.argv));
         self.modified.set(self.modified.get() + 1);
-        let env = distributions::ENVIRONMENT.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        Ok((words, env))
+        Ok(prepared)
     }
 
     /// Before the error of a failed RUN: would `--force` have helped?
@@ -173,12 +229,11 @@ impl Force {
 }
 
 /// One step that makes fakeroot available: a layer of its own, cached like any other.
-fn initialise(stage: &mut Stage, n: usize, check: &str, command: &str) -> Result<()> {
-    let shell = |text: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()];
+fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
     let env = stage.environment();
     let mut inputs = Inputs::new(stage.tree.top(), &format!("workarounds init step {n}"));
-    inputs.add("check", check);
-    inputs.add("command", command);
+    inputs.add("check", init.check);
+    inputs.add("command", init.command);
     for (name, value) in &env {
         inputs.add(format!("env {name}"), value);
     }
@@ -189,33 +244,18 @@ fn initialise(stage: &mut Stage, n: usize, check: &str, command: &str) -> Result
         return Ok(());
     }
     let binds = stage.build.binds.clone();
-    let run = |root: &Path, text: &str, ledger: &mut Ledger| {
-        let command = Command {
-            argv: shell(text),
-            env: env.clone(),
-            cwd: "/".to_owned(),
-            binds: binds.clone(),
-            tmpfs: Vec::new(),
-            network: Network::Host,
-            emulation: Emulation::None,
-        };
-        command.run(root, ledger)
-    };
     let id = inputs.id();
-    let created_by = format!("workarounds: {command}");
+    let created_by = format!("workarounds: {}", init.command);
     stage.tree.change(storage, id, &created_by, inputs.into_pairs(), |root, ledger| {
-        info!("workarounds: init step {n}: checking: $ {check}");
-        match run(root, check, ledger) {
-            Ok(()) => {
-                info!("workarounds: init step {n}: exit code 0, step not needed");
-                return Ok(());
+        let mut run = |text: &str| shell(text, &env, &binds).run(root, ledger);
+        let done = is_needed(n, init, &mut run).and_then(|needed| match needed {
+            true => {
+                info!("workarounds: init step {n}: $ {}", init.command);
+                run(init.command)
             }
-            Err(Failure::Exited(code)) => verbose!("workarounds: init step {n}: exit code {code}"),
-            Err(Failure::Interrupted(signal)) => return Err(interrupted(signal)),
-            Err(Failure::NotRun(e)) => return Err(e),
-        }
-        info!("workarounds: init step {n}: $ {command}");
-        match run(root, command, ledger) {
+            false => Ok(()),
+        });
+        match done {
             Ok(()) => Ok(()),
             Err(Failure::Exited(code)) => Err(Error::new(format!("workarounds: init step {n} failed with {code}"))
                 .hint("--force=seccomp needs nothing in the image")),
@@ -223,4 +263,17 @@ fn initialise(stage: &mut Stage, n: usize, check: &str, command: &str) -> Result
             Err(Failure::NotRun(e)) => Err(e),
         }
     })
+}
+
+/// A command of ours, without emulation.
+pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
+    Command {
+        argv: ["/bin/sh", "-c", text].map(str::to_owned).to_vec(),
+        env: env.to_vec(),
+        cwd: "/".to_owned(),
+        binds: binds.to_vec(),
+        tmpfs: Vec::new(),
+        network: Network::Host,
+        emulation: Emulation::None,
+    }
 }

@@ -8,7 +8,7 @@ use super::Build;
 use super::announce::{self, Cache};
 use super::cache::Inputs;
 use super::config::{self, to_image};
-use super::force::OfStage;
+use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
 use super::run::{Command, Failure, PASSED, interrupted};
 use super::tree::Tree;
@@ -119,18 +119,17 @@ impl<'b> Stage<'b> {
 
     fn run(&mut self, run: &RunStep, step: &Step) -> Result<bool> {
         let mounts = Mounts::new(self.build, self.index, run)?;
-        let force = &self.build.force;
-        let emulation = force.emulation();
+        let emulation = self.build.force.emulation();
         let words: Vec<String> = match &run.script {
             None => run.argv.clone(),
             Some(_) => run.argv.iter().map(|word| word.replacen("/dev/pipes", SCRIPTS, 1)).collect(),
         };
-        let (argv, more_env) = force.prepare(self, &words)?;
+        let prepared = self.build.force.prepare(self, &words)?;
         let network = match run.network {
             ast::Network::Default | ast::Network::Host => Network::Host,
             ast::Network::None => Network::None,
         };
-        let mut inputs = Inputs::new(self.tree.top(), &format!("RUN {}", announce::list(&argv)));
+        let mut inputs = Inputs::new(self.tree.top(), &format!("RUN {}", announce::list(&prepared.argv)));
         for (name, value) in run.env.iter().filter(|(name, _)| !PASSED.contains(&name.as_str())) {
             inputs.add(format!("env {name}"), value);
         }
@@ -141,34 +140,39 @@ impl<'b> Stage<'b> {
             inputs.add("bind", format!("{}:{}", bind.source.display(), bind.target.display()));
         }
         mounts.add_to(&mut inputs);
-        let shown = format!("RUN{} {}", force.mark(), announce::list(&run.argv));
-        let argv: Vec<String> = match &run.script {
-            None => argv,
-            Some(_) => argv.iter().map(|word| word.replacen("/dev/pipes", SCRIPTS, 1)).collect(),
-        };
+        let shown = format!("RUN{} {}", self.build.force.mark(), announce::list(&run.argv));
         let mut failure = None;
+        let mut checked = false;
         let build = self.build;
         let result = self.layer(inputs, step, &shown, |root, ledger| {
-            let prepared = mounts.prepare(build)?;
+            let mounted = mounts.prepare(build)?;
             let command = Command {
-                argv,
-                env: run.env.iter().chain(&prepared.env).chain(&more_env).cloned().collect(),
+                argv: prepared.argv.clone(),
+                env: run.env.iter().chain(&mounted.env).chain(&prepared.env).cloned().collect(),
                 cwd: run.workdir.clone(),
-                binds: build.binds.iter().chain(&prepared.binds).cloned().collect(),
-                tmpfs: prepared.tmpfs.clone(),
+                binds: build.binds.iter().chain(&mounted.binds).cloned().collect(),
+                tmpfs: mounted.tmpfs.clone(),
                 network,
                 emulation,
             };
-            command.run(root, ledger).map_err(|f| {
+            let told = prepared.tell(&mut |text| force::shell(text, &run.env, &build.binds).run(root, ledger));
+            told.and_then(|tested| {
+                checked = tested;
+                command.run(root, ledger)
+            })
+            .map_err(|f| {
                 let error = failed(&f);
                 failure = Some(f);
                 error
             })
         });
+        if checked {
+            self.force.ready.set(true);
+        }
         match (result, failure) {
             (Err(e), Some(Failure::Exited(_))) => {
-                force.advise();
-                let e = force.hint().into_iter().fold(e, |e, hint| e.hint(hint));
+                self.build.force.advise();
+                let e = self.build.force.hint().into_iter().fold(e, |e, hint| e.hint(hint));
                 Err(self.explain_failure(e, &run.argv))
             }
             (other, _) => other,

@@ -3,8 +3,8 @@
 //! Three steps over the same walk of the sources, which leaves out what `.dockerignore` and `--exclude` say:
 //! [`plan`] finds the sources, [`digest`] says what they hold (the build cache's key), [`run`] copies them.
 //! The sources' root is a build context (leaving it is an error) or the tree of `--from` (its root is the root);
-//! the destination is a tree in which links lead no further than its root. Deliberately absent: owners (`--chown`
-//! means nothing to an ordinary user), downloads, heredocs (the caller makes files of them).
+//! the destination is a tree in which links lead no further than its root. Deliberately absent: owners (the caller may
+//! keep a record of them: [`Target::made`]), downloads, heredocs (the caller makes files of them).
 
 mod digest;
 mod memo;

@@ -42,7 +42,11 @@ pub struct Target<'a> {
     /// `--chmod`: from a mode and whether it is a directory's to another mode.
     pub chmod: Option<&'a dyn Fn(u32, bool) -> u32>,
     pub archives: Archives,
+    /// Is told of everything that is made from a source: what that is, and the copy's place.
+    pub made: Option<Made<'a>>,
 }
+
+pub type Made<'a> = &'a dyn Fn(&Stat, BorrowedFd, &[u8]) -> io::Result<()>;
 
 /// Copies the sources.
 pub fn run(plan: &Plan, sources: &Sources, target: &Target) -> Result<Copied> {
@@ -145,6 +149,7 @@ impl Run<'_> {
                 let named = parts(&item.named).take(source).collect::<Vec<_>>().join(&b'/');
                 if let Some(stat) = self.sources.root.place(&named, Last::Follow)?.stat()? {
                     file::fchmod(here.as_fd(), self.mode(&stat))?;
+                    self.tell(&stat, here.as_fd(), b".")?;
                 }
             }
         }
@@ -170,6 +175,10 @@ impl Run<'_> {
             Some(chmod) => chmod(stat.mode, stat.is_dir()) & 0o7777,
             None => stat.mode & PLAIN_MODE,
         }
+    }
+
+    fn tell(&self, source: &Stat, dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
+        self.target.made.map_or(Ok(()), |made| made(source, dir, name))
     }
 
     /// A file as a name in a directory.
@@ -225,8 +234,11 @@ impl Run<'_> {
     fn make_frames(&self, frames: &mut [Frame], ladder: &mut Ladder) -> Result<()> {
         for frame in frames.iter_mut().filter(|frame| !frame.made) {
             let here = ladder.here()?;
-            self.make_dir(here, &frame.name)?;
+            let is_new = self.make_dir(here, &frame.name)?;
             let dir = open_dir(here, &frame.name)?;
+            if is_new {
+                self.tell(&frame.stat, dir.as_fd(), b".")?;
+            }
             if let Some(source) = frame.source.take() {
                 copy_xattrs(source.as_fd(), dir.as_fd())?;
             }
@@ -253,7 +265,8 @@ impl Run<'_> {
             Kind::Symlink => {
                 let target = file::readlinkat(from, name)?;
                 make_way(to, copy, || file::symlinkat(&target, to, copy))?;
-                return Ok(file::utimensat(to, copy, stat.mtime)?);
+                file::utimensat(to, copy, stat.mtime)?;
+                return Ok(self.tell(stat, to, copy)?);
             }
             Kind::Dir | Kind::Whiteout | Kind::Special => {
                 self.copied.skipped += 1;
@@ -281,6 +294,7 @@ impl Run<'_> {
         copy_xattrs(source.as_fd(), made.as_fd())?;
         file::fchmod(made.as_fd(), self.mode(stat))?;
         file::futimens(made.as_fd(), stat.mtime)?;
+        self.tell(stat, to, copy)?;
         self.copied.files += 1;
         self.copied.bytes += stat.size;
         if stat.nlink > 1 {

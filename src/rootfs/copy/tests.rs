@@ -67,8 +67,13 @@ fn copy(case: &Case, context: &Root, image: &Root, patterns: &[&str], to: &str) 
     let before = if case.digest { Some(digest(&plan, &sources, &mut Memo::default(), 2)?) } else { None };
     let chmod = case.chmod;
     let chmod = move |mode, is_dir| chmod.map_or(mode, |f| f(mode, is_dir));
-    let target =
-        Target { root: image, path: to, chmod: case.chmod.is_some().then_some(&chmod), archives: case.archives };
+    let target = Target {
+        root: image,
+        path: to,
+        chmod: case.chmod.is_some().then_some(&chmod),
+        archives: case.archives,
+        made: None,
+    };
     let copied = run(&plan, &sources, &target)?;
     if let Some(before) = before {
         assert_eq!(

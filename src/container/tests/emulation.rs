@@ -1,0 +1,265 @@
+//! Root emulation: each call that the filters know, hostile callers, and what the ledger says in the end.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{isolated, output, tree, words};
+use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
+use crate::container::{Emulation, Obstacle, Overlay, Spec, Status, can_record, enter, run_recorded};
+use crate::sys::process;
+use crate::sys::seccomp::{self, Instruction, Listener};
+
+/// A program that makes the calls which shells and busybox cannot; made once by the C compiler.
+fn prober(dir: &Path) -> Option<PathBuf> {
+    let source = dir.join("probe.c");
+    let program = dir.join("probe");
+    fs::write(&source, include_str!("probe.c")).unwrap();
+    let made = Command::new("cc").args(["-static", "-pthread", "-O1", "-w", "-o"]).arg(&program).arg(&source).status();
+    if made.is_ok_and(|status| status.success()) {
+        return Some(program);
+    }
+    assert!(std::env::var_os("CH_TEST_MUST_RUN").is_none(), "needs a C compiler with a static library");
+    println!("SKIPPED: needs a C compiler with a static library");
+    None
+}
+
+#[test]
+fn privileged_calls_are_emulated() {
+    isolated("emulation::privileged_calls_are_emulated", |dir| {
+        let Some(program) = prober(dir) else { return };
+        let root = tree(dir);
+        fs::copy(program, root.join("bin/probe")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        let check = |mode: Emulation, script: &str, want: &str| {
+            let mut spec = Spec::new(&root, Vec::new());
+            spec.emulation = mode;
+            assert_eq!(output(&mut spec, script).1, want, "{mode:?}: {script}");
+        };
+        use Emulation::{None as No, Notify, Seccomp};
+        let refused = "chown: Invalid argument\n";
+        check(No, "probe chown file 5 6", refused);
+        for mode in [Seccomp, Notify] {
+            for call in ["chown", "lchown", "fchown", "fchownat"] {
+                check(mode, &format!("probe {call} file 5 6"), "ok\n");
+            }
+            check(mode, "probe capset", "ok\n");
+            check(mode, "probe setgroups", "ok\n");
+            check(mode, "probe xattr file security.selinux x", "ok\n");
+            check(mode, "probe xattr file trusted.x x", "ok\n");
+            check(mode, "rm -f dev0; probe mknod dev0 c 1 3", "ok\n");
+            check(mode, "rm -f pipe; probe mknod pipe p 0 0; test -p pipe && echo pipe; rm pipe", "ok\npipe\n");
+            // The second set*id by what is no root any more.
+            let again = if mode == Notify { "setuid: Operation not permitted\n" } else { "ok\n" };
+            check(mode, "probe setuid 5 setuid 0", again);
+            check(mode, "probe setresuid 5 setresuid 5", "ok\n");
+        }
+        let get = |mode: Emulation| {
+            if mode == Notify { "7 7 7 / 9 9 9 / 7 7 9 9 / 1 2 3\n" } else { "0 0 0 / 0 0 0 / 0 0 0 0 /" }
+        };
+        check(Notify, "probe become", get(Notify));
+        let mut spec = Spec::new(&root, Vec::new());
+        spec.emulation = Seccomp;
+        assert!(output(&mut spec, "probe become").1.starts_with(get(Seccomp)));
+    });
+}
+
+#[test]
+fn what_was_asked_for_is_recorded() {
+    isolated("emulation::what_was_asked_for_is_recorded", |dir| {
+        let Some(program) = prober(dir) else { return };
+        enter().unwrap();
+        let lower = tree(dir);
+        fs::copy(program, lower.join("bin/probe")).unwrap();
+        for name in ["a", "b", "c", "d", "gone"] {
+            fs::write(lower.join(name), name).unwrap();
+        }
+        symlink("chown", lower.join("bin/x")).unwrap();
+        for tool in ["chown", "chmod", "mv", "ln", "cp", "tar", "su", "find"] {
+            let _ = symlink("busybox", lower.join("bin").join(tool));
+        }
+        for plain in [false, true] {
+            let (upper, work, at) = (dir.join("upper"), dir.join("work"), dir.join("at"));
+            for path in [&upper, &work, &at] {
+                fs::create_dir_all(path).unwrap();
+            }
+            let overlay =
+                (!plain).then(|| Overlay::mount(std::slice::from_ref(&lower), Some((&upper, &work)), &at).unwrap());
+            let root = if plain { &lower } else { &at };
+            let mut ledger = Ledger::new();
+            let mut spec = Spec::new(root, Vec::new());
+            spec.emulation = Emulation::Notify;
+            let mut check = |script: &str, shown: &str, want: &str| {
+                let out = std::env::temp_dir().join(format!("ch-out-{}", process::pid()));
+                spec.argv = words(&["/bin/sh", "-c", &format!("{{ {script}\n}} > {} 2>&1", out.display())]);
+                spec.env = vec![("PATH".into(), "/bin".into())];
+                assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0), "{script}");
+                let text = fs::read_to_string(&out).unwrap();
+                fs::remove_file(&out).unwrap();
+                assert_eq!(text, shown, "plain {plain}: {script}");
+                assert_eq!(ledger.to_string(), want, "plain {plain}: {script}");
+            };
+            check("chown 5:6 a; stat -c '%u:%g %a' a; chown 0:0 b", "5:6 644\n", "5 6 0 - - a\n");
+            // The record lasts until the next run, and follows the file.
+            check(
+                "stat -c %u:%g a; mv a a2; stat -c %u:%g a2; echo > a; stat -c %u a",
+                "5:6\n5:6\n0\n",
+                "5 6 0 - - a2\n",
+            );
+            check("chmod 4755 a2; stat -c %a a2; mkdir -p x/y; mv a2 x/y/a", "4755\n", "5 6 4000 - - x/y/a\n");
+            check("chmod 0755 x/y/a; stat -c %a x/y/a", "755\n", "5 6 0 - - x/y/a\n");
+            check("chmod 6711 x/y/a; chown :8 x/y/a; stat -c %a:%g x/y/a", "711:8\n", "5 8 0 - - x/y/a\n");
+            check("chown -R 1:2 x; rm x/y/a; rm gone; chown 0:0 x", "", "1 2 0 - - x/y\n");
+            check("chown 0 x/y; chown :0 /x/y", "", "");
+            check("cd x; chown 3:4 ../b; ln -s /b l; chown 5 l; chown -h 6 l", "", "5 0 0 - - b\n6 0 0 - - x/l\n");
+            check("cp -p b b2; rm x/l; rm b", "", "5 0 0 - - b2\n");
+            check("ln b2 b3; chown 9 b2", "", "9 0 0 - - b2\n9 0 0 - - b3\n");
+            check(
+                "rm b2 b3; probe mknod dev0 b 8 1; ls -ln dev0 | tr -s ' ' | tr -d , | grep -o '.* 8 1'",
+                "ok\nbrw-r--r-- 1 0 0 8 1\n",
+                "0 0 0 b2049 - dev0\n",
+            );
+            check("rm dev0; probe xattr c security.capability abcd", "ok\n", "0 0 0 - 61626364 c\n");
+            check(
+                "probe getxattr c security.capability; probe getxattr d security.capability",
+                "abcd\n(none)\n",
+                "0 0 0 - 61626364 c\n",
+            );
+            check(
+                "probe listxattr c; probe listxattr d; probe removexattr c security.capability; probe listxattr c",
+                "security.capability\n\nok\n\n",
+                "",
+            );
+            check("probe removexattr c security.capability || true", "removexattr: No data available\n", "");
+            check("probe xattr c security.capability abcd", "ok\n", "0 0 0 - 61626364 c\n");
+            check("chown 0 c; probe xattr c user.x 1", "ok\n", "");
+            // Files of the host are none of the image's.
+            check("echo > /tmp/ch-mine; chown 5 /tmp/ch-mine; stat -c %u /tmp/ch-mine; rm /tmp/ch-mine", "5\n", "");
+            check("probe fdlink d 2755; stat -c %a d", "ok\n2755\n", "0 0 2000 - - d\n");
+            check("rm d; (exec 9>d; chown 7 /proc/self/fd/9 && stat -L -c %u /dev/fd/9)", "7\n", "7 0 0 - - d\n");
+            check("chown 8 d; probe chroot / chown d 5 5; stat -c %u d", "ok\n5\n", "5 5 0 - - d\n");
+            check(
+                "cd /etc; chown 4 /proc/self/cwd/../d; chown 3 /proc/self/root/c; stat -c %u /proc/self/cwd/../d",
+                "4\n",
+                "3 0 0 - - c\n4 5 0 - - d\n",
+            );
+            check("chown 0:0 /c /d", "", "");
+            // A name that goes while another stays; a file that had none.
+            check(
+                "ln d e; chown 7 d; rm d; mv e d; probe hostile tmpfile",
+                "ok\n",
+                "7 0 0 - - d\n5 6 0 - - was-nameless\n",
+            );
+            check("chown 0:0 was-nameless", "", "7 0 0 - - d\n");
+            // The host's /tmp can be given to root, whoever has it.
+            check("chown 0:0 /tmp && chown 0:0 d", "", "");
+            check("chown 0:0 d; chown 5 /none/x 2>&1 || true", "chown: /none/x: No such file or directory\n", "");
+            // On disk nothing of all this.
+            let stat = fs::metadata(root.join("d")).unwrap();
+            assert_eq!(stat.permissions().mode() & 0o7000, 0);
+            if let Some(overlay) = overlay {
+                overlay.unmount().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn hostile_callers_get_an_answer() {
+    isolated("emulation::hostile_callers_get_an_answer", |dir| {
+        let Some(program) = prober(dir) else { return };
+        let root = tree(dir);
+        fs::copy(program, root.join("bin/probe")).unwrap();
+        symlink("busybox", root.join("bin/true")).unwrap();
+        for name in ["file", "a", "b"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+        let mut spec = Spec::new(&root, Vec::new());
+        for what in ["threads", "vfork", "signals", "flip", "dying", "deep", "deleted", "tmpfile", "pipe", "bad"] {
+            spec.emulation = Emulation::Notify;
+            assert_eq!(output(&mut spec, &format!("probe hostile {what}")).1, "ok\n", "{what}");
+        }
+        for name in ["a", "b"] {
+            let mode = fs::metadata(root.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o6000, 0, "{name}: {mode:o}");
+        }
+        if cfg!(target_arch = "x86_64") {
+            for mode in [Emulation::Seccomp, Emulation::Notify] {
+                spec.emulation = mode;
+                assert_eq!(output(&mut spec, "probe hostile x32").1, "x32: Function not implemented\n");
+                // Nothing at all where the kernel runs no 32-bit programs.
+                let text = output(&mut spec, "probe hostile int80").1;
+                assert!(text == "ok\n" || !text.contains("int80:"), "{mode:?}: {text}");
+            }
+        }
+    });
+}
+
+/// Steps without recording move and remove what was recorded before.
+#[test]
+fn the_ledger_follows_the_files() {
+    isolated("emulation::the_ledger_follows_the_files", |dir| {
+        let root = tree(dir);
+        for name in ["a", "b", "c", "d"] {
+            fs::write(root.join(name), name).unwrap();
+        }
+        symlink("busybox", root.join("bin/mv")).unwrap();
+        let mut ledger: Ledger =
+            "1 1 0 - - a\n2 2 0 - - b\n3 3 0 - - c\n4 4 0 - - d\n5 5 0 - - none\n6 6 0 - - \n".parse().unwrap();
+        let mut spec = Spec::new(&root, words(&["/bin/sh", "-c", "mv a etc/a; rm b; echo > b; rm c; echo more >> d"]));
+        spec.env = vec![("PATH".into(), "/bin".into())];
+        for mode in [Emulation::None, Emulation::Seccomp] {
+            spec.emulation = mode;
+            assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+            assert_eq!(ledger.to_string(), "6 6 0 - - \n4 4 0 - - d\n1 1 0 - - etc/a\n", "{mode:?}");
+            spec.argv = words(&["/bin/sh", "-c", "exit 0"]);
+        }
+    });
+}
+
+#[test]
+fn more_files_than_descriptors() {
+    isolated("emulation::more_files_than_descriptors", |dir| {
+        let root = tree(dir);
+        let _ = symlink("busybox", root.join("bin/chown"));
+        let _ = symlink("busybox", root.join("bin/mv"));
+        let many = root.join("many");
+        fs::create_dir(&many).unwrap();
+        for i in 0..200 {
+            fs::write(many.join(i.to_string()), "").unwrap();
+        }
+        let mut spec = Spec::new(&root, words(&["/bin/sh", "-c", "chown -R 5:6 many; mv many moved; chown 7 moved/7"]));
+        spec.env = vec![("PATH".into(), "/bin".into())];
+        spec.emulation = Emulation::Notify;
+        crate::sys::trace::limit_descriptors_for_tests(100);
+        let mut ledger = Ledger::new();
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(ledger.len(), 201);
+        assert_eq!(ledger.get(b"/moved/199"), Some(&Owner { uid: 5, gid: 6, ..Owner::default() }));
+        assert_eq!(ledger.get(b"moved/7"), Some(&Owner { uid: 7, gid: 6, ..Owner::default() }));
+        let device = Some(Device { kind: DeviceKind::Character, number: 0 });
+        assert_ne!(ledger.get(b"moved"), Some(&Owner { device, ..Owner::default() }));
+    });
+}
+
+#[test]
+fn recording_may_be_impossible() {
+    isolated("emulation::recording_may_be_impossible", |_| {
+        assert_eq!(can_record(), Ok(()));
+        // As within another build that records: its listener answers nothing here, since nothing is trapped.
+        let finish = |value| Instruction { code: 6, if_true: 0, if_false: 0, value };
+        process::no_new_privileges().unwrap();
+        let allow = finish(libc::SECCOMP_RET_ALLOW);
+        let outer = seccomp::install(&[allow], Listener::New).unwrap();
+        assert_eq!(can_record(), Err(Obstacle::Supervised));
+        drop(outer);
+        // As on an old kernel: no seccomp(2), whose number is in the first word of what the filter sees.
+        let load = Instruction { code: 0x20, if_true: 0, if_false: 0, value: 0 };
+        let number = libc::SYS_seccomp as u32;
+        let is_it = Instruction { code: 0x15, if_true: 0, if_false: 1, value: number };
+        let refuse = finish(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+        seccomp::install(&[load, is_it, refuse, allow], Listener::None).unwrap();
+        assert_eq!(can_record(), Err(Obstacle::Kernel));
+    });
+}
