@@ -27,8 +27,8 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
     let storage = host.storage(Access::Write)?;
     let remotes = Remotes::new(options, Named::Image(&reference))?;
     let puller = Puller { host, options, storage: &storage, remotes: &remotes };
-    info!("pulling image:    {reference}");
-    puller.announce();
+    let wanted = Wanted::new(host, options);
+    puller.announce(&reference, &wanted);
     match directory {
         Some(directory) => {
             info!("destination:      {}", directory.display());
@@ -36,7 +36,7 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
         }
         None => {
             let _lock = storage.lock_image(&reference.file_name()?)?;
-            puller.to_storage(&reference)?;
+            puller.to_storage(&reference, &wanted)?;
             storage.free_unused()?;
         }
     }
@@ -53,24 +53,24 @@ pub struct Puller<'a> {
 }
 
 impl Puller<'_> {
-    fn announce(&self) {
-        match Wanted::new(self.host, self.options) {
+    pub fn announce(&self, reference: &ImageRef, wanted: &Wanted) {
+        info!("pulling image:    {reference}");
+        match wanted {
             Wanted::Yolo => info!("requesting arch:  yolo"),
             Wanted::Arch(arch) => info!("requesting arch:  {arch}"),
         }
     }
 
     /// Pulls an image into storage. The caller has its lock.
-    pub fn to_storage(&self, reference: &ImageRef) -> Result<Image> {
-        let wanted = Wanted::new(self.host, self.options);
-        if let Some(image) = self.current(reference, &wanted)? {
+    pub fn to_storage(&self, reference: &ImageRef, wanted: &Wanted) -> Result<Image> {
+        if let Some(image) = self.current(reference, wanted)? {
             info!("manifest list: using existing file");
             info!("image is current: {}", image.source.as_ref().map_or(String::new(), |s| s.top.to_string()));
             self.say_arch(&image);
             return Ok(image);
         }
         let cache = (!self.options.no_cache).then_some(self.storage);
-        let (remote, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
+        let (remote, resolved) = remote::find(self.remotes, reference, wanted, cache)?;
         let image = match self.storage.mode() {
             Mode::Overlay => self.stack(&remote, reference, resolved)?,
             Mode::Plain => self.tree(&remote, reference, resolved)?,

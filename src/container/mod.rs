@@ -49,7 +49,7 @@ pub struct Spec {
     pub gid: u32,
     /// Within the tree.
     pub cwd: PathBuf,
-    /// Mounted in this order, after the standard ones.
+    /// Mounted after the standard ones: in this order by [`exec`]; by [`run_recorded`] so that none hides another.
     pub binds: Vec<Bind>,
     pub tmpfs: Vec<Tmpfs>,
     /// The whole environment. `PATH` in it says where the command is looked for.
@@ -96,6 +96,16 @@ pub struct Bind {
     pub target: PathBuf,
     pub read_only: bool,
     pub need: Need,
+    pub within: Within,
+}
+
+/// What becomes of a target that lies within a bind, where it is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Within {
+    /// An error: what is bound stays as it is.
+    Refused,
+    /// It is made in the bind's source, and removed again after [`run_recorded`].
+    Made,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +120,8 @@ pub enum Need {
 
 impl Bind {
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Bind {
-        Bind { source: source.into(), target: target.into(), read_only: false, need: Need::Always }
+        let (source, target) = (source.into(), target.into());
+        Bind { source, target, read_only: false, need: Need::Always, within: Within::Refused }
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::enter::{self, Maps};
 use super::step::{Access, Make, Program, Step};
-use super::target::{self, Target};
-use super::{Bind, Emulation, Need, Network, Spec, Stdin, filter};
+use super::target::{self, Shape, Target};
+use super::{Bind, Emulation, Need, Network, Spec, Stdin, Tmpfs, Within, filter};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::log::escape;
@@ -73,17 +73,25 @@ fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
     if spec.private_tmp {
         mounts.tmpfs(Path::new("/tmp"), None, 0o1777)?;
     } else {
-        mounts.bind(&Bind::new("/tmp", "/tmp"))?;
+        // Who becomes the command can't remove what it makes there.
+        let within = if role == Role::Child { Within::Made } else { Within::Refused };
+        mounts.bind(&Bind { within, ..Bind::new("/tmp", "/tmp") })?;
     }
     if let Some(home) = &spec.home {
         mounts.tmpfs(Path::new("/home"), Some(4 << 20), 0o755)?;
         mounts.bind(&Bind::new(&home.source, Path::new("/home").join(&home.user)))?;
     }
-    for tmpfs in &spec.tmpfs {
-        mounts.tmpfs(&tmpfs.target, tmpfs.size, tmpfs.mode)?;
+    let tmpfs = spec.tmpfs.iter().map(|tmpfs| (&tmpfs.target, Wanted::Tmpfs(tmpfs)));
+    let mut wanted: Vec<_> = tmpfs.chain(spec.binds.iter().map(|bind| (&bind.target, Wanted::Bind(bind)))).collect();
+    if role == Role::Child {
+        // What lies within another comes after it.
+        wanted.sort_by_key(|(target, _)| target.components().count());
     }
-    for bind in &spec.binds {
-        mounts.bind(bind)?;
+    for (_, wanted) in wanted {
+        match wanted {
+            Wanted::Tmpfs(tmpfs) => mounts.tmpfs(&tmpfs.target, tmpfs.size, tmpfs.mode)?,
+            Wanted::Bind(bind) => mounts.bind(bind)?,
+        }
     }
     if needs_apt_config(spec) {
         mounts.put_apt_config()?;
@@ -137,6 +145,12 @@ const HOST_FILES: &[(&str, Need)] = &[
     ("/var/opt/cray/alps/spool", Need::IfBoth),
 ];
 
+/// What the caller wants besides the standard mounts.
+enum Wanted<'a> {
+    Tmpfs(&'a Tmpfs),
+    Bind(&'a Bind),
+}
+
 /// The mounts so far: what comes later may lie within.
 struct Mounts<'a> {
     root: &'a Path,
@@ -147,7 +161,7 @@ struct Mounts<'a> {
 /// What is to be found at a mount point.
 #[derive(Clone)]
 enum Content {
-    Host(PathBuf),
+    Host(PathBuf, Within),
     Memory,
     Other,
 }
@@ -165,7 +179,8 @@ impl Mounts<'_> {
             Err(_) if bind.need != Need::Always => return Ok(()),
             Err(e) => return Err(e).context(|| bind.source.display().to_string()).context(context),
         };
-        let found = match self.locate(&bind.target) {
+        let shape = if source.is_dir() { Shape::Directory } else { Shape::File };
+        let found = match self.locate(&bind.target, shape) {
             Ok(found) => found,
             Err(_) if bind.need != Need::Always => return Ok(()),
             Err(e) => return Err(e.context(context())),
@@ -183,7 +198,7 @@ impl Mounts<'_> {
             return Err(Error::new(cause).context(context()));
         }
         let c_source = c_path(&bind.source).context(context)?;
-        self.done.push((target.clone(), Content::Host(bind.source.clone())));
+        self.done.push((target.clone(), Content::Host(bind.source.clone(), bind.within)));
         self.steps.push(Step::Bind { source: c_source, target, access, make });
         Ok(())
     }
@@ -208,7 +223,7 @@ impl Mounts<'_> {
     }
 
     fn put(&mut self, path: &str, content: String) -> Result<()> {
-        let (target, _) = self.locate(Path::new(path))?;
+        let (target, _) = self.locate(Path::new(path), Shape::File)?;
         // An image without such a file has no use for it.
         if target.exists() && !target.is_dir() {
             let (scratch, _) = self.directory(Path::new("/dev"))?;
@@ -226,16 +241,18 @@ impl Mounts<'_> {
         Ok(())
     }
 
-    fn directory(&self, path: &Path) -> Result<(Target, Make)> {
-        let (target, make) = self.locate(path).context(|| format!("can't mount on {}", path.display()))?;
+    fn directory(&mut self, path: &Path) -> Result<(Target, Make)> {
+        let (target, make) =
+            self.locate(path, Shape::Directory).context(|| format!("can't mount on {}", path.display()))?;
         if target.exists() && !target.is_dir() {
             bail!("can't mount on {} of the image: not a directory", path.display());
         }
         Ok((target, make))
     }
 
-    /// Resolves a target within the tree and, if it comes to lie in an earlier mount, within that.
-    fn locate(&self, path: &Path) -> Result<(Target, Make)> {
+    /// Resolves a target within the tree and, if it comes to lie in an earlier mount, within that. `shape`: what it will
+    /// be if it has to be made.
+    fn locate(&mut self, path: &Path, shape: Shape) -> Result<(Target, Make)> {
         let target = target::locate(self.root, path)?;
         if target.parts().is_empty() {
             bail!("{} is the root directory of the image", path.display());
@@ -247,28 +264,36 @@ impl Mounts<'_> {
         if below.as_os_str().is_empty() {
             // Mounted on once more. The mount that is there decides what can go over it.
             let is_dir = match content {
-                Content::Host(source) => source.is_dir(),
+                Content::Host(source, _) => source.is_dir(),
                 Content::Memory | Content::Other => true,
             };
             return Ok((target.present_elsewhere(is_dir), Make::Nothing));
         }
         match content {
-            Content::Memory => Ok((target.present_elsewhere(true), Make::Directories)),
+            Content::Memory => {
+                let make = if shape == Shape::File { Make::File } else { Make::Directories };
+                Ok((target.present_elsewhere(shape == Shape::Directory), make))
+            }
             Content::Other => bail!("{target} lies within {above}, where nothing can be mounted"),
-            Content::Host(source) => {
-                let host = source.join(&below);
-                let Ok(meta) = host.symlink_metadata() else {
+            Content::Host(source, within) => {
+                let stub = target::locate(source, &below)?;
+                if stub.host_path(source) != source.join(&below) {
+                    bail!("there is a symbolic link in {}", source.join(&below).display());
+                }
+                if stub.exists() && *within == Within::Refused {
+                    return Ok((target.present_elsewhere(stub.is_dir()), Make::Nothing));
+                }
+                if *within == Within::Refused {
                     return Err(Error::new(format!(
                         "{target} lies within the host's {}, where {} does not exist",
                         source.display(),
                         below.display()
                     ))
                     .hint("make it there first, or choose a target outside"));
-                };
-                if meta.is_symlink() {
-                    bail!("{} is a symbolic link", host.display());
                 }
-                Ok((target.present_elsewhere(meta.is_dir()), Make::Nothing))
+                let is_dir = if stub.exists() { stub.is_dir() } else { shape == Shape::Directory };
+                self.steps.push(Step::Stub { within: source.clone(), target: stub, shape });
+                Ok((target.present_elsewhere(is_dir), Make::Nothing))
             }
         }
     }

@@ -127,12 +127,18 @@ fn log(steps: &[Step]) {
     }
 }
 
-fn make_places(spec: &Spec, steps: &[Step]) -> Result<Made> {
-    let mut made = Made::default();
-    for (target, shape) in steps.iter().filter_map(Step::place) {
-        made.make(&spec.root, target, shape)?;
+/// What there has to be to mount on: in the tree, and in directories of the host.
+fn make_places(spec: &Spec, steps: &[Step]) -> Result<(Made, Made)> {
+    let (mut made, mut shared) = (Made::default(), Made::default());
+    for step in steps {
+        if let Some((target, shape)) = step.place() {
+            made.make(&spec.root, target, shape)?;
+        }
+        if let Step::Stub { within, target, shape } = step {
+            shared.make_shared(within, target, *shape)?;
+        }
     }
-    Ok(made)
+    Ok((made, shared))
 }
 
 fn null() -> Result<OwnedFd> {

@@ -4,7 +4,7 @@
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::enter::Maps;
 use super::target::{Shape, Target};
@@ -15,6 +15,12 @@ use crate::sys::seccomp::Instruction;
 /// One thing to do, with everything that it needs made ready.
 #[derive(Debug)]
 pub enum Step {
+    /// A place in a directory of the host, to mount on. Made beforehand, so that it can be removed afterwards.
+    Stub {
+        within: PathBuf,
+        target: Target,
+        shape: Shape,
+    },
     /// Makes the tree a mount of its own.
     Root(CString),
     Bind {
@@ -78,6 +84,8 @@ pub enum Make {
     Nothing,
     /// Make directories: the target lies in a tmpfs of ours.
     Directories,
+    /// The same, and in the end a file.
+    File,
 }
 
 /// The command, found by trying each candidate in turn.
@@ -99,7 +107,8 @@ impl Step {
             Step::Bind { .. } => None,
             Step::Proc(target) | Step::Tmpfs { target, .. } => Some((target, Shape::Directory)),
             Step::Put { scratch, .. } => Some((scratch, Shape::Directory)),
-            Step::Root(_)
+            Step::Stub { .. }
+            | Step::Root(_)
             | Step::RootReadOnly
             | Step::LoopbackUp
             | Step::Pivot
@@ -147,6 +156,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
+            Step::Stub { within, target, .. } => write!(f, "make {target} in {} to mount on", within.display()),
             Step::Root(path) => write!(f, "mount {} as root", shown(path)),
             Step::Bind { source, target, access, .. } => {
                 let how = match access {

@@ -18,6 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, O_NOFOLLOW, O_PATH};
+use crate::sys::fs::{Lock, Wait, flock};
 
 /// Links followed on the way to one target, as in the kernel.
 const MAX_LINKS: usize = 40;
@@ -199,6 +200,8 @@ pub enum Shape {
 #[derive(Default)]
 pub struct Made {
     made: Vec<(File, OsString, (u64, u64), Shape)>,
+    /// Locked by all who mount on them: removing a place would take the others' mounts away.
+    in_use: Vec<File>,
 }
 
 impl Made {
@@ -208,6 +211,28 @@ impl Made {
             return Ok(());
         }
         self.make_parts(root, target, shape).context(|| format!("can't make {target} in the image to mount on"))
+    }
+
+    /// The same in a directory of the host that other builds use at the same time.
+    pub fn make_shared(&mut self, dir: &Path, target: &Target, shape: Shape) -> Result<()> {
+        let failed = || format!("can't make {} to mount on", target.host_path(dir).display());
+        for _ in 0..100 {
+            self.make_parts(dir, &Target { present: 0, ..target.clone() }, shape).context(failed)?;
+            let path = target.host_path(dir);
+            let flags = O_NOFOLLOW | libc::O_NONBLOCK;
+            // What we may not open belongs to somebody else, who does not look for locks.
+            let Ok(place) = OpenOptions::new().read(true).custom_flags(flags).open(&path) else { return Ok(()) };
+            flock(&place, Lock::Shared, Wait::Yes).context(failed)?;
+            let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+            if let (Ok(locked), Ok(there)) = (place.metadata(), path.symlink_metadata())
+                && same(locked, there)
+            {
+                self.in_use.push(place);
+                return Ok(());
+            }
+            // Another build removed it just now.
+        }
+        Err(Error::new("somebody removes it again and again").context(failed()))
     }
 
     fn make_parts(&mut self, root: &Path, target: &Target, shape: Shape) -> Result<()> {
@@ -242,6 +267,9 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
+        if self.in_use.iter().any(|place| !matches!(flock(place, Lock::Exclusive, Wait::No), Ok(true))) {
+            return;
+        }
         for (dir, name, id, shape) in self.made.drain(..).rev() {
             let path = fd_path(&dir).join(&name);
             let Ok(meta) = path.symlink_metadata() else { continue };

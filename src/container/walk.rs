@@ -41,6 +41,7 @@ pub fn walk(steps: &[Step], walk: &mut Walk) -> (usize, io::Error) {
 impl Walk<'_> {
     fn perform(&mut self, step: &Step) -> io::Result<()> {
         match step {
+            Step::Stub { .. } => Ok(()),
             Step::Root(path) => {
                 mount::mount(Some(path), path, None, BIND | RECURSIVE, None)?;
                 self.root = Some(mount::open_path(path)?);
@@ -128,11 +129,15 @@ impl Walk<'_> {
     /// Opens a target one component at a time, so that none can be a link, and enters what is mounted on the way.
     fn open(&self, target: &Target, make: Make) -> io::Result<OwnedFd> {
         let mut here: Option<OwnedFd> = None;
-        for part in target.parts() {
+        for (i, part) in target.parts().iter().enumerate() {
             let dir = here.as_ref().unwrap_or(self.root()?);
             let next = match mount::open_place(dir, part) {
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) && make == Make::Directories => {
-                    mount::make_directory(dir, part)?;
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) && make != Make::Nothing => {
+                    let last = i + 1 == target.parts().len();
+                    match make {
+                        Make::File if last => drop(mount::create_file(dir, part)?),
+                        Make::File | Make::Directories | Make::Nothing => mount::make_directory(dir, part)?,
+                    }
                     mount::open_place(dir, part)?
                 }
                 found => found?,

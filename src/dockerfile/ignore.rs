@@ -72,6 +72,11 @@ impl Patterns {
         Ok(Patterns(rules))
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a path, relative to the root without a leading slash, is left out.
     pub fn excludes(&self, path: &str) -> bool {
         let mut states = States::default();

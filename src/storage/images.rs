@@ -156,6 +156,15 @@ impl Storage {
         let failed = || format!("can't store image {}", image.reference);
         self.secure(&image.layers).context(failed)?;
         self.publish(blobs).context(failed)?;
+        // Built again from the cache: it is what it was, and as old.
+        if self
+            .image(&image.reference)
+            .ok()
+            .flatten()
+            .is_some_and(|old| Image { made: old.made, ..image.clone() } == old)
+        {
+            return Ok(());
+        }
         self.sync_dir(&self.path().join("layers")).context(failed)?;
         self.write_file(&path, image.to_json().to_string().as_bytes()).context(failed)
     }

@@ -13,7 +13,7 @@ use super::layout::Mode;
 use super::locks::{self, StorageLock};
 use super::{Storage, lockfile};
 use crate::error::{Context, Error, Result};
-use crate::sys::fs::{self as sysfs, Lock, Wait};
+use crate::sys::fs::{self as sysfs, Lock, Wait, egid};
 use crate::{info, rootfs};
 
 const MAGIC: &str = "ch-image storage";
@@ -171,6 +171,7 @@ pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
         let _ = fs::remove_file(place.join(UNFINISHED));
         return Ok(());
     }
+    leave_group(&place);
     complete(&place).context(failed)?;
     locks::open(&place.join("lock"))?;
     write_version(&place, probe).context(failed)?;
@@ -180,6 +181,17 @@ pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
     }
     info!("initializing storage directory: v{FORMAT} {}", path.display());
     Ok(())
+}
+
+/// In a project's directory (setgid) all that is made belongs to the project's group. That group does not exist in a
+/// user namespace, and overlayfs can't copy up what belongs to it.
+fn leave_group(place: &Path) {
+    let Ok(meta) = place.metadata() else { return };
+    if meta.gid() != egid() || meta.mode() & 0o2000 != 0 {
+        // Where it can't be changed, the probe will find out what follows.
+        let _ = std::os::unix::fs::chown(place, None, Some(egid()));
+        let _ = fs::set_permissions(place, fs::Permissions::from_mode(0o700));
+    }
 }
 
 /// Makes the directories that are missing.

@@ -17,7 +17,7 @@ use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{CopyStep, File, Step};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
-use crate::rootfs::copy::{self, Archives, Fate, Memo, Sources, Target};
+use crate::rootfs::copy::{self, Archives, Fate, Memo, Sources, Special, Target};
 use crate::rootfs::{Last, Root};
 use crate::sys::file::Stat;
 use crate::warning;
@@ -49,7 +49,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
         Origin::Context => From::Context,
         Origin::Scratch => return Err(Error::new("COPY --from=scratch: it has no files")),
         Origin::Stage(n) => From::image(build, build.stage(*n)?.image.clone())?,
-        Origin::Image(name) => From::image(build, build.base_image(name)?)?,
+        Origin::Image(name) => From::image(build, build.base_image(name, None)?)?,
     };
     let shown = announce::transfer(what, step.keyword);
     let work = Work { build, what, patterns: &patterns };
@@ -89,7 +89,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
                     let owner = Owner { bits: bits(source.mode | owner.bits), ..owner.clone() };
                     record.borrow_mut().set(dir, name, owner)
                 };
-                let to = Target { root: &tree, path: &target, chmod, archives: unpacks(true), made: Some(&made) };
+                let to = Target { chmod, archives: unpacks(true), made: Some(&made), ..Target::new(&tree, &target) };
                 copy::run(&copy::plan(sources)?, sources, &to).map(drop)
             })?;
         }
@@ -99,7 +99,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
                     .hint("name the file in the destination, which must not end in a slash"));
             }
             let place = url.place(build)?;
-            let to = Target { root: &tree, path: &target, chmod, archives: unpacks(false), made: None };
+            let to = Target { chmod, archives: unpacks(false), ..Target::new(&tree, &target) };
             single(place.path(), &to)?;
         }
         let default_mode = |_: u32, _: bool| 0o644;
@@ -187,7 +187,7 @@ fn files(place: &Path, files: &[File], tree: &Root, target: &str, chmod: &dyn Fn
     for file in files {
         let dir = tempdir(place, &file.name)?;
         fs::write(dir.join(&file.name), &file.content).context(|| format!("can't write {}", file.name))?;
-        let to = Target { root: tree, path: target, chmod: Some(chmod), archives: Archives::Keep, made: None };
+        let to = Target { chmod: Some(chmod), ..Target::new(tree, target) };
         single(&dir, &to)?;
     }
     Ok(())
@@ -251,29 +251,45 @@ fn fate(patterns: &crate::dockerfile::ignore::Patterns, path: &str, is_dir: bool
     }
 }
 
-/// What a source in the context or an image is, for the cache.
+/// What bind mounts need of a source in the context or an image.
 impl super::Build<'_> {
+    /// What it is, for the cache.
     pub fn identity(&self, origin: &Origin, source: &str) -> Result<String> {
         let image = match origin {
             Origin::Context => {
-                let root = self.context_root()?;
-                let patterns = [literal(&inside(source).to_string_lossy())];
-                let ignore = |path: &str, is_dir: bool| fate(&self.ignore, path, is_dir);
-                let sources = Sources {
-                    root: &root,
-                    patterns: &patterns,
-                    parents: false,
-                    ignore: &ignore,
-                    exclude: &copy::keep_all,
-                    never: self.never()?,
-                };
-                return Ok(self.digest(&copy::plan(&sources)?, &sources)?.to_string());
+                return self
+                    .with_context(source, |sources| Ok(self.digest(&copy::plan(sources)?, sources)?.to_string()));
             }
             Origin::Scratch => return Ok(String::new()),
             Origin::Stage(n) => self.stage(*n)?.image.clone(),
-            Origin::Image(name) => self.base_image(name)?,
+            Origin::Image(name) => self.base_image(name, None)?,
         };
         Ok(image.layers.last().map_or(String::new(), ToString::to_string))
+    }
+
+    /// Copies a directory of the context, without what `.dockerignore` leaves out.
+    pub fn copy_context(&self, source: &str, to: &Root) -> Result<()> {
+        let to = Target { special: Special::LeftOut, ..Target::new(to, "/") };
+        self.with_context(source, |sources| copy::run(&copy::plan(sources)?, sources, &to).map(drop))
+    }
+
+    pub fn is_ignored(&self, source: &str, is_dir: bool) -> bool {
+        let path = inside(source);
+        path.components().next().is_some() && fate(&self.ignore, &path.to_string_lossy(), is_dir) == Fate::Skip
+    }
+
+    fn with_context<T>(&self, source: &str, act: impl FnOnce(&Sources) -> Result<T>) -> Result<T> {
+        let root = self.context_root()?;
+        let patterns = [literal(&inside(source).to_string_lossy())];
+        let ignore = |path: &str, is_dir: bool| fate(&self.ignore, path, is_dir);
+        act(&Sources {
+            root: &root,
+            patterns: &patterns,
+            parents: false,
+            ignore: &ignore,
+            exclude: &copy::keep_all,
+            never: self.never()?,
+        })
     }
 
     /// Content digest, with what is remembered from last time.

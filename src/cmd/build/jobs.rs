@@ -114,14 +114,15 @@ fn look(build: &Build, dockerfile: &Dockerfile, index: usize) -> Result<Outlook>
             (None, config::parse_triggers(&planned.triggers)?)
         }
         Base::Image(name) => {
-            let (state, triggers) = config::begin(&build.base_image(name)?.config, build.escape)?;
+            let (state, triggers) =
+                config::begin(&build.base_image(name, planned.platform.as_ref())?.config, build.escape)?;
             (Some(state), triggers)
         }
     };
     for origin in build.origins(dockerfile, index, &triggers)? {
         match origin {
             Origin::Stage(n) => needs.push(n),
-            Origin::Image(name) => drop(build.base_image(&name)?),
+            Origin::Image(name) => drop(build.base_image(&name, None)?),
             Origin::Context | Origin::Scratch => {}
         }
     }

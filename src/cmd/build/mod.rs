@@ -31,12 +31,13 @@ use self::stage::{Finished, Stage};
 use self::tree::View;
 use super::Host;
 use super::pull::Puller;
-use super::remote::{Named, Remotes};
+use super::remote::{Named, Remotes, Wanted};
 use crate::cli::Options;
 use crate::container::{self, Bind};
 use crate::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use crate::dockerfile::ignore::Patterns;
 use crate::dockerfile::plan::{Base, Origin, Plan};
+use crate::dockerfile::platform::Platform;
 use crate::dockerfile::scope::Globals;
 use crate::error::{Context, Error, Result};
 use crate::oci::arch::Arch;
@@ -201,7 +202,7 @@ impl Build<'_> {
         match &planned.base {
             Base::Scratch => Stage::scratch(self, index),
             Base::Stage(n) => Stage::of_stage(self, index, &*self.stage(*n)?, &planned.triggers),
-            Base::Image(name) => Stage::of_image(self, index, &self.base_image(name)?),
+            Base::Image(name) => Stage::of_image(self, index, &self.base_image(name, planned.platform.as_ref())?),
         }
     }
 
@@ -227,8 +228,11 @@ impl Build<'_> {
     }
 
     /// Architecture that images are built for.
-    pub fn arch(&self) -> &Arch {
-        self.puller.host.arch()
+    pub fn arch(&self) -> Arch {
+        match Wanted::new(self.puller.host, self.options) {
+            Wanted::Arch(arch) => arch,
+            Wanted::Yolo => self.puller.host.arch().clone(),
+        }
     }
 
     /// A stage that was built before.
@@ -236,24 +240,45 @@ impl Build<'_> {
         self.finished.borrow().get(&n).cloned().ok_or_else(|| Error::new(format!("stage {n} has not been built")))
     }
 
-    /// An image of storage, pulled if it is not there.
-    pub fn base_image(&self, name: &str) -> Result<Image> {
+    /// An image of storage, pulled if it is not there, or not for the platform that FROM asks for.
+    pub fn base_image(&self, name: &str, platform: Option<&Platform>) -> Result<Image> {
         let reference = ImageRef::parse_strict(name).context(|| "FROM")?;
         if reference.storage_name() == self.reference.storage_name() {
             bail!("output image ref same as FROM: {reference}");
         }
-        // Also with --no-cache, as with the original: nothing needs to be downloaded.
-        if let Some(image) = self.storage.image(&reference)? {
-            if image.layers.iter().all(|id| self.storage.has_layer(id)) {
-                verbose!("base image found: {reference}");
-                return Ok(image);
+        let wanted = match platform {
+            Some(Platform { arch, variant, .. }) => Wanted::Arch(Arch::from_parts(arch, Some(variant))),
+            None => Wanted::new(self.puller.host, self.options),
+        };
+        let unfit = |image: &Image| -> Option<String> {
+            if !image.layers.iter().all(|id| self.storage.has_layer(id)) {
+                return Some("lacks layers".to_owned());
             }
-            warning!("image {reference} lacks layers: pulling it again");
+            match (&wanted, platform.and(image.config.arch())) {
+                (Wanted::Arch(wanted), Some(have)) if !wanted.accepts(&have) => {
+                    Some(format!("is for {have}, not {wanted}"))
+                }
+                _ => None,
+            }
+        };
+        // Also with --no-cache, as with the original: nothing needs to be downloaded.
+        match self.storage.image(&reference)? {
+            None => verbose!("base image not found, pulling"),
+            Some(image) => match unfit(&image) {
+                Some(why) => warning!("image {reference} {why}: pulling it again"),
+                None => {
+                    verbose!("base image found: {reference}");
+                    return Ok(image);
+                }
+            },
         }
-        verbose!("base image not found, pulling");
-        info!("pulling image:    {reference}");
         let _lock = self.storage.lock_image(&reference.file_name()?)?;
-        self.puller.to_storage(&reference)
+        // Whoever had the lock may have pulled it.
+        if let Some(image) = self.storage.image(&reference)?.filter(|image| unfit(image).is_none()) {
+            return Ok(image);
+        }
+        self.puller.announce(&reference, &wanted);
+        self.puller.to_storage(&reference, &wanted)
     }
 
     /// Stores the stage.

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::cache::Inputs;
@@ -13,14 +13,14 @@ use super::stage::inside;
 use super::tree::View;
 use super::{Build, secret};
 use crate::bail;
-use crate::container::{Bind, Overlay, Tmpfs};
+use crate::container::{Bind, Overlay, Tmpfs, Within};
 use crate::dockerfile::mount::{Mount, Sharing};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::state::RunStep;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::rootfs::{self, Last, Root};
-use crate::storage::{Draft, Image};
+use crate::storage::{Draft, Image, Mode};
 use crate::sys::fs::c_path;
 use crate::sys::mount;
 
@@ -90,7 +90,7 @@ impl Mounts {
                     let place = done
                         .cache(build, id, *sharing, *mode, origin, seed)
                         .context(|| format!("cache mount {target}"))?;
-                    done.binds.push(Bind { read_only: *read_only, ..Bind::new(place, target) });
+                    done.binds.push(Bind { read_only: *read_only, within: Within::Made, ..Bind::new(place, target) });
                 }
                 Mount::Tmpfs { target, size, .. } => {
                     done.tmpfs.push(Tmpfs { target: target.into(), size: *size, mode: 0o1777 });
@@ -141,23 +141,36 @@ impl Mounts {
 impl Prepared {
     fn bind(&mut self, build: &Build, origin: &Origin, source: &str, target: &str, read_only: bool) -> Result<()> {
         let path = self.source(build, origin, source)?;
-        if read_only {
+        let is_dir = path.is_dir();
+        let hides = *origin == Origin::Context && !build.ignore.is_empty();
+        if hides && build.is_ignored(source, is_dir) {
+            return Err(Error::new(format!("not found: {source}")).hint("it is left out by .dockerignore"));
+        }
+        if read_only && !(is_dir && hides) {
             self.binds.push(Bind { read_only: true, ..Bind::new(path, target) });
             return Ok(());
         }
-        // What is written is discarded: it goes into a layer on top that nobody keeps.
+        // What is written is discarded.
         let draft = build.storage.draft()?;
         let at = |name: &str| draft.path().join(name);
-        if !path.is_dir() {
-            fs::copy(&path, at("copy")).context(|| format!("can't copy {source}"))?;
-            self.binds.push(Bind::new(at("copy"), target));
-        } else {
-            for name in ["upper", "work", "mount"] {
-                fs::create_dir(at(name)).context(|| format!("can't make {}", at(name).display()))?;
-            }
+        let failed = || format!("can't copy {source}");
+        let place = if !is_dir {
+            fs::copy(&path, at("copy")).context(failed)?;
+            at("copy")
+        } else if hides {
+            make(&at("copy"))?;
+            build.copy_context(source, &Root::open(&at("copy"))?).context(failed)?;
+            at("copy")
+        } else if build.storage.mode() == Mode::Overlay && is_ours(&path) {
+            ["upper", "work", "mount"].iter().try_for_each(|name| make(&at(name)))?;
             self.overlays.push(Overlay::mount(&[path], Some((&at("upper"), &at("work"))), &at("mount"))?);
-            self.binds.push(Bind::new(at("mount"), target));
-        }
+            at("mount")
+        } else {
+            make(&at("copy"))?;
+            rootfs::copy_tree(&path, &at("copy")).context(failed)?;
+            at("copy")
+        };
+        self.binds.push(Bind { read_only, within: Within::Made, ..Bind::new(place, target) });
         self.drafts.push(draft);
         Ok(())
     }
@@ -169,7 +182,7 @@ impl Prepared {
             Origin::Context => (build.context_root()?, build.context.clone().unwrap_or_default()),
             Origin::Scratch => bail!("scratch has no files"),
             Origin::Stage(n) => self.image(build, &build.stage(*n)?.image)?,
-            Origin::Image(name) => self.image(build, &build.base_image(name)?)?,
+            Origin::Image(name) => self.image(build, &build.base_image(name, None)?)?,
         };
         let relative = inside(source);
         if root.stat(&relative, Last::Follow)?.is_none() {
@@ -244,6 +257,28 @@ impl Prepared {
         self.drafts.push(draft);
         Ok(path)
     }
+}
+
+fn make(dir: &Path) -> Result<()> {
+    fs::create_dir(dir).context(|| format!("can't make {}", dir.display()))
+}
+
+/// Whether all below a directory belongs to the one user and group that there are here: overlayfs can't copy up
+/// anything else.
+fn is_ours(dir: &Path) -> bool {
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { return false };
+            if (meta.uid(), meta.gid()) != (0, 0) {
+                return false;
+            }
+            if meta.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    true
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {

@@ -47,7 +47,7 @@ pub struct Finished {
 impl<'b> Stage<'b> {
     pub fn scratch(build: &'b Build<'b>, index: usize) -> Result<Stage<'b>> {
         let mut config = Config::default();
-        config.set_arch(build.arch());
+        config.set_arch(&build.arch());
         let state = State::of_image(&[], Default::default(), build.escape)?;
         let tree = Tree::empty(build.storage)?;
         Ok(Stage { build, index, tree, state, config, base: None, triggers: Vec::new(), force: OfStage::default() })
@@ -118,6 +118,12 @@ impl<'b> Stage<'b> {
     }
 
     fn run(&mut self, run: &RunStep, step: &Step) -> Result<bool> {
+        if run.security == ast::Security::Insecure {
+            warning!("not supported, ignored: RUN --security=insecure");
+        }
+        if !run.devices.is_empty() {
+            warning!("not supported, ignored: RUN --device: RUN sees the host's /dev");
+        }
         let mounts = Mounts::new(self.build, self.index, run)?;
         let emulation = self.build.force.emulation();
         let words: Vec<String> = match &run.script {

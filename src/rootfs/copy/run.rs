@@ -8,7 +8,6 @@ use std::rc::Rc;
 
 use super::visit::{Step, visit};
 use super::{Item, Plan, Sources};
-use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::oci::gzip::{Codec, Decoder};
 use crate::rootfs::ladder::Ladder;
@@ -21,6 +20,7 @@ use crate::rootfs::tree::{Copied, copy_content, copy_xattrs};
 use crate::rootfs::unpack::{Form, unpack};
 use crate::rootfs::walk::{self, Make, join, parts, split};
 use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, Stat};
+use crate::{bail, warning};
 
 /// Mode of directories that a destination needs and that were not there.
 const MADE_MODE: u32 = 0o755;
@@ -34,6 +34,13 @@ pub enum Archives {
     Unpack,
 }
 
+/// What becomes of devices, FIFOs and sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Special {
+    Refused,
+    LeftOut,
+}
+
 /// Where to, and how.
 pub struct Target<'a> {
     pub root: &'a Root,
@@ -44,6 +51,14 @@ pub struct Target<'a> {
     pub archives: Archives,
     /// Is told of everything that is made from a source: what that is, and the copy's place.
     pub made: Option<Made<'a>>,
+    pub special: Special,
+}
+
+impl<'a> Target<'a> {
+    /// Everything as COPY does it.
+    pub fn new(root: &'a Root, path: &'a str) -> Target<'a> {
+        Target { root, path, chmod: None, archives: Archives::Keep, made: None, special: Special::Refused }
+    }
 }
 
 pub type Made<'a> = &'a dyn Fn(&Stat, BorrowedFd, &[u8]) -> io::Result<()>;
@@ -268,6 +283,10 @@ impl Run<'_> {
                 file::utimensat(to, copy, stat.mtime)?;
                 return Ok(self.tell(stat, to, copy)?);
             }
+            Kind::Special if self.target.special == Special::Refused => {
+                return Err(Error::new(format!("can't COPY: unknown file type: {}", show(name)))
+                    .hint("devices, FIFOs and sockets can't be copied: leave it out with .dockerignore or --exclude"));
+            }
             Kind::Dir | Kind::Whiteout | Kind::Special => {
                 self.copied.skipped += 1;
                 return Ok(());
@@ -325,6 +344,10 @@ impl Run<'_> {
                 ))
                 .hint("compress it with gzip or zstd, or COPY it and unpack it with RUN"));
             }
+            warning!(
+                "xz and bzip2 are not supported: copied without looking for an archive in it: {}",
+                show(&item.named)
+            );
             return Ok(false);
         }
         // What is no archive after all, or a damaged one, is copied as it is.
