@@ -139,6 +139,48 @@ fn parents_that_are_links() {
     words("l->", "link without a target");
 }
 
+/// No name is too deep by itself.
+#[test]
+fn links_that_lead_too_deep() {
+    let deep = |name: &str, levels: usize| vec![name; levels].join("/");
+    let half = deep("d", 300);
+    words(&format!("l->{half} l/{half}/x=1"), "links lead deeper than 512");
+    words(
+        &format!("l->{half} l/x=1"),
+        &format!("ok {} l->{half}", {
+            let mut dirs: Vec<String> = (1..=300).map(|n| format!("{}/", deep("d", n))).collect();
+            dirs.push(format!("{half}/x=1"));
+            dirs.join(" ")
+        }),
+    );
+    let chain =
+        |target: &str| (1..39).fold(format!("l0->{target}"), |words, i| format!("{words} l{i}->l{}/{target}", i - 1));
+    words(&format!("{} l0/{half}/x=1", chain(&half)), "links lead deeper than 512");
+    words(&format!("{} l38/x=1", chain(&half)), "File name too long");
+    words(&format!("{} l38/x=1", chain(&deep("d", 1900))), "File name too long");
+
+    // The link is in a lower layer.
+    let scratch = Scratch::new();
+    let lower = scratch.root("lower");
+    let below = format!("{} m->{}", chain(&half), deep("d", 1900));
+    unpack(&mut &Tar::of(&below)[..], &lower, Form::Overlay, "lower", &Limits::none()).unwrap();
+    for (n, (word, fits)) in [
+        ("l0/x=1".to_owned(), true),
+        (format!("l0/{half}/x=1"), false),
+        ("l38/x=1".to_owned(), false),
+        ("m/x=1".to_owned(), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let root = scratch.root(&format!("r{n}"));
+        let unpacked = unpack(&mut &Tar::of(&word)[..], &root, Form::Overlay, "layer", &Limits::none()).unwrap();
+        let settled = settle(&unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap());
+        assert_eq!(settled.is_ok(), fits, "{n}");
+        assert!(settled.err().is_none_or(|e| e.to_string().contains("links lead deeper than 512")), "{n}");
+    }
+}
+
 #[test]
 fn hard_links() {
     words("h=>../outside/file", "path with '..'");

@@ -16,7 +16,7 @@ use super::remove::remove_at;
 use super::root::{Last, Root, show};
 use super::stack::{Found, Stack};
 use super::tree::{copy_content, copy_xattrs};
-use super::unpack::Unpacked;
+use super::unpack::{Unpacked, within_limits};
 use super::walk::{self, is_below, join, parts, split};
 use crate::bail;
 use crate::error::{Context, Error, Result};
@@ -39,6 +39,8 @@ pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<()> {
         top: lower.len(),
         implied: unpacked.implied.clone(),
         whiteouts: unpacked.whiteouts.clone(),
+        deepest: unpacked.deepest,
+        longest: unpacked.longest,
         times: HashMap::new(),
     };
     work.run(unpacked).context(|| unpacked.label.clone())
@@ -53,6 +55,9 @@ struct Settle<'a> {
     top: usize,
     implied: BTreeSet<Vec<u8>>,
     whiteouts: BTreeSet<Vec<u8>>,
+    /// Of the paths in this layer: most components, most bytes.
+    deepest: usize,
+    longest: usize,
     times: HashMap<Vec<u8>, (u64, Time)>,
 }
 
@@ -132,6 +137,7 @@ impl Settle<'_> {
         if is_below(path, &to) {
             return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
         }
+        within_limits(&to, self.deepest - parts(path).count().min(self.deepest), self.longest)?;
         let parent = split(path).0.to_vec();
         self.keep_time(&parent)?;
         self.ensure(&to)?;
@@ -277,38 +283,46 @@ impl Settle<'_> {
 
     /// `path`, seen from `base`, without links in the merged view; what is missing counts as directories to be made.
     fn canonical(&self, base: &[u8], path: &[u8]) -> Result<Vec<u8>> {
-        let mut done: Vec<Vec<u8>> = parts(base).map(<[u8]>::to_vec).collect();
-        let mut todo: VecDeque<Vec<u8>> = parts(path).map(<[u8]>::to_vec).collect();
+        let mut todo: VecDeque<Vec<u8>> = parts(base).chain(parts(path)).map(<[u8]>::to_vec).collect();
+        // Directories from the root down to where we are; `None` where there is none yet.
+        let mut trail = vec![Some(self.merged.root())];
+        let mut here = Vec::new();
         let mut links = 0;
         while let Some(name) = todo.pop_front() {
             if name == b".." {
-                done.pop();
+                here = split(&here).0.to_vec();
+                trail.truncate(trail.len().saturating_sub(1).max(1));
                 continue;
             }
-            let here = done.join(&b'/');
-            let found = match self.node(&here)? {
-                Some(node) => self.merged.find(&node, &name)?,
-                None => None,
+            let found = match trail.last() {
+                Some(Some(node)) => self.merged.find(node, &name)?,
+                Some(None) | None => None,
             };
+            let next = join(&here, &name);
             match found {
                 Some(Found::Other(layer, stat)) if stat.kind == Kind::Symlink => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
                     }
-                    let target = file::readlinkat(self.merged.layer(layer).as_fd(), &join(&here, &name))?;
+                    let target = file::readlinkat(self.merged.layer(layer).as_fd(), &next)?;
                     if target.starts_with(b"/") {
-                        done.clear();
+                        trail.truncate(1);
+                        here.clear();
                     }
                     for part in parts(&target).rev() {
                         todo.push_front(part.to_vec());
                     }
+                    continue;
                 }
-                Some(Found::Other(..)) => bail!("{} is not a directory", show(&join(&here, &name))),
-                Some(Found::Dir(..)) | None => done.push(name),
+                Some(Found::Other(..)) => bail!("{} is not a directory", show(&next)),
+                Some(Found::Dir(node, _)) => trail.push(Some(node)),
+                None => trail.push(None),
             }
+            within_limits(&next, 1, 1)?;
+            here = next;
         }
-        Ok(done.join(&b'/'))
+        Ok(here)
     }
 
     /// Makes the directory `path` (without links) in this layer where missing, each part after the one below.

@@ -60,6 +60,9 @@ pub struct Unpacked {
     pub(super) links: Vec<(Vec<u8>, Vec<u8>)>,
     /// Names that this layer hides (overlay form).
     pub(super) whiteouts: BTreeSet<Vec<u8>>,
+    /// Components and bytes of the longest paths.
+    pub(super) deepest: usize,
+    pub(super) longest: usize,
     /// The layer hides all names that lower layers have in the root directory (overlay form).
     pub(super) root_opaque: bool,
 }
@@ -91,6 +94,14 @@ fn checked(path: &[u8]) -> Result<Vec<&[u8]>> {
         bail!("path with '..' is refused");
     }
     Ok(parts)
+}
+
+/// Whether a tree may have the directory `path` (without links), with `depth` more components of `length` bytes below.
+pub(super) fn within_limits(path: &[u8], depth: usize, length: usize) -> Result<()> {
+    if path.len() + length > MAX_PATH || walk::parts(path).count() + depth > MAX_DEPTH {
+        bail!("links lead deeper than {MAX_DEPTH} directories or {MAX_PATH} bytes");
+    }
+    Ok(())
 }
 
 pub(super) type Id = (u64, u64);
@@ -152,6 +163,8 @@ impl<'a> Unpack<'a> {
             return Ok(());
         }
         let parent = self.parent(parents)?;
+        let length = parent.path.len() + 1 + name.len();
+        self.report.longest = self.report.longest.max(length);
         match member.kind {
             Type::Dir => self.dir(&parent, name, member)?,
             Type::File => self.file(&parent, name, member, members)?,
@@ -187,6 +200,9 @@ impl<'a> Unpack<'a> {
             Some(dir) => Rc::new(dir),
             None => Rc::new(self.walk(parents)?),
         };
+        // Links lead further down than any name says.
+        within_limits(&dir.path, 1, 1)?;
+        self.report.deepest = self.report.deepest.max(walk::parts(&dir.path).count() + 1);
         self.touch(&dir)?;
         self.last = Some((path, dir.clone()));
         Ok(dir)

@@ -13,6 +13,8 @@ use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_PATH, Stat};
 
 /// As many links as Linux follows in one path.
 const MAX_LINKS: u32 = 40;
+/// Longest path that links may lead to, bytes; the kernel takes no longer one at a time.
+const MAX_PATH: usize = 4096;
 
 /// What happens to links that point out of the root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,6 +188,9 @@ fn walk_on(
     links: &mut u32,
 ) -> io::Result<Dir> {
     while let Some(name) = todo.pop_front() {
+        if dir.path.len() > MAX_PATH {
+            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
         if name == b".." {
             if dir.path.is_empty() && bounds == Bounds::Beneath {
                 return Err(io::Error::from_raw_os_error(libc::EXDEV));
