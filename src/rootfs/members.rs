@@ -285,6 +285,10 @@ pub fn is_header(block: &[u8; BLOCK]) -> bool {
 }
 
 fn sum_is_right(block: &[u8; BLOCK]) -> Result<bool> {
+    // A fuzzer would find little but wrong sums.
+    if cfg!(fuzzing) {
+        return Ok(true);
+    }
     let sum = pax::number(&block[148..156], "checksum")?;
     let blank = |i: usize, b: u8| if (148..156).contains(&i) { b' ' } else { b };
     let unsigned: i64 = block.iter().enumerate().map(|(i, b)| i64::from(blank(i, *b))).sum();

@@ -18,6 +18,13 @@ mod sys {
 mod rootfs {
     pub mod members;
     mod pax;
+    mod sparse;
+    /// Stands for the whole of path resolution, of which members need but this.
+    mod root {
+        pub fn show(path: &[u8]) -> String {
+            path.escape_ascii().to_string()
+        }
+    }
 }
 
 use rootfs::members::Members;
