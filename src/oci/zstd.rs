@@ -1,27 +1,32 @@
 //! zstd streams (RFC 8878): frame after frame, skippable frames skipped (layers of the zstd:chunked kind have both).
+//!
+//! A frame says how far it looks back, and the decoder takes as much memory at once. Layers are decoded side by side:
+//! together their windows never take more than the largest one alone may.
 
 use std::io::{self, Read};
+use std::sync::{Condvar, Mutex};
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::gzip::{Input, damaged, truncated};
+use crate::error::Error;
 
-/// Largest window that is decoded; `zstd --ultra --long` asks for more, images do not.
-const MAX_WINDOW: u64 = 64 << 20;
+/// Largest window that is decoded, and all of them together; `zstd --ultra --long` asks for more, images do not.
+const MAX_WINDOW: u64 = 32 << 20;
 /// Decoded bytes collected before they are handed out.
 const STEP: usize = 256 << 10;
 
 pub(super) struct Frames {
     decoder: FrameDecoder,
+    /// For the largest window that the decoder has had.
+    share: Share,
     inside: bool,
     done: bool,
 }
 
 impl Frames {
     pub(super) fn new() -> Frames {
-        let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(MAX_WINDOW);
-        Frames { decoder, inside: false, done: false }
+        Frames { decoder: FrameDecoder::new(), share: Share(0), inside: false, done: false }
     }
 
     pub(super) fn read<R: Read>(&mut self, input: &mut Input<R>, out: &mut [u8]) -> io::Result<usize> {
@@ -48,9 +53,11 @@ impl Frames {
     }
 
     fn next_frame<R: Read>(&mut self, input: &mut Input<R>) -> io::Result<()> {
-        match *input.peek(8)? {
+        match *input.peek(MAX_HEADER)? {
             [] => self.done = true,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            [0x28, 0xb5, 0x2f, 0xfd, ref header @ ..] => {
+                let window = window(header).ok_or_else(truncated)?;
+                self.make_room(window)?;
                 self.decoder.reset(&mut *input).map_err(|e| failed(&e))?;
                 self.inside = true;
             }
@@ -66,8 +73,111 @@ impl Frames {
         }
         Ok(())
     }
+
+    /// Waits until others need so little that this window fits.
+    fn make_room(&mut self, window: u64) -> io::Result<()> {
+        if window > MAX_WINDOW {
+            let asked = format!("zstd window of {} MiB is too large (limit {} MiB)", window >> 20, MAX_WINDOW >> 20);
+            let error = Error::new(asked).hint("compress the layer without --ultra and --long");
+            return Err(error.into());
+        }
+        if window > self.share.0 {
+            // Nothing is held while waiting, or two decoders could wait for each other.
+            self.decoder = FrameDecoder::new();
+            self.share = Share(0);
+            self.share = Share::take(window);
+        }
+        Ok(())
+    }
+}
+
+/// Longest header of a frame, with its magic number.
+const MAX_HEADER: usize = 18;
+
+/// The window that a frame's header (without the magic number) asks for, in bytes; `None` if there is more to it.
+fn window(header: &[u8]) -> Option<u64> {
+    let (&descriptor, rest) = header.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let (exponent, mantissa) = (u32::from(rest.first()? >> 3), u64::from(rest.first()? & 7));
+        let base = 1u64 << (10 + exponent);
+        return Some(base + base / 8 * mantissa);
+    }
+    // A single segment: all of the content, whose size stands behind the dictionary's number.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let mut bytes = [0; 8];
+    bytes[..length].copy_from_slice(rest.get(dictionary..dictionary + length)?);
+    let size = u64::from_le_bytes(bytes);
+    Some(if length == 2 { size + 256 } else { size })
+}
+
+/// So many bytes of the memory for windows; given back when dropped.
+struct Share(u64);
+
+static USED: Mutex<u64> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Share {
+    fn take(bytes: u64) -> Share {
+        let used = USED.lock().unwrap_or_else(|e| e.into_inner());
+        let crowded = |used: &mut u64| *used + bytes > MAX_WINDOW;
+        let mut used = FREED.wait_while(used, crowded).unwrap_or_else(|e| e.into_inner());
+        *used += bytes;
+        Share(bytes)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            *USED.lock().unwrap_or_else(|e| e.into_inner()) -= self.0;
+            FREED.notify_all();
+        }
+    }
 }
 
 fn failed(e: &dyn std::fmt::Display) -> io::Error {
     damaged(&e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows() {
+        let check = |header: &[u8], want: Option<u64>| assert_eq!(window(header), want, "{header:?}");
+        check(&[0, 0], Some(1 << 10));
+        check(&[0, 0x69], Some((8 << 20) + (1 << 20)));
+        check(&[0x04, 0xf8], Some(1 << 41));
+        check(&[0x20, 200], Some(200));
+        check(&[0x63, 1, 2, 3, 4, 0, 1], Some(512));
+        check(&[0xa1, 9, 0, 0, 0, 2], Some(2 << 24));
+        check(&[0xe0, 255, 255, 255, 255, 255, 255, 255, 255], Some(u64::MAX));
+        check(&[], None);
+        check(&[0], None);
+        check(&[0xe0, 1, 2, 3], None);
+    }
+
+    /// More decoders than fit at once, each with a small frame, then a large one.
+    #[test]
+    fn decoders_wait_for_each_other() {
+        let frame = |window: u8, byte: u8| {
+            // One last block that repeats a byte 1000 times.
+            let block = (1000u32 << 3 | 1 << 1 | 1).to_le_bytes();
+            [&[0x28, 0xb5, 0x2f, 0xfd, 0, window << 3][..], &block[..3], &[byte]].concat()
+        };
+        let stream = [frame(3, b'a'), frame(14, b'b'), frame(15, b'c'), frame(0, b'd')].concat();
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let mut out = Vec::new();
+                    super::super::gzip::Decoder::new(&stream[..]).unwrap().read_to_end(&mut out).unwrap();
+                    assert_eq!(out, [[b'a'; 1000], [b'b'; 1000], [b'c'; 1000], [b'd'; 1000]].concat());
+                });
+            }
+        });
+        let e = super::super::gzip::Decoder::new(&frame(16, b'x')[..]).unwrap().read_to_end(&mut Vec::new());
+        assert!(e.unwrap_err().to_string().contains("zstd window of 64 MiB is too large"));
+    }
 }
