@@ -131,6 +131,8 @@ impl Puller<'_> {
         let fetched = self.fetcher(remote, Form::Overlay).fetch_all(descriptors, &here, diff_ids.as_deref())?;
         self.announce_flattening(&resolved.manifest.layers, count);
         let mut ids: Vec<LayerId> = Vec::new();
+        // Grows with them: opened anew for each, hundreds of layers would take more descriptors than there are.
+        let mut lower = Stack::new(Vec::new());
         let mut ingests = Vec::new();
         for (i, (fetched, descriptor)) in fetched.into_iter().zip(descriptors).enumerate() {
             let label = label(i, resolved.manifest.layers.len(), descriptor);
@@ -138,13 +140,14 @@ impl Puller<'_> {
             let parent = ids.last().copied();
             let Some(Fetched { ingest, unpacked: Some((draft, unpacked, diff_id)) }) = fetched else {
                 let Some(id) = names[i] else { bail!("{label}: not unpacked") };
+                lower.push(Root::open(&self.storage.layer_tree(&id))?);
                 ids.push(id);
                 continue;
             };
             let id = LayerId::new(Digest::chain(parent.as_ref().map(LayerId::digest), &diff_id));
             ingests.extend(ingest);
             let root = Root::open(&draft.path().join("tree"))?;
-            rootfs::settle(&unpacked, &root, &Stack::open(&layers::trees(self.storage, &ids))?)?;
+            rootfs::settle(&unpacked, &root, &lower)?;
             report(&label, &unpacked);
             let info = LayerInfo {
                 parent,
@@ -155,8 +158,10 @@ impl Puller<'_> {
                 ledger: serde_json::Value::Null,
             };
             self.storage.commit_layer(draft, &id, &info)?;
+            lower.push(Root::open(&self.storage.layer_tree(&id))?);
             ids.push(id);
         }
+        drop(lower);
         let meta = layers::meta(self.storage, &ids, &resolved.config)?;
         ids.push(meta);
         self.commit(reference, resolved, ids, ingests)

@@ -30,12 +30,10 @@ pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<()> {
     if lower.is_empty() && unpacked.links.is_empty() && unpacked.whiteouts.is_empty() {
         return Ok(());
     }
-    let mut layers = (0..lower.len()).map(|i| lower.layer(i).try_clone()).collect::<Result<Vec<_>>>()?;
-    layers.push(root.try_clone()?);
     let mut work = Settle {
         root,
         lower,
-        merged: Stack::new(layers),
+        merged: lower.with(root.try_clone()?),
         top: lower.len(),
         implied: unpacked.implied.clone(),
         whiteouts: unpacked.whiteouts.clone(),

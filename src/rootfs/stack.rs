@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::marks::OPAQUE;
 use super::root::{Last, Root, show};
@@ -24,7 +25,7 @@ const MAX_LINKS: u32 = 40;
 /// Layer directories, the lowest first. One whole tree (plain form, or a mounted merge) is a stack of one.
 #[derive(Debug)]
 pub struct Stack {
-    layers: Vec<Root>,
+    layers: Vec<Rc<Root>>,
 }
 
 /// Something in the merged view.
@@ -71,11 +72,23 @@ pub(super) struct Spot {
 impl Stack {
     /// Layers from the lowest to the top one.
     pub fn new(layers: Vec<Root>) -> Stack {
+        Stack { layers: layers.into_iter().map(Rc::new).collect() }
+    }
+
+    /// Puts a layer on top.
+    pub fn push(&mut self, layer: Root) {
+        self.layers.push(Rc::new(layer));
+    }
+
+    /// This stack with a layer on top. No descriptor is opened for what is below.
+    pub(super) fn with(&self, layer: Root) -> Stack {
+        let mut layers = self.layers.clone();
+        layers.push(Rc::new(layer));
         Stack { layers }
     }
 
     pub fn open(paths: &[PathBuf]) -> Result<Stack> {
-        Ok(Stack { layers: paths.iter().map(|path| Root::open(path)).collect::<Result<_>>()? })
+        Ok(Stack::new(paths.iter().map(|path| Root::open(path)).collect::<Result<_>>()?))
     }
 
     pub fn len(&self) -> usize {
