@@ -5,6 +5,7 @@
 //! in one place.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -53,7 +54,7 @@ fn header(size: usize, mode: u32) -> tar::Header {
     header
 }
 
-/// A path of a VOLUME, relative to the root; `..` cannot climb out.
+/// A path of a VOLUME, relative to the root; `..` cannot climb out. In an archive, some names would be whiteouts.
 fn inside(volume: &str) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for part in Path::new(volume).components() {
@@ -63,7 +64,8 @@ fn inside(volume: &str) -> Option<PathBuf> {
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    (!path.as_os_str().is_empty()).then_some(path)
+    let hides = path.iter().any(|name| name.as_bytes().starts_with(b".wh."));
+    (!path.as_os_str().is_empty() && !hides).then_some(path)
 }
 
 /// Sorted `K=V` lines. A value with a line break would add lines, so it is left out.
@@ -101,14 +103,22 @@ fn metadata(config: &Config) -> String {
 
 /// Configuration of an imported image from its `/ch/metadata.json`.
 pub fn restore(bytes: &[u8]) -> Result<Config> {
-    let value = crate::oci::json::parse(bytes).context(|| format!("/{METADATA}"))?;
+    let read = || -> Result<Config> {
+        let config = configuration(&crate::oci::json::parse(bytes)?);
+        config.check()?;
+        Ok(config)
+    };
+    read().context(|| format!("/{METADATA}"))
+}
+
+fn configuration(value: &Value) -> Config {
     let mut config = Config::default();
     if let Some(arch) = value["arch"].as_str() {
         config.set_arch(&crate::oci::arch::Arch::new(arch));
     }
     if let Some(inner) = value["config"].as_object() {
         config.set("config", Value::Object(inner.clone()));
-        return Ok(config);
+        return config;
     }
     if let Some(env) = value["env"].as_object() {
         let pairs: Vec<(String, String)> =
@@ -128,7 +138,7 @@ pub fn restore(bytes: &[u8]) -> Result<Config> {
         let keys = volumes.iter().filter_map(|v| Some((v.as_str()?.to_owned(), json!({})))).collect();
         config.set_run("Volumes", Value::Object(keys));
     }
-    Ok(config)
+    config
 }
 
 #[cfg(test)]
@@ -143,11 +153,12 @@ mod tests {
     #[test]
     fn only_what_is_missing() {
         let mut config = Config::default();
-        config.set_run("Volumes", json!({"/data": {}, "../../../../tmp/x": {}}));
+        config.set_run("Volumes", json!({"/data": {}, "../../../../tmp/x": {}, "/.wh.bin": {}, "/a/.wh..wh..opq": {}}));
         let all = names(archive(&config, &|_| false).unwrap());
         for want in ["dev", "mnt/9", "ch", "data", "tmp/x", "etc/resolv.conf", "ch/environment", "ch/metadata.json"] {
             assert!(all.iter().any(|n| n == want), "{want}: {all:?}");
         }
+        assert!(!all.iter().any(|n| n.contains(".wh.")), "{all:?}");
         assert_eq!(names(archive(&config, &|_| true).unwrap()), ["ch/environment", "ch/metadata.json"]);
     }
 
@@ -165,5 +176,13 @@ mod tests {
         assert_eq!((restored.working_dir(), restored.run_keys("Volumes")), ("/w", vec!["/v".to_owned()]));
         assert_eq!(restored.env(), [("A".to_owned(), "1".to_owned())]);
         assert_eq!(restored.arch().unwrap().as_str(), "amd64");
+        for bad in [
+            r#"{"config": {"Env": ["A=\u0000"]}}"#,
+            r#"{"config": {"Env": [1]}}"#,
+            r#"{"env": {"A": "\u0000"}}"#,
+            r#"{"arch": "\u001b[31m"}"#,
+        ] {
+            assert!(restore(bad.as_bytes()).unwrap_err().to_string().starts_with("/ch/metadata.json: "), "{bad}");
+        }
     }
 }

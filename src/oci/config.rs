@@ -30,7 +30,7 @@ impl Config {
     }
 
     /// What would become a wrong file, environment or message later is refused here.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let text = |key: &str| self.value.get(key).and_then(Value::as_str);
         if let Some(name) = text("architecture").filter(|name| !name.is_empty()) {
             Arch::checked(name, text("variant"))?;
