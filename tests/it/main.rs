@@ -13,6 +13,7 @@ mod crash;
 mod debian;
 mod faults_crash;
 mod faults_input;
+mod faults_layers;
 mod faults_many;
 mod faults_space;
 mod faults_storage;

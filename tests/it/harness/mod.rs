@@ -1,5 +1,6 @@
 //! What tests are made of: a site (isolated storage), a run of the program, images, registries, trees to compare.
 
+pub mod archive;
 pub mod hold;
 pub mod image;
 pub mod registry;
