@@ -296,8 +296,8 @@ impl<'a> Pass<'a> {
     pub fn read_name(&mut self) -> &'a str {
         let start = self.at;
         match self.peek() {
-            Some(c) if c.is_numeric() => {
-                while self.peek().is_some_and(char::is_numeric) {
+            Some(c) if c.is_ascii_digit() => {
+                while self.peek().is_some_and(|c| c.is_ascii_digit()) {
                     self.next();
                 }
             }
@@ -305,7 +305,7 @@ impl<'a> Pass<'a> {
                 self.next();
             }
             _ => {
-                while self.peek().is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                while self.peek().is_some_and(|c| c.is_alphabetic() || c.is_ascii_digit() || c == '_') {
                     self.next();
                 }
             }
@@ -393,7 +393,7 @@ impl<'a> Pass<'a> {
         let longest = self.accept(side);
         let at = self.at;
         let text = self.read_part(start, '}', Escapes::Keep, depth)?;
-        let Some(value) = value else { return Ok(String::new()) };
+        let Some(value) = self.to_match(value) else { return Ok(String::new()) };
         let pattern = self.pattern(at, &text)?;
         let trimmed = match side {
             '#' => pattern.trim_start(value, longest),
@@ -407,15 +407,18 @@ impl<'a> Pass<'a> {
     fn read_replace(&mut self, start: usize, value: Option<&str>, depth: usize) -> Result<String, WordError> {
         let all = self.accept('/');
         let at = self.at;
-        let (text, replacement) = match self.read_part(start, '/', Escapes::Keep, depth) {
-            Ok(text) => (text, self.read_part(start, '}', Escapes::Keep, depth)?),
-            Err(missing) => {
+        let (text, replacement) = match self.read_pattern_and_replacement(start, depth) {
+            Ok(both) => both,
+            Err(missing) if missing.message.starts_with("missing") => {
+                // Counted: nested ones that end nowhere would be read twice as often with each level.
+                self.account(self.at - at + 1)?;
                 self.at = at;
                 let text = self.read_part(start, '}', Escapes::Keep, depth).map_err(|_| missing)?;
                 (text, String::new())
             }
+            Err(e) => return Err(e),
         };
-        let Some(value) = value else { return Ok(String::new()) };
+        let Some(value) = self.to_match(value) else { return Ok(String::new()) };
         let pattern = self.pattern(at, &text)?;
         let replaced = match pattern.replace(value, &replacement, all) {
             Ok(None) if !all && text.len() > 1 && text.starts_with(['#', '%']) => {
@@ -431,8 +434,17 @@ impl<'a> Pass<'a> {
         Ok(result)
     }
 
-    fn pattern(&mut self, at: usize, text: &str) -> Result<Pattern, WordError> {
-        // In a text that is only looked at nothing is matched.
+    fn read_pattern_and_replacement(&mut self, start: usize, depth: usize) -> Result<(String, String), WordError> {
+        let text = self.read_part(start, '/', Escapes::Keep, depth)?;
+        Ok((text, self.read_part(start, '}', Escapes::Keep, depth)?))
+    }
+
+    /// What a pattern is matched against: an unset variable is empty, in a text that is only looked at it is nothing.
+    fn to_match<'v>(&self, value: Option<&'v str>) -> Option<&'v str> {
+        value.or((!self.mode.keeps_unset()).then_some(""))
+    }
+
+    fn pattern(&self, at: usize, text: &str) -> Result<Pattern, WordError> {
         Pattern::parse(text).or_else(|message| self.error(at, message))
     }
 }

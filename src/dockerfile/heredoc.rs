@@ -3,7 +3,7 @@
 use super::ast::Heredoc;
 use super::fault::Mistake;
 use super::lines::Lines;
-use super::words;
+use super::words::{self, WordError};
 
 /// `<<NAME`, `<<-NAME`, `3<<"NAME"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,21 +14,22 @@ pub struct Marker {
     pub strip_tabs: bool,
 }
 
-/// The heredoc that a raw word begins, if it does.
-pub fn marker(word: &str) -> Option<Marker> {
-    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
+/// The heredoc that a raw word begins, if it does. A name that cannot be read is an error.
+pub fn marker(word: &str) -> Result<Option<Marker>, WordError> {
+    let Some(rest) = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<") else {
+        return Ok(None);
+    };
     let (strip_tabs, tail) = match rest.strip_prefix('-') {
         Some(tail) => (true, tail),
         None => (false, rest),
     };
     if tail.contains('<') {
-        return None;
+        return Ok(None);
     }
-    let raw = words::raw_words(tail).ok()?;
-    let plain = words::plain_words(tail).ok()?;
-    let ([raw], [name]) = (raw.as_slice(), plain.as_slice()) else { return None };
+    let (raw, plain) = (words::raw_words(tail)?, words::plain_words(tail)?);
+    let ([raw], [name]) = (raw.as_slice(), plain.as_slice()) else { return Ok(None) };
     let marks = |text: &str| text.matches(['\'', '"']).count();
-    Some(Marker { name: name.clone(), quoted: marks(raw) != marks(name), strip_tabs })
+    Ok(Some(Marker { name: name.clone(), quoted: marks(raw) != marks(name), strip_tabs }))
 }
 
 /// What to do where the end of a heredoc is not found.
@@ -50,14 +51,16 @@ pub fn take(line: &str, lines: &mut Lines, missing: Missing) -> Result<Vec<Hered
     let start = lines.mark();
     // Copied only when all are found: otherwise a file of false ones would be copied for each.
     let mut found = Vec::new();
-    for mut marker in words.iter().filter_map(|word| marker(word)) {
+    let at = line.find("<<").unwrap_or(0);
+    for word in &words {
+        let marker = marker(word).map_err(|e| Mistake::ast(at, format!("malformed heredoc {word}: {}", e.message)))?;
+        let Some(mut marker) = marker else { continue };
         if let Some(body) = lines.take_body(&marker.name, marker.strip_tabs) {
             found.push((marker, body));
             continue;
         }
         let operator = marker.name.find([';', '|', '&', '(', ')', '<', '>']);
         let Some(operator) = operator.filter(|_| missing == Missing::Bend) else {
-            let at = line.find("<<").unwrap_or(0);
             let hint = format!("end it with a line that holds nothing but {}", marker.name);
             return Err(Mistake::ast(at, format!("unterminated heredoc: expected {}", marker.name)).hint(hint));
         };
@@ -87,7 +90,7 @@ mod tests {
     #[test]
     fn markers() {
         let check = |word: &str, want: Option<(&str, bool, bool)>| {
-            let got = marker(word);
+            let got = marker(word).unwrap();
             let got = got.as_ref().map(|m| (m.name.as_str(), m.quoted, m.strip_tabs));
             assert_eq!(got, want, "{word}");
         };
@@ -112,9 +115,17 @@ mod tests {
         check("<<A B", None);
         check("a<<X", None);
         check("\"<<X\"", None);
-        check("<<\"X", None);
         check("<X", None);
         check("12", None);
+        check("<<\\\"X", Some(("\"X", false, false)));
+        check("<< -X", Some(("-X", false, false)));
+        check("<<- X", Some(("X", false, true)));
+        check("<<\"a\"'b'", Some(("ab", true, false)));
+        check("<<'$X'", Some(("$X", true, false)));
+        check("<<\\$X", Some(("$X", false, false)));
+        for malformed in ["<<\"X", "<<'X", "<<${X", "<<${X:-\"a"] {
+            assert!(marker(malformed).is_err(), "{malformed}");
+        }
     }
 
     #[test]
@@ -147,6 +158,12 @@ mod tests {
         check("RUN echo $((1<<2))", "r", Bend, "", "r");
         check("RUN echo 'it <<X", "r", Bend, "", "r");
         check("RUN (cat <<(x", "r", Bend, "", "r");
+        check("RUN cat <<${X:-'a b'}", "r", Bend, "malformed heredoc <<${X:-'a: unterminated single quote", "r");
+        check("RUN cat <<${X:-a}", "a\n${X:-a}\nr", Bend, "${X:-a}:a\\n;", "r");
+        check("RUN cat <<- A", "r", Bend, "", "r");
+        check("RUN cat <<\"A\";", "a\nA\nr", Bend, "A:a\\n;", "r");
+        check("RUN cat <<A<<B", "r", Bend, "", "r");
+        check("RUN cat <<A", "a\n\tA\nA", Bend, "A:a\\n\\tA\\n;", "");
     }
 
     #[test]

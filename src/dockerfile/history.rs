@@ -91,11 +91,18 @@ fn quote(text: &str) -> String {
             '\u{b}' => quoted += "\\v",
             '\u{c}' => quoted += "\\f",
             c if (c as u32) < 0x20 || c as u32 == 0x7f => quoted += &format!("\\x{:02x}", c as u32),
-            c if c.is_control() || (c.is_whitespace() && c != ' ') => quoted += &format!("\\u{:04x}", c as u32),
-            c => quoted.push(c),
+            c if is_printable(c) => quoted.push(c),
+            c if c > '\u{ffff}' => quoted += &format!("\\U{:08x}", c as u32),
+            c => quoted += &format!("\\u{:04x}", c as u32),
         }
     }
     quoted + "\""
+}
+
+/// Letters, marks, numbers, punctuation, symbols and the blank: what Go calls printable. Rust's tables are asked in a
+/// roundabout way, because there is no public one; after another character a mark is not escaped.
+fn is_printable(c: char) -> bool {
+    c.is_ascii() || String::from_iter(['a', c]).escape_debug().nth(1) != Some('\\')
 }
 
 #[cfg(test)]
@@ -110,8 +117,8 @@ mod tests {
         assert_eq!(args(&[("a".into(), Some("1".into())), ("b".into(), None)]), "ARG a=1 b");
         assert_eq!(list("EXPOSE", &strings(&["80/tcp", "443/tcp"])), "EXPOSE [80/tcp 443/tcp]");
         assert_eq!(
-            quoted("CMD", &strings(&["a b", "\"\\\n\u{1}\u{a0}é"])),
-            "CMD [\"a b\" \"\\\"\\\\\\n\\x01\\u00a0é\"]"
+            quoted("CMD", &strings(&["a b'", "\"\\\n\u{1}\u{a0}é", "\u{7f}\u{200b}e\u{301}日😀\u{e0001}\u{e000}"])),
+            "CMD [\"a b'\" \"\\\"\\\\\\n\\x01\\u00a0é\" \"\\x7f\\u200be\u{301}日😀\\U000e0001\\ue000\"]"
         );
         assert_eq!(run(&strings(&["/bin/sh", "-c", "x y"]), &[]), "RUN /bin/sh -c x y # buildkit");
         assert_eq!(run(&strings(&["x"]), &[("a", "1"), ("b", "")]), "RUN |2 a=1 b= x # buildkit");

@@ -116,7 +116,7 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn take_heredocs(&mut self, line: &str, lines: &mut Lines) -> Parsed<()> {
-        if !self.text.contains("<<") {
+        if !line.contains("<<") {
             return Ok(());
         }
         let (keyword, text) = match self.keyword {
@@ -237,7 +237,7 @@ impl Parser<'_> {
 
     /// Lower case. A variable stays as it is until the stages are planned (A.19).
     fn stage_name(&self, name: &str) -> Parsed<String> {
-        if name.contains('$') {
+        if super::plan::has_variable(name) {
             return Ok(name.to_owned());
         }
         match valid_stage_name(name) {
@@ -298,12 +298,13 @@ impl Parser<'_> {
         let (List::Json(mut items) | List::Words(mut items)) = list;
         let destination = items.pop().filter(|_| !items.is_empty());
         let Some(destination) = destination else { return Err(self.expected("SOURCE… DESTINATION")) };
-        if heredoc::marker(&destination).is_some() {
+        if heredoc::marker(&destination).is_ok_and(|marker| marker.is_some()) {
             return Err(self.expected("a destination, not a heredoc"));
         }
         let heredocs = std::mem::take(&mut self.heredocs);
         let source = |text: String| {
-            let name = heredoc::marker(&text).filter(|_| !json).map(|marker| marker.name);
+            let marker = heredoc::marker(&text).ok().flatten();
+            let name = marker.filter(|_| !json).map(|marker| marker.name);
             // Of several with one name the last counts.
             match name.and_then(|name| heredocs.iter().rposition(|heredoc| heredoc.name == name)) {
                 Some(index) => Source::Heredoc(text, index),
@@ -378,9 +379,12 @@ impl Parser<'_> {
     }
 
     fn parse_volume(&mut self) -> Parsed<List> {
-        let list = self.json_or_words()?;
+        let mut list = self.json_or_words()?;
         self.check_flags(&[])?;
-        if list.items().is_empty() || list.items().iter().any(|item| item.trim().is_empty()) {
+        if let List::Json(items) = &mut list {
+            items.iter_mut().for_each(|item| *item = item.trim().to_owned());
+        }
+        if list.items().is_empty() || list.items().iter().any(String::is_empty) {
             return Err(self.expected("PATH"));
         }
         Ok(list)

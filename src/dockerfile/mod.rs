@@ -28,6 +28,7 @@ pub mod scope;
 mod shape;
 pub mod signal;
 pub mod state;
+mod uses;
 pub mod words;
 
 pub use parse::{parse, parse_trigger};

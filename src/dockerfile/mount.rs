@@ -91,6 +91,9 @@ const IGNORED: [&str; 8] =
 
 /// What can be checked before variables are known: quoting, and that `from` has no variable.
 pub fn check_form(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("RUN --mount: expected KEY=VALUE".to_owned());
+    }
     for field in csv::fields(text).map_err(|e| format!("RUN --mount: {e}"))? {
         let Some((key, value)) = field.split_once('=') else { continue };
         if key.eq_ignore_ascii_case("from") && value.find('$').is_some_and(|at| at + 1 < value.len()) {
@@ -128,7 +131,7 @@ struct Options {
 
 /// Reads a mount. `expand` resolves variables; targets are relative to `workdir`.
 pub fn parse(text: &str, workdir: &str, expand: &dyn Fn(&str) -> Result<String>) -> Result<Mount> {
-    let name = |e: Error| e.context(format!("RUN --mount={text}"));
+    let name = |e: Error| e.context(format!("--mount={text}"));
     let mut options = Options::default();
     for field in csv::fields(text).map_err(|e| name(Error::new(e)))? {
         let (key, value) = match field.split_once('=') {
@@ -258,7 +261,6 @@ impl Options {
         let base = target.as_deref().map(path::base).filter(|base| !base.is_empty()).map(str::to_owned);
         let Some(id) = self.id.or(self.source).or(base) else { bail!("expected id=NAME") };
         let target = match (target, &self.env) {
-            (Some(target), _) if target == "/" => bail!("target may not be /"),
             (Some(target), _) => Some(target),
             (None, None) => Some(format!("/run/secrets/{}", path::base(&id))),
             (None, Some(_)) => None,
@@ -387,6 +389,7 @@ mod tests {
         check("type=secret,id=s", secret("s", Some("/run/secrets/s"), None, false));
         check("type=secret,source=s,required", secret("s", Some("/run/secrets/s"), None, true));
         check("type=secret,target=/x/y,required=true", secret("y", Some("/x/y"), None, true));
+        check("type=secret,id=s,target=/", secret("s", Some("/"), None, false));
         check("type=secret,id=s,env=E", secret("s", None, Some("E"), false));
         check("type=secret,id=s,env=E,target=t", secret("s", Some("/w/t"), Some("E"), false));
         check(
@@ -399,7 +402,7 @@ mod tests {
     fn refused() {
         let check = |text: &str, want: &str| {
             let e = read(text).expect_err(text).to_string();
-            assert!(e.contains(want) && e.starts_with("RUN --mount="), "{text}: {e}");
+            assert!(e.contains(want) && e.starts_with("--mount="), "{text}: {e}");
         };
         check("", "expected =VALUE");
         check("type=cache", "expected target");
@@ -431,10 +434,10 @@ mod tests {
 
     #[test]
     fn forms() {
-        for good in ["", "x", "from=a,$b=c", "from=$", "target=$x", "from=a$"] {
+        for good in ["x", "from=a,$b=c", "from=$", "target=$x", "from=a$"] {
             assert_eq!(check_form(good), Ok(()), "{good}");
         }
-        for bad in ["from=$a", "FROM=a$b", "x\"", "\"from=${a}\",b"] {
+        for bad in ["", "from=$a", "FROM=a$b", "x\"", "\"from=${a}\",b"] {
             assert!(check_form(bad).is_err(), "{bad}");
         }
         assert_eq!(from("type=cache,from=a,From=b"), Some("b".into()));

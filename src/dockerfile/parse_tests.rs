@@ -46,6 +46,17 @@ fn whole_files() {
     check("FROM x\nFOO\nENV a", "ast 2,1: unknown instruction: FOO");
     check("FROM x\n  RUN --x\n", "instr 2,7: RUN: invalid option --x");
     check("FROM x\nCOPY \\\n# c\n  --x a b\n", "instr 4,3: COPY: invalid option --x");
+    check("FROM\u{b}x\nRUN\u{c}y\nUSER\r\tz", "ok");
+    check("\u{85}FROM x\n\u{2003}\u{3000}RUN y", "ok");
+    check("FROM\u{2003}x", "instr 1,1: unknown instruction: FROM\u{2003}X");
+    check("\u{feff}\u{feff}FROM x", "instr 1,1: unknown instruction: \u{feff}FROM");
+    check("\u{feff}# escape=`\n\u{feff}", "instr 2,1: unknown instruction: \u{feff}");
+    check("FROM x\nCO\\\n# c\nPY --fr\\\n\nom=\\\nx a b", "ok");
+    check("FROM x\nRUN [\"a\", \\\n# c\n 1]", "ast 2,5: expected only strings in the JSON array");
+    check("FROM x\n \\\n \\\n", "instr 3,1: expected an instruction");
+    check("FROM x\nRUN a \\", "ok");
+    check("FROM x\nENV a \\\n# b\n", "ast 2,5: ENV: expected NAME=VALUE");
+    check("FROM x \\\n AS \\\n\\\n y", "ok");
 }
 
 #[test]
@@ -65,6 +76,19 @@ fn directives() {
     check("\n# escape=x\nFROM x", "ok");
     check("FROM x\n# escape=x", "ok");
     check("#!x\n# escape=x\nFROM x", "ok");
+    check(" \t#\u{a0}escape \t= ` \u{a0}\r\nFROM x\nRUN a `\r\nb", "ok");
+    check("# escape=\\ # why\nFROM x", "ast 1,10: expected escape=\\ or escape=`");
+    check("# escape = \u{a0}\n# escape=x\nFROM x", "ok");
+    check("# syntax=a \\\n# escape=x\nFROM x", "ast 2,10: expected escape=\\ or escape=`");
+    check("# check=a\n# syntax=b\n# check=c\nFROM x", "ast 3,1: repeated directive: check");
+    check("# escape.x=y\n# escape=x\nFROM x", "ok");
+    check("# 1escape=x\n# escape=x\nFROM x", "ok");
+    check("# escape x\nFROM x", "ok");
+    check("# escape=`\nFROM x\nRUN a \\\nb", "instr 4,1: unknown instruction: B");
+    check("# escape=`\nFROM x\nCOPY --from=a`\tb --chown=\"c`\" d\" e f", "ok");
+    check("# escape=`\nFROM x\nRUN cat `<<EOF\n", "ok");
+    check("# escape=`\nFROM x\nRUN cat \\<<EOF\n", "ok");
+    check("# escape=`\nFROM x\nRUN --mount=a` <<EOF x\nFOO\nEOF", "ok");
     let escape = |text: &str| parse(text.as_bytes()).unwrap().escape;
     assert_eq!((escape("# escape=`\nFROM x"), escape("# x=y\n# escape=`\nFROM x")), ('`', '\\'));
 }
@@ -82,7 +106,14 @@ fn from() {
     check("FROM a AS B.c_d-e", "ok");
     check("FROM a AS platform-arm/v7", "ok");
     check("FROM a AS ${V}", "ok");
+    check("FROM a AS b$", "instr 2,11: FROM: invalid stage name: b$");
+    check("FROM a AS $", "instr 2,11: FROM: invalid stage name: $");
+    check("FROM a AS é", "instr 2,11: FROM: invalid stage name: é");
+    check("FROM -- a\u{b}as\tb", "ok");
+    check("FROM a AS", "instr 2,6: FROM: expected IMAGE or IMAGE AS NAME");
+    check("FROM [\"a\"]", "ok");
     check("FROM --platform=linux/amd64 a", "ok");
+    check("FROM --platform=a --platform=a b", "instr 2,19: FROM: repeated option --platform");
     check("FROM --platform= a", "ok");
     check("FROM --platform a", "instr 2,6: FROM: expected a value: --platform=VALUE");
     check("FROM --platfrom=x a", "instr 2,6: FROM: invalid option --platfrom");
@@ -104,6 +135,16 @@ fn pairs_and_args() {
     check("ENV -- --a=b", "ok");
     check("LABEL a", "ast 2,7: LABEL: expected NAME=VALUE");
     check("LABEL \"a b\"=c", "ok");
+    check("ENV a\u{a0}b", "ast 2,5: ENV: expected NAME=VALUE");
+    check("ENV a = b", "ok");
+    check("ENV a= b", "ast 2,8: ENV: expected NAME=VALUE");
+    check("ENV a=\"b c\"d e", "ast 2,14: ENV: expected NAME=VALUE");
+    check("ENV \"a\"", "ast 2,5: ENV: expected NAME=VALUE");
+    check("ENV a=b \\\\\\\n", "ast 2,9: ENV: expected NAME=VALUE");
+    check("LABEL =", "instr 2,7: LABEL: expected a name before =");
+    check("LABEL --x =b", "instr 2,7: LABEL: invalid option --x");
+    check("ARG a = b", "instr 2,7: ARG: expected a name before =");
+    check("ARG --x", "instr 2,8: ARG: expected NAME or NAME=DEFAULT");
     check("ARG", "instr 2,4: ARG: expected NAME or NAME=DEFAULT");
     check("ARG =a", "instr 2,5: ARG: expected a name before =");
     check("ARG --x=y a", "ok");
@@ -143,6 +184,25 @@ fn commands() {
         "instr 2,5: RUN --mount: no variables in from=$x; name a stage with FROM … AS instead",
     );
     check("RUN --mount=type=nonsense,x y", "ok");
+    check("RUN --mount= y", "instr 2,5: RUN --mount: expected KEY=VALUE");
+    check("RUN --mount y", "instr 2,5: RUN: expected a value: --mount=VALUE");
+    check("RUN --mount=from=a$ y", "ok");
+    check(
+        "RUN --mount=type=secret,FROM=\\$x y",
+        "instr 2,5: RUN --mount: no variables in from=$x; name a stage with FROM … AS instead",
+    );
+    check("RUN --network=none --network=none x", "instr 2,20: RUN: repeated option --network");
+    check("RUN --network x", "instr 2,5: RUN: expected a value: --network=VALUE");
+    check("RUN --Network=none x", "instr 2,5: RUN: invalid option --Network");
+    check("RUN \\--network=none x", "ok");
+    check("RUN --", "ok");
+    check("CMD --", "ok");
+    check("CMD -x", "ok");
+    check("ENTRYPOINT [\"a\", [\"b\"]]", "ast 2,12: expected only strings in the JSON array");
+    check("SHELL --x [\"a\"]", "instr 2,7: SHELL: invalid option --x");
+    check("SHELL [\"a\"] b", "instr 2,7: SHELL: expected a JSON array");
+    check("SHELL ['a']", "instr 2,7: SHELL: expected a JSON array");
+    check("SHELL [\"a\", 1]", "ast 2,7: expected only strings in the JSON array");
     check("RUN --mount=\\\"a\\\"b x", "instr 2,5: RUN --mount: expected a comma after the closing quote");
     check("SHELL", "instr 2,6: SHELL: expected a JSON array");
     check("SHELL []", "instr 2,7: SHELL: expected a JSON array");
@@ -184,6 +244,18 @@ fn copy_and_add() {
     check("ADD --chown=a --chmod=b --link=false --exclude=a --checksum=c --keep-git-dir --unpack=true x y", "ok");
     check("COPY --link=maybe a b", "instr 2,6: COPY: expected --link, --link=true or --link=false");
     check("COPY a <<EOF\nEOF", "instr 2,6: COPY: expected a destination, not a heredoc");
+    check("ADD <<A <<B\nA\nB", "instr 2,5: ADD: expected a destination, not a heredoc");
+    check("COPY --exclude= --from= --chown= --chmod= a b", "ok");
+    check("COPY --exclude a b", "instr 2,6: COPY: expected a value: --exclude=VALUE");
+    check("COPY --parents=no a b", "instr 2,6: COPY: expected --parents, --parents=true or --parents=false");
+    check("COPY --parents=TRUE --link=False a b", "ok");
+    check("ADD --parents a b", "instr 2,5: ADD: invalid option --parents");
+    check(
+        "ADD --keep-git-dir= a b",
+        "instr 2,5: ADD: expected --keep-git-dir, --keep-git-dir=true or --keep-git-dir=false",
+    );
+    check("COPY --from=$x a b", "ok");
+    check("COPY [\"a\", null]", "ast 2,6: expected only strings in the JSON array");
     let transfer = |text: &str| match kind(text) {
         Kind::Copy(copy) => copy.transfer,
         Kind::Add(add) => add.transfer,
@@ -236,6 +308,22 @@ fn heredocs() {
     check("RUN --x <<EOF\nFOO\nEOF", "instr 2,5: RUN: invalid option --x");
     check("COPY <<A <<B /x\na\nA\nb\nB\nRUN y", "ok");
     check("RUN a \\\n<<EOF \\\nb\nFOO\nEOF", "ok");
+    check("RUN cat <<${X:-\"a b\"}", "ast 2,9: malformed heredoc <<${X:-\"a: unterminated double quote");
+    check("COPY <<- A /x\nFOO\nA", "instr 3,1: unknown instruction: FOO");
+    check("COPY << A /x\nFOO\nA", "ok");
+    check("RUN cat <<EOF\nFOO\nEOF \nEOF", "ok");
+    check("RUN cat <<EOF\nFOO\n\tEOF\n", "ast 2,9: unterminated heredoc: expected EOF");
+    check("RUN cat <<-EOF\nFOO\n EOF\n", "ast 2,9: unterminated heredoc: expected EOF");
+    check("RUN cat <<-EOF\nFOO\n\t\tEOF\r\n", "ok");
+    check("RUN cat <<EOF \\\n# c\nFOO\nEOF", "ok");
+    check("RUN cat <<EOF # c\nFOO\nEOF", "ok");
+    check("RUN cat <<''\nFOO", "instr 3,1: unknown instruction: FOO");
+    check("RUN a<<EOF\nFOO", "instr 3,1: unknown instruction: FOO");
+    check("RUN cat <<EOF | sh; cat <<E2&&x\nFOO\nEOF\nBAR\nE2", "ok");
+    check("ADD <<EOF> /x\nFOO\nEOF", "ast 2,5: unterminated heredoc: expected EOF>");
+    check("onbuild copy <<EOF /x\nFOO\nEOF", "ok");
+    check("ONBUILD ONBUILD RUN <<EOF\nFOO\nEOF", "instr 2,9: ONBUILD is not allowed in ONBUILD");
+    check("HEALTHCHECK CMD cat <<EOF", "ok");
 }
 
 #[test]
@@ -246,6 +334,20 @@ fn others() {
     check("VOLUME []", "instr 2,8: VOLUME: expected PATH");
     check("VOLUME [\"\"]", "instr 2,8: VOLUME: expected PATH");
     check("VOLUME /a [\"b\"]", "ok");
+    check("VOLUME [\"a\", \" \"]", "instr 2,8: VOLUME: expected PATH");
+    check("VOLUME [1]", "ast 2,8: expected only strings in the JSON array");
+    check("VOLUME --x a", "instr 2,8: VOLUME: invalid option --x");
+    check("EXPOSE --x 80", "instr 2,8: EXPOSE: invalid option --x");
+    check("USER --x y", "instr 2,6: USER: invalid option --x");
+    check("USER -- --x", "ok");
+    check("MAINTAINER --x y", "instr 2,12: MAINTAINER: invalid option --x");
+    check("HEALTHCHECK FOO [1]", "ast 2,17: expected only strings in the JSON array");
+    check("HEALTHCHECK NONE []", "ok");
+    check("HEALTHCHECK --interval=5s", "instr 2,26: HEALTHCHECK: expected NONE or CMD COMMAND");
+    check("HEALTHCHECK --interval= --retries= CMD\u{a0}a", "ok");
+    check("HEALTHCHECK --interval=1s --interval=1s CMD a", "instr 2,27: HEALTHCHECK: repeated option --interval");
+    check("HEALTHCHECK --retries=2147483648 CMD a", "instr 2,13: HEALTHCHECK: expected a number: --retries=3");
+    check("HEALTHCHECK CMD --interval=1s a", "ok");
     check("WORKDIR", "instr 2,8: WORKDIR: expected DIRECTORY");
     check("WORKDIR /a b # c", "ok");
     check("WORKDIR --x /a", "instr 2,9: WORKDIR: invalid option --x");

@@ -4,11 +4,12 @@
 //! target needs. Triggers (ONBUILD) of a base *stage* count as instructions of the stage that stands on it; those of a
 //! base image are not known here, so what they need is asked for later, with [`Plan::origin`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::ast::{Dockerfile, Instruction, Kind, Run, Stage};
 use super::platform::Platform;
 use super::scope::{Globals, PROXIES, Scope};
+use super::uses::{self, Use};
 use super::words::{self, Lookup, WordError};
 use super::{instruction, mount, parse};
 use crate::bail;
@@ -34,6 +35,8 @@ pub struct Plan {
     /// All stages of the file.
     pub stages: Vec<Planned>,
     pub globals: Globals,
+    /// Images that the stages to build name: what each is called, which may be no image reference, and where.
+    pub images: Vec<Named>,
     /// Build arguments that no ARG of the file takes, in their order. Triggers of base images may still do so.
     pub unconsumed: Vec<String>,
     /// Stages of each name, in order.
@@ -49,6 +52,14 @@ pub struct Planned {
     pub name: Option<String>,
     /// Texts of the triggers of a base stage, to be run first.
     pub triggers: Vec<String>,
+}
+
+/// An image, named by an instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub name: String,
+    pub line: usize,
+    pub keyword: &'static str,
 }
 
 /// What a stage stands on.
@@ -96,8 +107,8 @@ pub fn plan(file: &Dockerfile, options: &Options) -> Result<Plan> {
     }
     let target = find_target(&stages, options.target)?;
     let unconsumed = unconsumed(file, options);
-    let mut plan = Plan { target, order: Vec::new(), stages, globals, unconsumed, names };
-    plan.order = plan.closure(file)?;
+    let mut plan = Plan { target, order: Vec::new(), stages, globals, images: Vec::new(), unconsumed, names };
+    plan.close(file)?;
     Ok(plan)
 }
 
@@ -163,7 +174,7 @@ fn planned(
         None => None,
     };
     let name = match &stage.from.name {
-        Some(name) if name.contains('$') => {
+        Some(name) if has_variable(name) => {
             let expanded = expand(name, file.escape, &lookup)?;
             let valid = instruction::valid_stage_name(&expanded);
             Some(valid.ok_or_else(|| Error::new(format!("invalid stage name: {expanded}")))?)
@@ -227,8 +238,13 @@ impl Plan {
         self.order.binary_search(&stage).is_ok()
     }
 
-    /// What `from`, expanded, means in `stage`; empty is the context.
+    /// What `from`, expanded, means in `stage`; empty is the context. Only earlier stages may be used.
     pub fn origin(&self, stage: usize, from: &str, numbers: Numbers) -> Result<Origin> {
+        uses::ordered(stage, from, self.resolve(stage, from, numbers)?)
+    }
+
+    /// The same, whatever the order of the stages.
+    fn resolve(&self, stage: usize, from: &str, numbers: Numbers) -> Result<Origin> {
         if from.is_empty() {
             return Ok(Origin::Context);
         }
@@ -242,12 +258,6 @@ impl Plan {
             None => named,
         };
         match found {
-            Some(index) if index == stage => {
-                Err(Error::new(format!("circular dependency: stage {from} takes files from itself")))
-            }
-            Some(index) if index > stage => {
-                Err(Error::new(format!("stage {from} needs to be defined before the stage that uses it")))
-            }
             Some(index) => Ok(Origin::Stage(index)),
             None if from == "scratch" => Ok(Origin::Scratch),
             None => Ok(Origin::Image(from.to_owned())),
@@ -261,35 +271,56 @@ impl Plan {
         stages[..earlier].last().or_else(|| stages.first()).copied()
     }
 
-    /// Stages that the target needs. Every edge leads to an earlier stage, so one pass from the target down suffices.
-    fn closure(&self, file: &Dockerfile) -> Result<Vec<usize>> {
-        let mut needed = vec![false; self.stages.len()];
-        needed[self.target] = true;
-        for stage in (0..=self.target).rev() {
-            if !needed[stage] {
+    /// Finds the stages that the target needs, and the images that they name.
+    fn close(&mut self, file: &Dockerfile) -> Result<()> {
+        // What each needed stage uses.
+        let mut uses: BTreeMap<usize, Vec<Use>> = BTreeMap::new();
+        let mut open = vec![self.target];
+        while let Some(stage) = open.pop() {
+            if uses.contains_key(&stage) {
                 continue;
             }
-            if let Base::Stage(base) = self.stages[stage].base {
-                needed[base] = true;
-            }
-            for origin in self.origins(file, stage)? {
-                if let Origin::Stage(index) = origin {
-                    needed[index] = true;
-                }
-            }
+            let (line, text) = (file.stages[stage].line, file.stages[stage].from.image.clone());
+            let from = Use { line, keyword: "FROM", text, origin: Origin::Scratch };
+            let base = match &self.stages[stage].base {
+                Base::Stage(base) => Use { origin: Origin::Stage(*base), ..from },
+                Base::Image(name) => Use { origin: Origin::Image(name.clone()), ..from },
+                Base::Scratch => from,
+            };
+            let mut all = vec![base];
+            self.collect_stage(file, stage, &mut all)?;
+            open.extend(all.iter().filter_map(Use::stage));
+            uses.insert(stage, all);
         }
-        Ok((0..needed.len()).filter(|&stage| needed[stage]).collect())
+        uses::check_order(&uses, self.target)?;
+        let all = uses.values().flatten();
+        self.images = all.filter_map(Use::image).collect();
+        self.images.sort_by_key(|image| image.line);
+        self.order = uses.into_keys().collect();
+        Ok(())
     }
 
     /// Where a stage's COPY and mounts take their files from, as far as the file says.
     pub fn origins(&self, file: &Dockerfile, stage: usize) -> Result<Vec<Origin>> {
-        let mut origins = Vec::new();
+        let mut uses = Vec::new();
+        self.collect_stage(file, stage, &mut uses)?;
+        uses.into_iter().map(|one| one.ordered(stage)).collect()
+    }
+
+    /// The same for a trigger of the base image.
+    pub fn origins_of_trigger(&self, file: &Dockerfile, stage: usize, trigger: &Instruction) -> Result<Vec<Origin>> {
+        let mut uses = Vec::new();
+        let trigger = Instruction { line: file.stages[stage].line, ..trigger.clone() };
+        self.collect(file, stage, &trigger, &Scope::default(), &mut uses)?;
+        uses.into_iter().map(|one| one.ordered(stage)).collect()
+    }
+
+    fn collect_stage(&self, file: &Dockerfile, stage: usize, uses: &mut Vec<Use>) -> Result<()> {
         for text in &self.stages[stage].triggers {
             let line = file.stages[stage].line;
             let trigger = parse::parse_trigger(text).map_err(|faults| trigger_error(text, &faults));
-            let trigger = trigger.context(|| at(line, "FROM"))?;
-            self.collect(file, stage, &trigger, &Scope::default(), &mut origins)
-                .context(|| at(line, trigger.keyword()))?;
+            let trigger = Instruction { line, ..trigger.context(|| at(line, "FROM"))? };
+            self.collect(file, stage, &trigger, &Scope::default(), uses).context(|| at(line, trigger.keyword()))?;
         }
         let instructions = &file.stages[stage].instructions;
         let varies = instructions
@@ -298,19 +329,12 @@ impl Plan {
         let mut scope = if varies { self.inherited_scope(file, stage)? } else { Scope::default() };
         for instruction in instructions {
             let context = || at(instruction.line, instruction.keyword());
-            self.collect(file, stage, instruction, &scope, &mut origins).context(context)?;
+            self.collect(file, stage, instruction, &scope, uses).context(context)?;
             if varies {
                 self.declare(file, instruction, &mut scope).context(context)?;
             }
         }
-        Ok(origins)
-    }
-
-    /// The same for a trigger of the base image.
-    pub fn origins_of_trigger(&self, file: &Dockerfile, stage: usize, trigger: &Instruction) -> Result<Vec<Origin>> {
-        let mut origins = Vec::new();
-        self.collect(file, stage, trigger, &Scope::default(), &mut origins)?;
-        Ok(origins)
+        Ok(())
     }
 
     fn collect(
@@ -319,23 +343,24 @@ impl Plan {
         stage: usize,
         instruction: &Instruction,
         scope: &Scope,
-        origins: &mut Vec<Origin>,
+        uses: &mut Vec<Use>,
     ) -> Result<()> {
+        let (line, keyword) = (instruction.line, instruction.keyword());
+        let mut add = |text: String, numbers| -> Result<()> {
+            let origin = self.resolve(stage, &text, numbers)?;
+            uses.push(Use { line, keyword, text, origin });
+            Ok(())
+        };
         match &instruction.kind {
-            Kind::Copy(copy) => {
-                if let Some(from) = &copy.from {
-                    let from = expand_from(from, file.escape, scope, &self.globals)?;
-                    origins.push(self.origin(stage, &from, Numbers::AreStages)?);
-                }
-            }
+            Kind::Copy(copy) => match &copy.from {
+                Some(from) => add(expand_from(from, file.escape, scope, &self.globals)?, Numbers::AreStages),
+                None => Ok(()),
+            },
             Kind::Run(Run { mounts, .. }) => {
-                for from in mounts.iter().filter_map(|text| mount::from(text)) {
-                    origins.push(self.origin(stage, &from, Numbers::AreNames)?);
-                }
+                mounts.iter().filter_map(|text| mount::from(text)).try_for_each(|from| add(from, Numbers::AreNames))
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The variables that a stage begins with as far as the file alone says, for `COPY --from=$NAME` (A.19).
@@ -383,7 +408,8 @@ pub fn trigger_error(text: &str, faults: &[super::fault::Fault]) -> Error {
     Error::new(format!("can't parse ONBUILD trigger {first:?}: {message}"))
 }
 
-fn has_variable(text: &str) -> bool {
+/// Whether a text that is not expanded elsewhere holds a variable: a `$` with something after it (A.9, A.19).
+pub fn has_variable(text: &str) -> bool {
     text.find('$').is_some_and(|at| at + 1 < text.len())
 }
 

@@ -45,6 +45,7 @@ fn what_is_needed() {
     check("FROM a AS p-arm/v7\nFROM p-arm/v7", "0:a 1:#0");
     check("ARG N=Abc\nFROM a AS $N\nFROM abc", "0:a 1:#0");
     check("FROM a AS x\nCOPY --from=$NO . /\nFROM b", "1:b");
+    check("FROM a AS x\nCOPY --from=x . /\nCOPY --from=9 . /\nCOPY --from=y . /\nFROM b AS y", "1:b");
     check("FROM a AS x\nFROM a AS y\nCOPY --from=x . /\nFROM b\nCOPY --from=y . /", "0:a 1:a 2:b");
 }
 
@@ -64,7 +65,14 @@ fn what_cannot_be_planned() {
     check("FROM a\nCOPY --from=0 . /", "line 2: COPY: circular dependency");
     check("FROM a AS x\nCOPY --from=x . /", "circular dependency");
     check("FROM a\nCOPY --from=1 . /\nFROM b\nFROM c\nCOPY --from=0 . /", "needs to be defined before");
-    check("FROM a AS x\nCOPY --from=y . /\nFROM b AS y\nFROM x", "needs to be defined before");
+    check("FROM a AS x\nCOPY --from=y . /\nFROM b AS y\nFROM x", "line 2: COPY: stage y needs to be defined before");
+    check("FROM a AS x\nCOPY --from=y . /\nFROM b AS y\nCOPY --from=x . /", "line 2: COPY: circular dependency");
+    check("FROM a AS x\nCOPY --from=1 . /\nFROM x", "line 2: COPY: circular dependency");
+    check(
+        "FROM a AS x\nCOPY --from=1 . /\nFROM b AS y\nCOPY --from=2 . /\nFROM x",
+        "line 2: COPY: circular dependency: stage 1",
+    );
+    check("FROM a AS x\nONBUILD COPY --from=z . /\nFROM x AS y\nFROM y AS z", "line 3: COPY: circular dependency");
     check(
         "FROM a\nRUN --mount=from=y,target=/m x\nFROM b AS y\nFROM c\nCOPY --from=0 a b",
         "needs to be defined before",
@@ -76,6 +84,24 @@ fn what_cannot_be_planned() {
         "FROM a AS x\nONBUILD FOO\nFROM x",
         "line 3: FROM: can't parse ONBUILD trigger \"FOO\": unknown instruction: FOO",
     );
+}
+
+/// The images that are asked for, of needed stages alone, and where they are named.
+#[test]
+fn images() {
+    let check = |text: &str, want: &str| {
+        let plan = plan_of(text, None, &[]).unwrap();
+        let shown: Vec<String> = plan.images.iter().map(|i| format!("{} {} {}", i.line, i.keyword, i.name)).collect();
+        assert_eq!(shown.join(", "), want, "{text}");
+    };
+    check("FROM a", "1 FROM a");
+    check("FROM scratch\nCOPY --from=scratch a b", "");
+    check("FROM a AS x\nFROM b\nCOPY --from=c . /\nRUN --mount=from=d,target=/m y", "2 FROM b, 3 COPY c, 4 RUN d");
+    check(
+        "FROM a AS x\nFROM b\nRUN --mount=from=x,target=/m y\nRUN --mount=from=0,target=/m y",
+        "1 FROM a, 2 FROM b, 4 RUN 0",
+    );
+    check("FROM a AS x\nONBUILD COPY --from=c . /\nFROM x", "1 FROM a, 3 COPY c");
 }
 
 #[test]

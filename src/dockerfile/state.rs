@@ -417,7 +417,7 @@ impl State {
 
 /// The text for the shell of a RUN with heredocs (A.7 no. 5).
 fn shell_text(text: &str, heredocs: &[Heredoc], script: &mut Option<File>) -> String {
-    if let (Some(_), [heredoc, ..]) = (heredoc::marker(text), heredocs) {
+    if let (Ok(Some(_)), [heredoc, ..]) = (heredoc::marker(text), heredocs) {
         let content = heredoc.content();
         let Some(name) = file_name(&heredoc.name).ok().filter(|_| content.starts_with("#!")) else { return content };
         let path = format!("/dev/pipes/{name}");

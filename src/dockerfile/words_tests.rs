@@ -115,6 +115,14 @@ fn one_word() {
     check("${W/#o/x}", "foo foo");
     check("${W/foo/$1}", " foo");
     check("${W//*/x}", "x");
+    check("${W/foo}/x", " foo/x");
+    check("${W/foo}/${A}", " foo/1");
+    check("${W//o}/$A", "f f/1");
+    check("${X/*/y}${E/*/y}${X//*/y}", "yyy");
+    check("${X#\\a}", "error");
+    check("${X/\\a/b}", "error");
+    check("${X%a\\}", "error");
+    check("$A²$²", "1²$²");
     check("${N#*}${N##*}${N%%*}", "ab\ncd\ncdab\n");
     check("${N/b?c/x}", "ab\ncd");
     check("${N/b\nc/x}", "axd");
@@ -193,6 +201,8 @@ fn limits() {
     assert_eq!(expand(&nested(MAX_DEPTH), '\\', &env).unwrap(), "x");
     assert!(expand(&nested(MAX_DEPTH + 1), '\\', &env).unwrap_err().message.contains("64 deep"));
     assert!(expand(&nested(1_000_000), '\\', &env).is_err());
+    assert!(expand(&"${W/".repeat(MAX_DEPTH), '\\', &env).is_err());
+    assert!(expand(&"${W//a/".repeat(MAX_DEPTH), '\\', &env).is_err());
     assert!(expand("$BIG", '\\', &env).is_ok());
     assert!(expand("$BIG$BIG", '\\', &env).unwrap_err().message.contains("longer than"));
     assert!(expand("x$BIG", '\\', &env).is_err());

@@ -2,8 +2,9 @@
 # bench.sh (make bench): the main jobs against whatever peers this machine has.
 #
 # Rows: pull (one layer), build of ten mixed instructions cold and cached, 50 times RUN true, COPY of 5,000 and of 50,000
-# files (FILES) cold and cached, start. Tools take turns
-# within each round, so that a disturbance hits all of them; figures are medians, and ratios of medians to ours.
+# files (FILES) cold and cached, parsing of a Dockerfile with 100,000 lines (ours alone; and whether memory stays within
+# 16 MiB and 24 times its size), start. Tools take turns within each round, so that a disturbance hits all of them;
+# figures are medians, and ratios of medians to ours.
 # Settings: ROUNDS (3), SIZE (MiB of files in the pulled image, 200), TOOLS, BENCH_DIR (target/bench).
 # The pull row wants docker-registry and openssl. Files come from this machine's /usr: compare within one run alone.
 set -euo pipefail
@@ -107,11 +108,20 @@ for n in $FILES; do
     printf 'FROM %s\nCOPY . /data/\n' "$from" >"$work/copy$n.df"
 done
 
+{
+    echo "FROM $from"
+    awk 'BEGIN { for (i = 0; i < 10000; i++) {
+        print "RUN apt-get update && \\\n    apt-get install -y package" i "\nENV A=" i " B=\"two words\""
+        print "COPY --from=x a" i " b /d/\n# comment\n\nLABEL a.b" i "=\"x y\"\nARG X" i "=1\nWORKDIR /a/b\nCMD [\"a\", \"b\"]"
+    } }'
+} >"$work/parse.df"
+
 # Each adapter returns 64 for what its tool does not offer.
 ch_image() {
     local program=$1 store=$2 action=$3; shift 3
     case $action in
         start) "$program" --version ;;
+        parse) "$program" build --parse-only -s "$store" -f "$work/parse.df" "$work/context" ;;
         pull) "$program" pull -s "$store" --tls-no-verify "$REG/$1:latest" ;;
         base)
             if [ -n "$REG" ]; then ch_image "$program" "$store" pull base
@@ -171,6 +181,7 @@ for round in $(seq "$ROUNDS"); do
     echo "round $round of $ROUNDS" >&2
     for _ in 1 2 3 4 5; do
         for name in $TOOLS; do timed start "$name" start; done
+        timed parse-100k ours parse
     done
     if [ -n "$REG" ]; then
         for name in $TOOLS; do
@@ -200,7 +211,7 @@ for n in $FILES; do copies="$copies copy-$n-cold copy-$n-cached"; done
 printf '%-18s' row
 for name in $TOOLS; do printf '%22s' "$name"; done
 echo
-for row in start pull build-cold build-cached run-50-cold run-50-cached $copies; do
+for row in start parse-100k pull build-cold build-cached run-50-cold run-50-cached $copies; do
     printf '%-18s' $row
     ours=0
     [ ! -s "$work/results/$row.ours" ] || ours=$(median "$work/results/$row.ours")
@@ -214,4 +225,9 @@ for row in start pull build-cold build-cached run-50-cold run-50-cached $copies;
     done
     echo
 done
+size=$(($(wc -c <"$work/parse.df") / 1024))
+limit=$((16 * 1024 + 24 * size))
+(ulimit -v "$limit" && timed parse-limited ours parse)
+if [ -s "$work/results/parse-limited.ours" ]; then kept="within"; else kept="not within"; fi
+echo "parse-100k: $size KiB are read $kept $limit KiB of memory"
 for name in $TOOLS; do clear_dir "$work/store-$name"; done

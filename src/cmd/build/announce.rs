@@ -28,7 +28,8 @@ pub fn texts(instruction: &Instruction, step: &Step, state: &State) -> Vec<Strin
         (Action::Run(run), _) => vec![format!("RUN {}", list(&run.argv))],
         (Action::Copy(copy), _) => vec![transfer(copy, step.keyword)],
         (_, Kind::Workdir(_)) => vec![format!("WORKDIR {}", state.config.workdir)],
-        (_, Kind::Env(pairs)) => {
+        // A name that is not set now was itself expanded.
+        (_, Kind::Env(pairs)) if pairs.iter().all(|(name, _)| current(name).is_some()) => {
             let value = |name: &str| quoted(&current(name).unwrap_or_default());
             pairs.iter().map(|(name, _)| format!("ENV {name}={}", value(name))).collect()
         }
@@ -40,7 +41,9 @@ pub fn texts(instruction: &Instruction, step: &Step, state: &State) -> Vec<Strin
             args.iter().map(|arg| one(&arg.name)).collect()
         }
         (_, Kind::Shell(_)) => vec![format!("SHELL {}", list(&state.config.shell))],
-        _ => vec![format!("{} {}", step.keyword, rest(&instruction.text))],
+        // As in the image's history, so that variables are seen expanded. ONBUILD has no entry there.
+        (_, Kind::Onbuild(onbuild)) => vec![format!("ONBUILD {}", onbuild.trigger)],
+        _ => vec![step.created_by.clone()],
     }
 }
 
@@ -60,11 +63,6 @@ pub fn transfer(what: &CopyStep, keyword: &str) -> String {
         .collect();
     sources.extend(what.files.iter().map(|f| format!("<<{}", f.name)));
     format!("{text} {} -> {}", list(&sources), quoted(&what.destination))
-}
-
-/// What follows the keyword.
-fn rest(text: &str) -> &str {
-    text.split_once(|c: char| c.is_ascii_whitespace()).map_or("", |(_, rest)| rest.trim_start())
 }
 
 /// A list as the original shows it: `['a', 'b']`.

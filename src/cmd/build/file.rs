@@ -13,7 +13,7 @@ use crate::dockerfile::plan::{self, Plan};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::{self, fault};
 use crate::error::{Context, Error, Result};
-use crate::oci::reference;
+use crate::oci::reference::{self, ImageRef};
 
 /// Largest Dockerfile, bytes.
 const MAX_DOCKERFILE: u64 = 8 << 20;
@@ -96,12 +96,8 @@ impl Source {
         let within = self.context.iter().flat_map(|c| [c.join(".containerignore"), c.join(".dockerignore")]);
         for path in beside.into_iter().chain(within) {
             let failed = || format!("can't read {}", path.display());
-            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-            match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+            match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
-                    return Err(Error::new(format!("{}: symbolic links are not followed here", path.display())));
-                }
                 Err(e) => return Err(e).context(failed),
                 Ok(file) => {
                     let mut text = Vec::new();
@@ -134,8 +130,13 @@ pub fn parse(source: &Source, text: &[u8]) -> Result<Dockerfile> {
 
 /// The image's name where `-t` does not say it (manual page, "Build").
 pub fn infer_tag(source: &Source) -> Result<String> {
-    let context = match source.context()? {
-        Some(context) => context.to_string_lossy().into_owned(),
+    // The name as it was given, also that of a link.
+    let context = match &source.context {
+        Some(context) => {
+            let absolute =
+                std::path::absolute(context).context(|| format!("can't use context {}", context.display()))?;
+            dockerfile::path::clean(&absolute.to_string_lossy())
+        }
         None => "/".to_owned(),
     };
     let file = source.path().map_or(String::new(), |f| f.to_string_lossy().into_owned());
@@ -157,6 +158,7 @@ pub fn build_args(texts: &[String]) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
+/// Plans the build. Image references that nobody could pull are found here, before any work.
 pub fn plan(host: &Host, options: &Options, dockerfile: &Dockerfile, args: &[(String, String)]) -> Result<Plan> {
     let own = host.arch();
     let of = |arch: &crate::oci::arch::Arch| Platform::linux(arch.family(), arch.variant().unwrap_or(""));
@@ -164,13 +166,15 @@ pub fn plan(host: &Host, options: &Options, dockerfile: &Dockerfile, args: &[(St
         None | Some("host" | "yolo") => of(own),
         Some(name) => of(&crate::oci::arch::Arch::new(name)),
     };
-    plan::plan(
-        dockerfile,
-        &plan::Options {
-            target: options.target.as_deref(),
-            build_args: args,
-            build_platform: of(own),
-            target_platform: target,
-        },
-    )
+    let options = plan::Options {
+        target: options.target.as_deref(),
+        build_args: args,
+        build_platform: of(own),
+        target_platform: target,
+    };
+    let plan = plan::plan(dockerfile, &options)?;
+    for image in &plan.images {
+        ImageRef::parse_strict(&image.name).context(|| plan::at(image.line, image.keyword))?;
+    }
+    Ok(plan)
 }

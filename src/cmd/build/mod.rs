@@ -54,6 +54,8 @@ pub struct Build<'a> {
     puller: Puller<'a>,
     /// Absolute and without links; `None` with `-`.
     context: Option<PathBuf>,
+    /// The Dockerfile as messages name it.
+    pub file: String,
     pub escape: char,
     pub globals: Globals,
     pub binds: Vec<Bind>,
@@ -88,9 +90,9 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         warning!("{}:{}: {}", source.shown(), warning.line, warning.message);
     }
     secret::check(&options.secrets)?;
-    let plan = file::plan(host, options, &dockerfile, &build_args)?;
+    let plan = file::plan(host, options, &dockerfile, &build_args).context(|| source.shown())?;
     if options.dry_run {
-        return show::plan(host, &plan, &dockerfile);
+        return show::plan(host, &plan, &dockerfile).context(|| source.shown());
     }
     // Before any thread exists. Where it is refused, a build that needs it says so.
     if let Err(e) = container::enter() {
@@ -103,6 +105,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         storage: &storage,
         puller: Puller { host, options, storage: &storage, remotes: &remotes },
         context: source.context()?,
+        file: source.shown(),
         escape: dockerfile.escape,
         globals: plan.globals.clone(),
         binds: binds(&options.binds)?,

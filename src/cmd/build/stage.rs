@@ -16,7 +16,7 @@ use crate::container::Network;
 use crate::container::ledger::Ledger;
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::state::{Action, RunStep, State, Step};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
 use crate::rootfs::Root;
@@ -77,7 +77,7 @@ impl<'b> Stage<'b> {
     }
 
     pub fn execute(&mut self, instruction: &Instruction) -> Result<()> {
-        let step = self.state.step(instruction, &self.build.globals)?;
+        let step = self.state.step(instruction, &self.build.globals).context(|| &self.build.file)?;
         let layered = match &step.action {
             Action::Nothing => {
                 self.announce_settings(instruction, &step);
