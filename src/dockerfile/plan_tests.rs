@@ -70,7 +70,7 @@ fn what_cannot_be_planned() {
     check("FROM a AS x\nCOPY --from=1 . /\nFROM x", "line 2: COPY: circular dependency");
     check(
         "FROM a AS x\nCOPY --from=1 . /\nFROM b AS y\nCOPY --from=2 . /\nFROM x",
-        "line 2: COPY: circular dependency: stage 1",
+        "line 4: COPY: circular dependency: stage 2",
     );
     check("FROM a AS x\nONBUILD COPY --from=z . /\nFROM x AS y\nFROM y AS z", "line 3: COPY: circular dependency");
     check(
