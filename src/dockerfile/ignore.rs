@@ -343,6 +343,64 @@ mod tests {
         }
     }
 
+    /// The rules of A.15 no. 3 as they are written, by trial.
+    fn matches(pattern: &[char], path: &[char]) -> bool {
+        match (pattern, path) {
+            ([], path) => path.is_empty(),
+            (['*', '*'] | ['*', '*', '/'], _) => true,
+            (['*', '*', rest @ ..], _) => {
+                let rest = rest.strip_prefix(&['/']).unwrap_or(rest);
+                matches(rest, path) || (1..=path.len()).any(|n| path[n - 1] == '/' && matches(rest, &path[n..]))
+            }
+            (['*', rest @ ..], [c, after @ ..]) => matches(rest, path) || (*c != '/' && matches(pattern, after)),
+            (['*', rest @ ..], []) => matches(rest, path),
+            (['?', rest @ ..], [c, after @ ..]) => *c != '/' && matches(rest, after),
+            ([p, rest @ ..], [c, after @ ..]) => p == c && matches(rest, after),
+            (_, []) => false,
+        }
+    }
+
+    /// All texts of at most so many of these characters.
+    fn all(of: &[char], most: usize) -> Vec<String> {
+        let mut texts = vec![String::new()];
+        let mut start = 0;
+        for _ in 0..most {
+            let end = texts.len();
+            for at in start..end {
+                texts.extend(of.iter().map(|c| format!("{}{c}", texts[at])).collect::<Vec<_>>());
+            }
+            start = end;
+        }
+        texts
+    }
+
+    #[test]
+    fn short_patterns_match_what_the_rules_say() {
+        let paths = all(&['a', 'b', '/'], 4);
+        let is_path = |p: &&String| !p.is_empty() && !p.starts_with('/') && !p.ends_with('/') && !p.contains("//");
+        let paths: Vec<&String> = paths.iter().filter(is_path).collect();
+        for text in all(&['a', '*', '?', '/'], 5) {
+            let clean = super::super::path::clean(&text);
+            let clean: Vec<char> = clean.strip_prefix('/').unwrap_or(&clean).chars().collect();
+            // A plain text after leading stars is a suffix.
+            let suffix =
+                clean.strip_prefix(&['*', '*']).filter(|s| !s.is_empty() && !s.contains(&'*') && !s.contains(&'?'));
+            let wanted = |path: &str| {
+                let path: Vec<char> = path.chars().collect();
+                match suffix {
+                    Some(['/', name @ ..]) if path == name => true,
+                    Some(suffix) => path.ends_with(suffix),
+                    None => !clean.is_empty() && matches(&clean, &path),
+                }
+            };
+            for path in &paths {
+                let ancestors = path.match_indices('/').map(|(at, _)| &path[..at]);
+                let want = ancestors.chain([path.as_str()]).any(wanted);
+                assert_eq!(of(&text).excludes(path), want, "{text} {path}");
+            }
+        }
+    }
+
     #[test]
     fn a_hundred_thousand_paths() {
         let patterns = of("*\n!src\n**/*.o\n**/target\n!**/keep.o\nsrc/**/a*b*c*d\n*.tmp\n[a-z]*/x?");

@@ -1,7 +1,8 @@
 //! The patterns of `${v#p}`, `${v%p}` and `${v/p/r}`: `*`, `?` and literal characters (A.8).
 //!
 //! Matched without backtracking: between two `*` the earliest (for the longest match: the latest) place is always
-//! right; a piece with a newline has only one place, because `*` and `?` do not match newlines. Finding a piece is quadratic at worst, so the number of comparisons is limited.
+//! right; a piece with a newline has only one place, because `*` and `?` do not match newlines. Finding a piece is
+//! quadratic at worst, so the number of comparisons is limited.
 
 use std::fmt;
 
@@ -208,5 +209,59 @@ impl Matcher<'_> {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether all of `text` matches, by trial.
+    fn matches(pattern: &[char], text: &[char]) -> bool {
+        match (pattern, text) {
+            ([], text) => text.is_empty(),
+            (['*', rest @ ..], [c, after @ ..]) => matches(rest, text) || (*c != '\n' && matches(pattern, after)),
+            (['*', rest @ ..], []) => matches(rest, text),
+            (['?', rest @ ..], [c, after @ ..]) => *c != '\n' && matches(rest, after),
+            ([p, rest @ ..], [c, after @ ..]) => p == c && matches(rest, after),
+            (_, []) => false,
+        }
+    }
+
+    /// The n-th text over an alphabet.
+    fn text(of: &[char], mut n: usize) -> Vec<char> {
+        let mut text = Vec::new();
+        while n > 0 {
+            text.push(of[(n - 1) % of.len()]);
+            n = (n - 1) / of.len();
+        }
+        text
+    }
+
+    #[test]
+    fn short_patterns_match_what_trial_finds() {
+        let values: Vec<Vec<char>> = (0..121).map(|n| text(&['a', 'b', '\n'], n)).collect();
+        for n in 0..781 {
+            let chars = text(&['a', 'b', '*', '?', '\n'], n);
+            let pattern = Pattern::parse(&chars.iter().collect::<String>()).unwrap();
+            for value in &values {
+                let string: String = value.iter().collect();
+                let starts: Vec<usize> = (0..=value.len()).filter(|&n| matches(&chars, &value[..n])).collect();
+                let ends: Vec<usize> = (0..=value.len()).rev().filter(|&n| matches(&chars, &value[n..])).collect();
+                let check = |got: Result<&str, TooCostly>, want: &[char]| {
+                    assert_eq!(got.unwrap(), want.iter().collect::<String>(), "{chars:?} {value:?}");
+                };
+                check(pattern.trim_start(&string, false), &value[starts.first().copied().unwrap_or(0)..]);
+                check(pattern.trim_start(&string, true), &value[starts.last().copied().unwrap_or(0)..]);
+                check(pattern.trim_end(&string, false), &value[..ends.first().copied().unwrap_or(value.len())]);
+                check(pattern.trim_end(&string, true), &value[..ends.last().copied().unwrap_or(value.len())]);
+                let first = (0..=value.len()).find_map(|from| {
+                    let longest = (from..=value.len()).rev().find(|&to| matches(&chars, &value[from..to]));
+                    longest.map(|to| (from, to))
+                });
+                let want = first.map(|(from, to)| [&value[..from], &['X'], &value[to..]].concat().iter().collect());
+                assert_eq!(pattern.replace(&string, "X", false).unwrap(), want, "{chars:?} {value:?}");
+            }
+        }
     }
 }
