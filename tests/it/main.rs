@@ -5,6 +5,7 @@
 mod build;
 mod build_cache;
 mod build_cases;
+mod build_file;
 mod build_jobs;
 mod build_peers;
 mod build_show;
