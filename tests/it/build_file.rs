@@ -29,6 +29,10 @@ fn late_errors_come_before_any_work() {
     check("COPY --from=z a b\nFROM scratch AS z\nCOPY --from=1 a b", "line 4: COPY: circular dependency");
     check("FROM --platform=a/b/c/d x", "line 4: FROM: invalid platform");
     check("FROM Upper", "line 4: FROM: image ref syntax, at end: Upper");
+    site.build("x", "FROM y AS z\nFROM scratch\nCOPY --from=z a b\nCOPY --from=docker.io/library/x:latest a b\n")
+        .arg("--dry-run")
+        .stderr_has("error: output image ref same as FROM: docker.io/library/x:latest\n")
+        .failure();
     assert!(!site.storage().exists());
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::bail;
 use crate::cli::Options;
 use crate::cmd::Host;
 use crate::dockerfile::ast::Dockerfile;
@@ -177,4 +178,15 @@ pub fn plan(host: &Host, options: &Options, dockerfile: &Dockerfile, args: &[(St
         ImageRef::parse_strict(&image.name).context(|| plan::at(image.line, image.keyword))?;
     }
     Ok(plan)
+}
+
+/// An image can't be built on itself: its name would mean two things while it grows.
+pub fn check_output(plan: &Plan, output: &ImageRef) -> Result<()> {
+    for image in &plan.images {
+        let image = ImageRef::parse_strict(&image.name)?;
+        if image.storage_name() == output.storage_name() {
+            bail!("output image ref same as FROM: {image}");
+        }
+    }
+    Ok(())
 }

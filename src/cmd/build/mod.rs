@@ -91,6 +91,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     }
     secret::check(&options.secrets)?;
     let plan = file::plan(host, options, &dockerfile, &build_args).context(|| source.shown())?;
+    file::check_output(&plan, &reference)?;
     if options.dry_run {
         return show::plan(host, &plan, &dockerfile).context(|| source.shown());
     }
