@@ -5,7 +5,9 @@
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::Scope;
+use std::thread::{Builder, Scope};
+
+use crate::error::{Error, Result};
 
 /// Buffers on the way between two threads, and bytes in each.
 const DEPTH: usize = 8;
@@ -22,10 +24,10 @@ pub struct Ahead {
 }
 
 /// Starts reading. The thread ends with the source, or once the returned reader is dropped.
-pub fn ahead<'scope, R: Read + Send + 'scope>(scope: &'scope Scope<'scope, '_>, mut source: R) -> Ahead {
+pub fn ahead<'scope, R: Read + Send + 'scope>(scope: &'scope Scope<'scope, '_>, mut source: R) -> Result<Ahead> {
     let (to_reader, full) = sync_channel::<io::Result<(Vec<u8>, usize)>>(DEPTH);
     let (empty, returned) = sync_channel::<Vec<u8>>(DEPTH);
-    scope.spawn(move || {
+    let work = move || {
         let mut made = 0;
         loop {
             let mut buffer = match returned.try_recv() {
@@ -45,8 +47,19 @@ pub fn ahead<'scope, R: Read + Send + 'scope>(scope: &'scope Scope<'scope, '_>, 
                 return;
             }
         }
-    });
-    Ahead { full, empty, current: Vec::new(), at: 0, end: 0, done: false }
+    };
+    start(scope, work)?;
+    Ok(Ahead { full, empty, current: Vec::new(), at: 0, end: 0, done: false })
+}
+
+/// Starts a thread. (`Scope::spawn` panics where there are too many.)
+pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Send + 'scope) -> Result<()> {
+    match Builder::new().spawn_scoped(scope, work) {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            Err(Error::from(e).context("can't start a thread").hint("too many processes, or no memory: see ulimit -a"))
+        }
+    }
 }
 
 /// Reads until the buffer is full or the source ends.
@@ -98,7 +111,7 @@ mod tests {
     fn all_bytes_arrive_in_order() {
         let data: Vec<u8> = (0..5_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
         let mut got = Vec::new();
-        std::thread::scope(|s| ahead(s, &data[..]).read_to_end(&mut got)).unwrap();
+        std::thread::scope(|s| ahead(s, &data[..]).unwrap().read_to_end(&mut got)).unwrap();
         assert!(got == data);
     }
 
@@ -112,10 +125,10 @@ mod tests {
             }
         }
         std::thread::scope(|s| {
-            let e = ahead(s, Broken(0)).read_to_end(&mut Vec::new()).unwrap_err();
+            let e = ahead(s, Broken(0)).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
             assert_eq!(e.to_string(), "cut");
             let mut one = [0; 1];
-            ahead(s, io::repeat(7)).read_exact(&mut one).unwrap();
+            ahead(s, io::repeat(7)).unwrap().read_exact(&mut one).unwrap();
             assert_eq!(one, [7]);
         });
     }

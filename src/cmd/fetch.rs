@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::ahead::ahead;
+use super::ahead::{ahead, start};
 use super::layers;
 use super::progress::{Part, Progress};
 use super::remote::Remote;
@@ -67,23 +67,24 @@ impl Fetcher<'_> {
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         let progress = Progress::new("downloading", Some(to_download));
-        thread::scope(|scope| {
-            for _ in 0..WORKERS.min(order.len()) {
-                scope.spawn(|| {
-                    while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if stop.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        let want = diff_ids.map(|ids| ids[i]);
-                        let label = label(i, total, &descriptors[i]);
-                        let result = self.fetch(&descriptors[i], &label, want, &progress, &stop);
-                        if result.is_err() {
-                            stop.store(true, Ordering::Relaxed);
-                        }
-                        *results[i].lock().unwrap_or_else(|e| e.into_inner()) = Some(result);
-                    }
-                });
+        let work = || {
+            while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let want = diff_ids.map(|ids| ids[i]);
+                let label = label(i, total, &descriptors[i]);
+                let result = self.fetch(&descriptors[i], &label, want, &progress, &stop);
+                if result.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                *results[i].lock().unwrap_or_else(|e| e.into_inner()) = Some(result);
             }
+        };
+        thread::scope(|scope| {
+            // As many helpers as there may be; this thread works, too.
+            let _ = (1..WORKERS.min(order.len())).try_for_each(|_| start(scope, work));
+            work();
         });
         let results: Vec<Option<Result<Fetched>>> =
             results.into_iter().map(|m| m.into_inner().unwrap_or_else(|e| e.into_inner())).collect();
@@ -227,8 +228,8 @@ pub fn apply(
 ) -> Result<(Unpacked, Digest)> {
     let limits = Limits::of(root)?;
     thread::scope(|scope| {
-        let decoder = Decoder::new(ahead(scope, source)).context(|| label.to_owned())?;
-        let mut tar = Hashing::new(ahead(scope, decoder));
+        let decoder = Decoder::new(ahead(scope, source).context(|| label.to_owned())?).context(|| label.to_owned())?;
+        let mut tar = Hashing::new(ahead(scope, decoder).context(|| label.to_owned())?);
         let unpacked = rootfs::unpack(&mut tar, root, form, label, &limits)?;
         // What follows the archive's end belongs to the digests, too.
         io::copy(&mut tar, &mut io::sink()).context(|| label.to_owned())?;

@@ -79,8 +79,8 @@ fn unpack(path: &Path, tree: &Path) -> Result<(u64, Digest)> {
     let label = crate::log::escape(label.split('.').next().unwrap_or("")).into_owned();
     thread::scope(|scope| {
         let failed = || format!("cannot open: {shown}");
-        let decoder = Decoder::new(ahead(scope, file)).context(failed)?;
-        let mut tar = Hashing::new(ahead(scope, decoder));
+        let decoder = Decoder::new(ahead(scope, file).context(failed)?).context(failed)?;
+        let mut tar = Hashing::new(ahead(scope, decoder).context(failed)?);
         let (unpacked, enclosed) = rootfs::import_tar(&mut tar, &root, &label, &limits).context(failed)?;
         io::copy(&mut tar, &mut io::sink()).context(failed)?;
         if enclosed {
