@@ -62,13 +62,13 @@ fn full_disks_are_named() {
     }
 }
 
-/// Most memory that a program had, in KiB, and whether it succeeded.
-fn peak(mut running: Running) -> u64 {
+/// Most that a program had of this, in KiB. It must succeed.
+fn peak(mut running: Running, what: &str) -> u64 {
     let status = format!("/proc/{}/status", running.child.id());
     let mut peak = 0;
     while running.is_alive() {
         let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(what));
         peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -77,10 +77,16 @@ fn peak(mut running: Running) -> u64 {
     peak
 }
 
-/// A layer of 300 MB in 96 MiB more than an idle run takes.
+/// A program that may use so many KiB of addresses.
+fn limited(run: &str, site: &Site, kib: u64) -> Run {
+    let run = site.program("prlimit").arg(format!("--as={}", kib << 10)).arg(site.path("bin/ch-image")).arg(run);
+    run.env("CH_IMAGE_STORAGE", site.storage())
+}
+
+/// A layer of 200 MB within 96 MiB of addresses more than an idle run has.
 #[test]
 fn memory_does_not_grow_with_layers() {
-    needs!("gzip");
+    needs!("gzip", "prlimit");
     let (site, registry) = (Site::new(), crate::harness::registry::Registry::start());
     let tarball = site.path("large.tar");
     let mut tar = tar::Builder::new(std::io::BufWriter::new(fs::File::create(&tarball).unwrap()));
@@ -91,7 +97,7 @@ fn memory_does_not_grow_with_layers() {
         header.set_size(0);
         tar.append_data(&mut header, dir, &[][..]).unwrap();
     }
-    let size = 300_000_000;
+    let size = 200_000_000;
     header.set_entry_type(tar::EntryType::Regular);
     header.set_size(size);
     tar.append_data(&mut header, "usr/large", std::io::Read::take(std::io::repeat(b'x'), size)).unwrap();
@@ -99,18 +105,45 @@ fn memory_does_not_grow_with_layers() {
     site.program("gzip").arg("-1").arg(&tarball).success();
     let tarball = site.path("large.tar.gz");
 
+    let idle = peak(site.run("list").start(), "VmPeak:");
     let limit = 96 << 10;
+    let program = |run| limited(run, &site, idle + limit);
     let name = registry.name("a/b:1");
     let context = site.path("context");
     site.write("context/Dockerfile", "FROM large\nCOPY --from=large /usr/large /usr/again\n");
     let runs = [
-        ("import", site.run("import").arg(&tarball).arg("large")),
-        ("push", site.run("push").args(["large", &name])),
-        ("pull", site.run("pull").arg(&name)),
-        ("build", site.run("build").args(["-t", "out"]).arg(&context)),
+        ("import", program("import").arg(&tarball).arg("large")),
+        ("push", program("push").args(["large", &name])),
+        ("pull", program("pull").arg(&name)),
+        ("build", program("build").args(["-t", "out"]).arg(&context)),
     ];
     for (what, run) in runs {
-        let peak = peak(run.start());
+        let peak = peak(run.start(), "VmHWM:");
         assert!(peak > 1000 && peak < limit, "{what} takes {peak} KiB");
     }
+}
+
+/// Few threads, files, addresses: an error or success, never a panic, and storage stays sound.
+#[test]
+fn limits_are_errors() {
+    needs!("prlimit");
+    let site = Site::new();
+    let tarball = made("limits.tar", 3, 100_000);
+    site.import(&tarball, "base");
+    let context = site.path("context");
+    site.write("context/Dockerfile", "FROM base\nCOPY Dockerfile /\n");
+    for limit in ["--nproc=1", "--nofile=16", "--nofile=6", "--fsize=10000"] {
+        let with = || site.program("prlimit").arg(limit).arg(site.path("bin/ch-image"));
+        let runs = [
+            with().arg("import").arg(&tarball).arg("again"),
+            with().args(["build", "--no-cache", "-t", "built"]).arg(&context),
+            with().args(["list"]),
+        ];
+        for run in runs {
+            let done = run.env("CH_IMAGE_STORAGE", site.storage()).finish();
+            assert!(matches!(done.status.code(), Some(0 | 1)), "{limit}: {}\n{}", done.status, done.stderr);
+            assert_eq!(done.status.success(), !done.stderr.contains("error: "), "{limit}: {}", done.stderr);
+        }
+    }
+    site.run("fsck").arg("--deep").success();
 }
