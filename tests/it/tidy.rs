@@ -338,8 +338,8 @@ fn report(wrong: &[String]) {
 fn promises_have_their_tests() {
     let readme = read("README.md");
     let section = readme.split("## What you can rely on").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-    let tests: String =
-        files_below(&root().join("tests/it")).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let files = ["tests/it", "src"].map(|dir| files_below(&root().join(dir))).concat();
+    let tests: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let promises: Vec<&str> = section.split("\n* ").skip(1).collect();
     assert!(promises.len() >= 5, "the promises were not found");
     for promise in promises {
