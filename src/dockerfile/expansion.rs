@@ -154,7 +154,9 @@ impl<'a> Pass<'a> {
 
     fn account(&mut self, bytes: usize) -> Result<(), WordError> {
         self.work += bytes;
-        match self.work > MAX_WORK {
+        // Every line of a file may be looked at, so that has to end sooner: each byte counts once for each level.
+        let limit = if self.mode.keeps_unset() { MAX_DEPTH * (self.text.len() + MAX_DEPTH) } else { MAX_WORK };
+        match self.work > limit.min(MAX_WORK) {
             true => self.error(self.at, "expansion takes too much work"),
             false => Ok(()),
         }
@@ -411,7 +413,7 @@ impl<'a> Pass<'a> {
             Ok(both) => both,
             Err(missing) if missing.message.starts_with("missing") => {
                 // Counted: nested ones that end nowhere would be read twice as often with each level.
-                self.account(self.at - at + 1)?;
+                self.account(self.at - at + MAX_DEPTH)?;
                 self.at = at;
                 let text = self.read_part(start, '}', Escapes::Keep, depth).map_err(|_| missing)?;
                 (text, String::new())

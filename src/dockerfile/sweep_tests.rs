@@ -281,6 +281,7 @@ fn large_files_end_in_a_result() {
     check(format!("FROM x\nCOPY {} d\n{}", "<<A ".repeat(2_000), "A\n".repeat(2_000)), true);
     check("FOO\n".repeat(n), false);
     check((0..20_000).map(|i| format!("FROM x AS s{i}\nCOPY --from=0 a b\n")).collect(), true);
+    check(format!("FROM x\n{}", format!("RUN cat <<A {}\n", "${a/".repeat(64)).repeat(2_000)), true);
     // A circle of stages, which the plan refuses.
     check((0..20_000).map(|i| format!("FROM x\nCOPY --from={} a b\n", (i + 1) % 20_000)).collect(), true);
     check(
