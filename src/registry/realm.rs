@@ -61,24 +61,33 @@ fn is_public_suffix(domain: &str) -> bool {
     const HOSTERS: &[&str] = &[
         "amazonaws.com",
         "appspot.com",
+        "azurecontainerapps.io",
         "azurecr.io",
         "azurewebsites.net",
         "cloudapp.net",
         "cloudfront.net",
+        "deno.dev",
         "duckdns.org",
+        "firebaseapp.com",
         "fly.dev",
         "github.io",
         "gitlab.io",
         "googleapis.com",
         "herokuapp.com",
+        "jfrog.io",
         "netlify.app",
-        "nip.io",
+        "ngrok-free.app",
+        "ngrok.app",
         "ngrok.io",
+        "nip.io",
+        "on.aws",
         "onrender.com",
         "pages.dev",
         "pkg.dev",
+        "r2.dev",
         "run.app",
         "sslip.io",
+        "trycloudflare.com",
         "vercel.app",
         "web.app",
         "windows.net",
@@ -122,6 +131,8 @@ mod tests {
         check_both("a.ac.jp", "https://b.ac.jp/t", true, false);
         check_both("a.azurecr.io", "https://b.azurecr.io/t", true, false);
         check_both("a.eu.azurecr.io", "https://b.eu.azurecr.io/t", true, false);
+        check_both("a.jfrog.io", "https://b.jfrog.io/t", true, false);
+        check_both("a.jfrog.io", "https://a.jfrog.io/t", true, true);
         check_both("10.1.2.3", "https://10.1.2.4/t", true, false);
         check_both("10.1.2.3:5000", "https://10.1.2.3:5001/t", true, true);
         check_both("registry.site.edu", "http://registry.site.edu/t", false, false);
