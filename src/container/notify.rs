@@ -20,7 +20,7 @@ use super::caller::{Caller, Last};
 use super::filter::{self, Call, Machine};
 use super::ledger::{Device, DeviceKind, Ledger};
 use super::people::People;
-use super::record::{Record, fd_path, key};
+use super::record::{Record, fd_path, key_of};
 use crate::debug;
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY};
 use crate::sys::process::Pid;
@@ -165,7 +165,7 @@ impl Supervisor {
             Err(_) if bits == 0 => return Ok(Answer::Continue),
             Err(e) => return pretend(e),
         };
-        let key = key(fd.as_fd())?;
+        let key = key_of(fd.as_fd())?;
         if !caller.is_there() {
             return Ok(Answer::Continue);
         }
@@ -275,7 +275,7 @@ impl Supervisor {
             return Ok(Answer::Continue);
         }
         let Some(fd) = self.with_capability(caller, file) else { return Ok(Answer::Continue) };
-        let known = self.files.get(key(fd.as_fd())?);
+        let known = self.files.get(key_of(fd.as_fd())?);
         let Some(value) = known.and_then(|owner| owner.capability.as_ref()) else { return Ok(Answer::Continue) };
         fill(caller, value, a[2], a[3])
     }
@@ -311,7 +311,7 @@ impl Supervisor {
             return None;
         }
         let fd = file().ok()?;
-        let owner = self.files.get(key(fd.as_fd()).ok()?)?;
+        let owner = self.files.get(key_of(fd.as_fd()).ok()?)?;
         (owner.capability.is_some() && caller.is_there()).then_some(fd)
     }
 
@@ -337,7 +337,7 @@ impl Supervisor {
             return None;
         }
         let fd = file().ok()?;
-        let owner = self.files.get(key(fd.as_fd()).ok()?)?;
+        let owner = self.files.get(key_of(fd.as_fd()).ok()?)?;
         if !caller.is_there() {
             return None;
         }

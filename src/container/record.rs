@@ -91,7 +91,7 @@ impl Record {
     pub fn entry(&mut self, fd: OwnedFd) -> io::Result<&mut Owner> {
         let room = self.pins + RESERVE < self.limit.1;
         let pins = &mut self.pins;
-        let known = self.files.entry(key(fd.as_fd())?).or_insert_with(|| {
+        let known = self.files.entry(key_of(fd.as_fd())?).or_insert_with(|| {
             let path = path_of(fd.as_fd());
             let fd = room.then_some(fd);
             *pins += u64::from(fd.is_some());
@@ -114,17 +114,21 @@ impl Record {
             if known.owner.is_plain() {
                 continue;
             }
+            // overlayfs gives a file of several names another number when it is first changed.
+            let now = known.fd.as_ref().and_then(|fd| key_of(fd.as_fd()).ok()).unwrap_or(key);
             let path = known.fd.as_ref().map_or(known.path, |fd| path_of(fd.as_fd()));
             let is_gone = path.ends_with(b" (deleted)");
             let path = path.strip_prefix(self.root.as_os_str().as_bytes()).unwrap_or(&path).to_owned();
             let inside = self.root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(&path)));
             // Files of the host (/tmp, binds), and what was removed, are not there under this name.
             let there = file::lstatat(file::CWD, inside.as_os_str().as_bytes()).ok();
-            match there.filter(|stat| (stat.dev, stat.ino) == key) {
-                Some(stat) if has_several_names(&stat) => {
-                    elsewhere.insert(key, known.owner);
+            match there.filter(|stat| (stat.dev, stat.ino) == now) {
+                Some(stat) => {
+                    ledger.set(&path, known.owner.clone());
+                    if has_several_names(&stat) || now != key {
+                        elsewhere.insert(key, known.owner);
+                    }
                 }
-                Some(_) => ledger.set(&path, known.owner),
                 // Moved without our having a descriptor that would tell where to.
                 None if known.fd.is_none() => {
                     elsewhere.insert(key, known.owner);
@@ -173,7 +177,7 @@ fn has_several_names(stat: &Stat) -> bool {
     stat.nlink > 1 && !stat.is_dir()
 }
 
-pub fn key(fd: BorrowedFd) -> io::Result<Key> {
+pub fn key_of(fd: BorrowedFd) -> io::Result<Key> {
     file::fstat(fd).map(|stat| (stat.dev, stat.ino))
 }
 

@@ -218,6 +218,30 @@ fn the_ledger_follows_the_files() {
     });
 }
 
+/// overlayfs gives a lower file of several names another number when it is changed through one of them.
+#[test]
+fn a_lower_file_of_several_names_keeps_its_owner() {
+    isolated("emulation::a_lower_file_of_several_names_keeps_its_owner", |dir| {
+        enter().unwrap();
+        let lower = tree(dir);
+        symlink("busybox", lower.join("bin/chown")).unwrap();
+        fs::write(lower.join("a"), "a").unwrap();
+        fs::hard_link(lower.join("a"), lower.join("b")).unwrap();
+        let (upper, work, at) = (dir.join("upper"), dir.join("work"), dir.join("at"));
+        for path in [&upper, &work, &at] {
+            fs::create_dir(path).unwrap();
+        }
+        let overlay = Overlay::mount(std::slice::from_ref(&lower), Some((&upper, &work)), &at).unwrap();
+        let mut spec = Spec::new(&at, words(&["/bin/sh", "-c", "chown 5:6 a; echo more >> a"]));
+        spec.env = vec![("PATH".into(), "/bin".into())];
+        spec.emulation = Emulation::Notify;
+        let mut ledger = Ledger::new();
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(ledger.to_string(), "5 6 0 - - a\n5 6 0 - - b\n");
+        overlay.unmount().unwrap();
+    });
+}
+
 #[test]
 fn more_files_than_descriptors() {
     isolated("emulation::more_files_than_descriptors", |dir| {
