@@ -61,7 +61,7 @@ fn why_a_step_ran() {
         assert!(!said.contains("why:"), "{said}");
         build("a=2", "    why: changed: env a (1 → 2)\n");
         site.write("context/file", "2\n");
-        build("a=2", "    why: changed: content (sha256:");
+        build("a=2", "    why: changed: content of file\n");
         site.build("out", "FROM base\nARG a\nRUN echo $a >/a\n")
             .args(["--rebuild", "--why", "--build-arg", "a=2"])
             .stderr_has("    why: asked for\n")

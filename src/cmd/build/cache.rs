@@ -1,6 +1,7 @@
 //! What could change the result of a step? Its name is the digest of all of it, so a name that exists is a result.
 
 use crate::oci::digest::Digest;
+use crate::rootfs::copy::Contents;
 use crate::storage::{LayerId, Storage};
 
 /// Everything that a step's result depends on, by name.
@@ -28,54 +29,100 @@ impl Inputs {
         LayerId::new(Digest::of(text.as_bytes()))
     }
 
+    /// What the files that a step takes hold; few of them are named one by one, for [`Inputs::why`].
+    pub fn add_contents(&mut self, contents: &Contents) {
+        self.add(CONTENT, contents.digest.to_string());
+        for (path, digest) in &contents.files {
+            self.add(format!("{CONTENT_OF}{path}"), digest.to_string());
+        }
+    }
+
     pub fn into_pairs(self) -> Vec<(String, String)> {
         self.0
     }
 
-    /// Why is there no such layer? Compares with the layer that has most in common: same instruction on the same
-    /// parent, else the same instruction, else the same parent.
+    fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
+    }
+
+    /// Why is there no such layer? Compares with the one that differs least, of those that stand at the same place or do
+    /// the same.
     pub fn why(&self, storage: &Storage) -> String {
-        let value = |pairs: &[(String, String)], name: &str| {
-            pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default()
+        let others = storage.layers().unwrap_or_default().into_iter().filter_map(|id| {
+            let other = Inputs(storage.layer_info(&id).ok()?.inputs);
+            self.is_like(&other).then(|| (self.changes(&other), storage.layer_used(&id)))
+        });
+        let Some((changes, _)) = others.min_by_key(|(changes, used)| (changes.len(), std::cmp::Reverse(*used))) else {
+            return "never done before".to_owned();
         };
-        let (parent, instruction) = (value(&self.0, "parent"), value(&self.0, "instruction"));
-        let mut best: Option<(u32, u64, Inputs)> = None;
-        for id in storage.layers().unwrap_or_default() {
-            let Ok(info) = storage.layer_info(&id) else { continue };
-            if info.inputs.is_empty() {
-                continue;
-            }
-            let score = 2 * u32::from(value(&info.inputs, "instruction") == instruction)
-                + u32::from(value(&info.inputs, "parent") == parent);
-            let used = storage.layer_used(&id);
-            if score > 0 && best.as_ref().is_none_or(|(s, u, _)| (score, used) > (*s, *u)) {
-                best = Some((score, used, Inputs(info.inputs)));
-            }
+        if changes.is_empty() {
+            return "its layer was removed".to_owned();
         }
-        let Some((_, _, Inputs(other))) = best else { return "never done before".to_owned() };
+        let more = match changes.len() {
+            0..=MOST_CHANGES => String::new(),
+            n => format!(" and {} more", n - MOST_CHANGES),
+        };
+        format!("changed: {}{more}", changes[..changes.len().min(MOST_CHANGES)].join(", "))
+    }
+
+    /// The same kind of instruction at the same place, or the very same instruction.
+    fn is_like(&self, other: &Inputs) -> bool {
+        let same = |name: &str| self.get(name) == other.get(name);
+        let keyword = |inputs: &Inputs| inputs.get("instruction").split(' ').next().map(str::to_owned);
+        keyword(self) == keyword(other) && (same("parent") || same("instruction") && same("sources"))
+    }
+
+    fn changes(&self, other: &Inputs) -> Vec<String> {
         let mut changes = Vec::new();
         for (name, new) in &self.0 {
-            let old = other.iter().find(|(n, _)| n == name).map(|(_, v)| v);
+            let old = other.0.iter().find(|(n, _)| n == name).map(|(_, value)| value);
             match old {
                 Some(old) if old == new => {}
                 Some(_) if name == "parent" => changes.push("what lies below".to_owned()),
-                Some(old) => changes.push(format!("{name} ({} → {})", brief(old), brief(new))),
+                // A digest tells nobody anything.
+                Some(_) if name.starts_with("content") => changes.push(name.clone()),
+                Some(old) => changes.push(format!("{name} ({})", difference(old, new))),
+                None if name.starts_with("content") => changes.push(format!("{name} (new)")),
                 None => changes.push(format!("{name} (new: {})", brief(new))),
             }
         }
-        for (name, old) in &other {
-            if !self.0.iter().any(|(n, _)| n == name) {
-                changes.push(format!("{name} (gone: {})", brief(old)));
+        for (name, old) in &other.0 {
+            match self.0.iter().any(|(n, _)| n == name) {
+                true => {}
+                false if name.starts_with("content") => changes.push(format!("{name} (gone)")),
+                false => changes.push(format!("{name} (gone: {})", brief(old))),
             }
         }
-        if changes.is_empty() { "its layer was removed".to_owned() } else { format!("changed: {}", changes.join(", ")) }
+        // Which files it is says more than that it is some.
+        if changes.iter().any(|change| change.starts_with(CONTENT_OF)) {
+            changes.retain(|change| change != CONTENT);
+        }
+        changes.iter().map(|change| crate::log::escape(change).into_owned()).collect()
     }
 }
 
+/// The digest of all files that a step takes, and those of single files.
+const CONTENT: &str = "content";
+const CONTENT_OF: &str = "content of ";
+
+const MOST_CHANGES: usize = 8;
+const SHOWN: usize = 40;
+
+/// `old → new`, both from a little before they differ.
+fn difference(old: &str, new: &str) -> String {
+    let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+    let from = if same > SHOWN / 2 { same - SHOWN / 4 } else { 0 };
+    let part = |text: &str| {
+        let dots = if from > 0 { "…" } else { "" };
+        format!("{dots}{}", brief(&text.chars().skip(from).collect::<String>()))
+    };
+    format!("{} → {}", part(old), part(new))
+}
+
 fn brief(value: &str) -> String {
-    let shown: String = value.chars().take(40).collect();
+    let shown: String = value.chars().take(SHOWN).collect();
     let dots = if shown.len() < value.len() { "…" } else { "" };
-    crate::log::escape(&format!("{shown}{dots}")).into_owned()
+    format!("{shown}{dots}")
 }
 
 #[cfg(test)]
@@ -92,5 +139,38 @@ mod tests {
         assert_ne!(id(&[("a", "b\n1 1 c=d")]), id(&[("a", "b"), ("c", "d")]));
         assert_ne!(id(&[("a", "")]), id(&[("", "a")]));
         assert_eq!(id(&[("a", "b")]), id(&[("a", "b")]));
+    }
+
+    #[test]
+    fn changes_are_named() {
+        let of = |pairs: &[(&str, &str)]| Inputs(pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect());
+        let check = |old: &[(&str, &str)], new: &[(&str, &str)], want: &[&str]| {
+            assert_eq!(of(new).changes(&of(old)), want, "{old:?} {new:?}");
+        };
+        check(&[("env A", "1"), ("cwd", "/")], &[("env A", "2"), ("cwd", "/")], &["env A (1 → 2)"]);
+        check(&[("parent", "x")], &[("parent", "y"), ("bind", "/a:/b")], &["what lies below", "bind (new: /a:/b)"]);
+        check(&[("env A", "1")], &[], &["env A (gone: 1)"]);
+        check(
+            &[("content", "1"), ("content of a", "1"), ("content of b", "1")],
+            &[("content", "2"), ("content of a", "2"), ("content of c", "1")],
+            &["content of a", "content of c (new)", "content of b (gone)"],
+        );
+        check(&[("content", "1")], &[("content", "2")], &["content"]);
+        let long = "x".repeat(50);
+        let (old, new) = (format!("{long}1"), format!("{long}2"));
+        check(&[("instruction", &old)], &[("instruction", &new)], &["instruction (…xxxxxxxxxx1 → …xxxxxxxxxx2)"]);
+    }
+
+    #[test]
+    fn only_what_is_alike_is_compared() {
+        let of = |parent: &str, instruction: &str| {
+            let mut inputs = Inputs::default();
+            inputs.add("parent", parent);
+            inputs.add("instruction", instruction);
+            inputs
+        };
+        let new = of("p", "RUN a");
+        assert!(new.is_like(&of("p", "RUN b")) && new.is_like(&of("q", "RUN a")));
+        assert!(!new.is_like(&of("p", "COPY")) && !new.is_like(&of("q", "RUN b")));
     }
 }

@@ -17,7 +17,7 @@ use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{CopyStep, File, Step};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
-use crate::rootfs::copy::{self, Archives, Fate, Memo, Sources, Special, Target};
+use crate::rootfs::copy::{self, Archives, Contents, Fate, Memo, Sources, Special, Target};
 use crate::rootfs::{Last, Root};
 use crate::sys::file::Stat;
 use crate::warning;
@@ -32,11 +32,19 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     let build = stage.build;
     let mut inputs = Inputs::new(stage.tree.top(), step.keyword);
     inputs.add("sources", format!("{patterns:?}"));
-    inputs.add("to", &what.target);
-    inputs.add("chmod", format!("{:?}", what.chmod));
-    inputs.add("parents", what.parents.to_string());
-    inputs.add("exclude", format!("{:?}", what.exclude));
-    inputs.add("unpack", format!("{:?}", what.unpack));
+    inputs.add("destination", &what.target);
+    if let Some(chmod) = &what.chmod {
+        inputs.add("--chmod", chmod.to_string());
+    }
+    if what.parents {
+        inputs.add("--parents", "true");
+    }
+    if !what.exclude.is_empty() {
+        inputs.add("--exclude", format!("{:?}", what.exclude));
+    }
+    if let Some(unpack) = what.unpack {
+        inputs.add("--unpack", unpack.to_string());
+    }
     for file in &what.files {
         inputs.add(format!("file {}", file.name), &file.content);
     }
@@ -69,7 +77,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
             }
             quick = Some(key);
         }
-        inputs.add("content", work.digest(&from)?.to_string());
+        inputs.add_contents(&work.contents(&from)?);
     }
     let several = what.sources.len() + what.files.len() > 1;
     let target = if several && !what.target.ends_with('/') { format!("{}/", what.target) } else { what.target.clone() };
@@ -148,12 +156,12 @@ impl Work<'_> {
         act(&sources, &record)
     }
 
-    fn digest(&self, from: &From) -> Result<Digest> {
+    fn contents(&self, from: &From) -> Result<Contents> {
         self.with(from, |sources, _| {
             let plan = copy::plan(sources)?;
             match from {
-                From::Context => self.build.digest(&plan, sources),
-                From::Image(..) => copy::digest(&plan, sources, &mut Memo::default(), threads()),
+                From::Context => self.build.contents(&plan, sources),
+                From::Image(..) => copy::contents(&plan, sources, &mut Memo::default(), threads()),
             }
         })
     }
@@ -257,8 +265,9 @@ impl super::Build<'_> {
     pub fn identity(&self, origin: &Origin, source: &str) -> Result<String> {
         let image = match origin {
             Origin::Context => {
-                return self
-                    .with_context(source, |sources| Ok(self.digest(&copy::plan(sources)?, sources)?.to_string()));
+                return self.with_context(source, |sources| {
+                    Ok(self.contents(&copy::plan(sources)?, sources)?.digest.to_string())
+                });
             }
             Origin::Scratch => return Ok(String::new()),
             Origin::Stage(n) => self.stage(*n)?.image.clone(),
@@ -292,15 +301,15 @@ impl super::Build<'_> {
         })
     }
 
-    /// Content digest, with what is remembered from last time.
-    fn digest(&self, plan: &copy::Plan, sources: &Sources) -> Result<Digest> {
+    /// What files of the context hold, with what is remembered from last time.
+    fn contents(&self, plan: &copy::Plan, sources: &Sources) -> Result<Contents> {
         let mut memo = self.memo.borrow_mut();
         let memo = memo.get_or_insert_with(|| Memo::parse(&self.storage.memo(&self.context_key())));
-        let digest = copy::digest(plan, sources, memo, threads())?;
+        let contents = copy::contents(plan, sources, memo, threads())?;
         if memo.is_changed() {
             self.storage.set_memo(&self.context_key(), &memo.to_bytes());
         }
-        Ok(digest)
+        Ok(contents)
     }
 
     fn context_key(&self) -> String {

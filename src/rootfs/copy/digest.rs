@@ -26,9 +26,22 @@ const BATCH_BYTES: u64 = 256 << 20;
 const WORTH_FILES: usize = 64;
 const WORTH_BYTES: u64 = 4 << 20;
 
-/// The digest of all that [`super::run`] would copy. `threads`: at most so many hash.
-pub fn digest(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -> Result<Digest> {
-    let mut work = Work { root: sources.root, memo, threads, sum: Hasher::default(), batch: Vec::new(), bytes: 0 };
+/// So many files are told apart.
+const MOST_LISTED: usize = 100;
+
+/// What sources hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Of all.
+    pub digest: Digest,
+    /// Path and digest of each file and link; empty if there are many.
+    pub files: Vec<(String, Digest)>,
+}
+
+/// What [`super::run`] would copy. `threads`: at most so many hash.
+pub fn contents(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -> Result<Contents> {
+    let (sum, batch) = (Hasher::default(), Vec::new());
+    let mut work = Work { root: sources.root, memo, threads, sum, batch, bytes: 0, count: 0, files: Vec::new() };
     for item in &plan.items {
         work.text(b"source", &[item.name(), &item.below, if item.is_dir { b"d" } else { b"f" }]);
         // Directories that count only if something in them does.
@@ -43,13 +56,13 @@ pub fn digest(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -
                 }
                 Step::Leave => {
                     if waiting.pop().is_some_and(|entry| entry.is_empty()) {
-                        work.push(Entry { fields: vec![b"up".to_vec()], file: None, digest: None })?;
+                        work.push(Entry { fields: vec![b"up".to_vec()], path: Vec::new(), file: None, digest: None })?;
                     }
                 }
                 Step::Leaf { dir, name, path, stat } => match stat.kind {
                     Kind::File => {
                         work.take(&mut waiting)?;
-                        let mut entry = Entry::of(b"file", stat, name, b"");
+                        let mut entry = Entry::of(b"file", stat, name, b"").at(path);
                         entry.digest = work.memo.find(stat);
                         entry.file = Some((path.to_vec(), *stat)).filter(|_| entry.digest.is_none());
                         work.push(entry)?;
@@ -58,7 +71,7 @@ pub fn digest(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -
                         work.take(&mut waiting)?;
                         // A link has no mode of its own.
                         let plain = Stat { mode: 0, ..*stat };
-                        work.push(Entry::of(b"link", &plain, name, &file::readlinkat(dir, name)?))?;
+                        work.push(Entry::of(b"link", &plain, name, &file::readlinkat(dir, name)?).at(path))?;
                     }
                     // Not copied either.
                     Kind::Dir | Kind::Whiteout | Kind::Special => {}
@@ -68,7 +81,8 @@ pub fn digest(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -
         })?;
     }
     work.flush()?;
-    Ok(work.sum.digest())
+    let files = if work.count > MOST_LISTED { Vec::new() } else { work.files };
+    Ok(Contents { digest: work.sum.digest(), files })
 }
 
 struct Work<'a> {
@@ -78,10 +92,15 @@ struct Work<'a> {
     sum: Hasher,
     batch: Vec<Entry>,
     bytes: u64,
+    /// Files and links so far.
+    count: usize,
+    files: Vec<(String, Digest)>,
 }
 
 struct Entry {
     fields: Vec<Vec<u8>>,
+    /// Of a file or link: from the sources' root.
+    path: Vec<u8>,
     /// A file still to be hashed.
     file: Option<(Vec<u8>, Stat)>,
     digest: Option<[u8; 32]>,
@@ -90,7 +109,12 @@ struct Entry {
 impl Entry {
     fn of(kind: &[u8], stat: &Stat, name: &[u8], more: &[u8]) -> Entry {
         let mode = format!("{:o}", stat.mode).into_bytes();
-        Entry { fields: vec![kind.to_vec(), mode, name.to_vec(), more.to_vec()], file: None, digest: None }
+        let fields = vec![kind.to_vec(), mode, name.to_vec(), more.to_vec()];
+        Entry { fields, path: Vec::new(), file: None, digest: None }
+    }
+
+    fn at(self, path: &[u8]) -> Entry {
+        Entry { path: path.to_vec(), ..self }
     }
 }
 
@@ -99,6 +123,7 @@ impl Work<'_> {
     fn text(&mut self, kind: &[u8], fields: &[&[u8]]) {
         let entry = Entry {
             fields: std::iter::once(kind).chain(fields.iter().copied()).map(<[u8]>::to_vec).collect(),
+            path: Vec::new(),
             file: None,
             digest: None,
         };
@@ -128,6 +153,13 @@ impl Work<'_> {
                 self.sum.update(field);
             }
             self.sum.update(&entry.digest.unwrap_or_default());
+            if !entry.path.is_empty() {
+                self.count += 1;
+                if self.count <= MOST_LISTED {
+                    let own = [&entry.fields[1][..], &entry.fields[3], &entry.digest.unwrap_or_default()].concat();
+                    self.files.push((show(&entry.path), Digest::of(&own)));
+                }
+            }
             if let (Some((_, stat)), Some(digest)) = (&entry.file, entry.digest) {
                 self.memo.keep(stat, digest);
             }

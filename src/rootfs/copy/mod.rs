@@ -1,7 +1,7 @@
 //! What do COPY and ADD do to a tree? The manual page's rules (section "COPY"), on descriptors.
 //!
 //! Three steps over the same walk of the sources, which leaves out what `.dockerignore` and `--exclude` say:
-//! [`plan`] finds the sources, [`digest`] says what they hold (the build cache's key), [`run`] copies them.
+//! [`plan`] finds the sources, [`contents`] says what they hold (the build cache's key), [`run`] copies them.
 //! The sources' root is a build context (leaving it is an error) or the tree of `--from` (its root is the root);
 //! the destination is a tree in which links lead no further than its root. Deliberately absent: owners (the caller may
 //! keep a record of them: [`Target::made`]), downloads, heredocs (the caller makes files of them).
@@ -14,7 +14,7 @@ mod run;
 mod tests;
 mod visit;
 
-pub use digest::digest;
+pub use digest::{Contents, contents};
 pub use memo::Memo;
 pub use plan::{Item, Plan, plan};
 pub use run::{Archives, Special, Target, run};

@@ -66,7 +66,7 @@ fn copy(case: &Case, context: &Root, image: &Root, patterns: &[&str], to: &str) 
         never: None,
     };
     let plan = plan(&sources)?;
-    let before = if case.digest { Some(digest(&plan, &sources, &mut Memo::default(), 2)?) } else { None };
+    let before = if case.digest { Some(contents(&plan, &sources, &mut Memo::default(), 2)?) } else { None };
     let chmod = case.chmod;
     let chmod = move |mode, is_dir| chmod.map_or(mode, |f| f(mode, is_dir));
     let target = Target {
@@ -81,7 +81,7 @@ fn copy(case: &Case, context: &Root, image: &Root, patterns: &[&str], to: &str) 
     if let Some(before) = before {
         assert_eq!(
             before,
-            digest(&plan, &sources, &mut Memo::default(), 1)?,
+            contents(&plan, &sources, &mut Memo::default(), 1)?,
             "digest depends on threads or on copying"
         );
     }
@@ -358,7 +358,7 @@ fn digests_see_what_matters() {
             exclude: &keep_all,
             never: None,
         };
-        digest(&plan(&sources).unwrap(), &sources, &mut Memo::default(), 3).unwrap()
+        contents(&plan(&sources).unwrap(), &sources, &mut Memo::default(), 3).unwrap()
     };
     fn ignore_o(path: &str, is_dir: bool) -> Fate {
         match path.ends_with(".o") {
