@@ -27,7 +27,10 @@ fn make() -> Option<PathBuf> {
         let _ = writeln!(std::io::stderr(), "SKIPPED: TLS tests: openssl is not installed");
         return None;
     }
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("target/tmp/{}-certificates", std::process::id()));
+    // `target/tmp`, wherever the target directory is: this program is `target/debug/deps/…`.
+    let program = std::env::current_exe().unwrap();
+    let target = program.ancestors().nth(3).unwrap();
+    let dir = target.join(format!("tmp/{}-certificates", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     let script = r#"
         key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1.key"; }
