@@ -13,8 +13,13 @@ use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::{bail, debug, verbose};
 
-/// Bytes per request if the whole is too large for a proxy in front of the registry (nginx and CDNs limit that).
+/// Bytes per request if the whole is too large for a proxy in front of the registry (nginx and CDNs limit that); an
+/// eighth of it each time that it is still too much, down to half of nginx's default limit.
 const PIECE: u64 = 32 << 20;
+const SMALLEST_PIECE: u64 = 512 << 10;
+/// From so many bytes on, the server is asked whether it wants them before they go out (RFC 9110, section 10.1.1). A
+/// refusal that comes while they do closes the connection, and is lost.
+const WORTH_ASKING: u64 = 256 << 10;
 
 /// How the bytes are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,8 +28,8 @@ enum Manner {
     Whole,
     /// POST, PATCH, PUT: what Docker does.
     Patch,
-    /// POST, several PATCH, PUT.
-    Pieces,
+    /// POST, several PATCH of so many bytes, PUT.
+    Pieces(u64),
 }
 
 /// How an attempt ended, if not with an error that lasts.
@@ -75,12 +80,11 @@ impl Client {
         loop {
             let (error, asked) = match self.upload_once(repository, &mut source, manner)? {
                 Outcome::Done => return Ok(()),
-                Outcome::Other(other, error) if other as u8 > manner as u8 => {
+                Outcome::Other(other, error) => {
                     verbose!("{error}; trying another way of uploading");
                     manner = other;
                     continue;
                 }
-                Outcome::Other(_, error) => return Err(error),
                 Outcome::Again(error, asked) => (error, asked),
             };
             tried += 1;
@@ -114,16 +118,20 @@ impl Client {
             Counting { inner: (source.open)()?, sent: 0, size: source.size, progress: source.progress, failed: None };
         if manner == Manner::Whole {
             let last = place.with_query("digest", &source.digest.to_string());
+            let headers = headers_for(source.size);
             let payload = Payload::Stream(source.size, &mut reader);
-            let sent = self.send_upload(Method::Put, &last, &scope, &[octets()], payload);
+            let sent = self.send_upload(Method::Put, &last, &scope, &headers, payload);
             return judge(sent, reader.failed, manner);
         }
-        let piece = if manner == Manner::Pieces { PIECE.max(minimum.unwrap_or(0)) } else { u64::MAX };
+        let piece = match manner {
+            Manner::Pieces(size) => size.max(minimum.unwrap_or(0)),
+            Manner::Whole | Manner::Patch => u64::MAX,
+        };
         while reader.sent < source.size {
             let from = reader.sent;
             let length = piece.min(source.size - from);
-            let mut headers = vec![octets()];
-            if manner == Manner::Pieces {
+            let mut headers = headers_for(length);
+            if let Manner::Pieces(_) = manner {
                 headers.push(("content-range", format!("{from}-{}", from + length - 1)));
             }
             let mut part = (&mut reader).take(length);
@@ -162,8 +170,12 @@ impl Client {
     }
 }
 
-fn octets() -> (&'static str, String) {
-    ("content-type", "application/octet-stream".to_owned())
+fn headers_for(length: u64) -> Vec<(&'static str, String)> {
+    let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
+    if length >= WORTH_ASKING {
+        headers.push(("expect", "100-continue".to_owned()));
+    }
+    headers
 }
 
 /// Where the upload goes on: `Location`, perhaps on another host, which then sees no secret of ours.
@@ -189,7 +201,13 @@ fn judge(sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) 
             Ok(Outcome::Done)
         }
         401 => Err(denied(response)),
-        413 => Ok(Outcome::Other(Manner::Pieces, response.into_error())),
+        413 => match manner {
+            Manner::Whole | Manner::Patch => Ok(Outcome::Other(Manner::Pieces(PIECE), response.into_error())),
+            Manner::Pieces(size) if size > SMALLEST_PIECE => {
+                Ok(Outcome::Other(Manner::Pieces(size / 8), response.into_error()))
+            }
+            Manner::Pieces(_) => Err(response.into_error()),
+        },
         400 | 404 | 405 | 411 | 415 | 501 if manner == Manner::Whole => {
             Ok(Outcome::Other(Manner::Patch, response.into_error()))
         }
