@@ -297,3 +297,22 @@ impl Write for Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_alternate() {
+        let check = |all: &[&str], want: &[&str]| {
+            let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
+            assert_eq!(alternate(parse(all)), parse(want));
+        };
+        let (a, b, c) = ("[::1]:1", "[::2]:1", "[::3]:1");
+        check(&[], &[]);
+        check(&[a, b, c, "1.1.1.1:1", "2.2.2.2:1"], &[a, "1.1.1.1:1", b, "2.2.2.2:1", c]);
+        check(&["1.1.1.1:1", a, b], &["1.1.1.1:1", a, b]);
+        let many: Vec<SocketAddr> = (0..99).map(|n| SocketAddr::from(([10, 0, 0, n], 1))).collect();
+        assert!((16..=17).contains(&alternate(many).len()));
+    }
+}

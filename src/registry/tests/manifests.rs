@@ -134,3 +134,21 @@ fn nobody_listens() {
     assert!(e.to_string().contains("can't find host \"no-such-host.invalid\""), "{e}");
     assert!(e.get_hint().unwrap().contains("HTTPS_PROXY"));
 }
+
+/// A name with addresses of both families, of which one answers: `localhost` is such, and nothing listens on `::1`.
+#[test]
+fn addresses_are_tried_in_turn() {
+    use std::net::ToSocketAddrs;
+    let registry = Registry::start();
+    registry.manifest("a/b", "1", OCI_MANIFEST, b"{}");
+    let port = registry.server.address.port();
+    let client = Client::new(&Endpoint::new("localhost", port), hasty(), Arc::new(Anonymous)).unwrap();
+    assert!(client.manifest("a/b", "1", Accept::Any).unwrap().is_some());
+    // All fail: the message says how many there were.
+    let both = ("localhost", port).to_socket_addrs().unwrap().count() > 1;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let client = Client::new(&Endpoint::new("localhost", port), hasty(), Arc::new(Anonymous)).unwrap();
+    let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
+    let tried = if both { "2 addresses tried, the last one: " } else { "" };
+    assert_eq!(e, format!("can't connect to localhost:{port}: {tried}Connection refused"));
+}
