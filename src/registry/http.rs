@@ -127,7 +127,7 @@ impl Default for Timeouts {
         Timeouts {
             connect: Duration::from_secs(30),
             stall: Duration::from_secs(60),
-            answer: Duration::from_secs(120),
+            answer: Duration::from_secs(60),
             commit: Duration::from_secs(900),
         }
     }
