@@ -14,7 +14,7 @@ use super::progress::{Part, Progress};
 use super::remote::Remote;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hashing};
-use crate::oci::gzip::Decoder;
+use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::manifest::Descriptor;
 use crate::rootfs::{self, Form, Limits, Root, Unpacked};
 use crate::storage::{Draft, Ingest, Storage};
@@ -228,8 +228,10 @@ pub fn apply(
 ) -> Result<(Unpacked, Digest)> {
     let limits = Limits::of(root)?;
     thread::scope(|scope| {
-        let decoder = Decoder::new(ahead(scope, source).context(|| label.to_owned())?).context(|| label.to_owned())?;
-        let mut tar = Hashing::new(ahead(scope, decoder).context(|| label.to_owned())?);
+        let failed = || label.to_owned();
+        let proof = want.map_or(Proof::Crc, |_| Proof::Digest);
+        let decoder = Decoder::new(ahead(scope, source).context(failed)?, proof).context(failed)?;
+        let mut tar = Hashing::new(ahead(scope, decoder).context(failed)?);
         let unpacked = rootfs::unpack(&mut tar, root, form, label, &limits)?;
         // What follows the archive's end belongs to the digests, too.
         io::copy(&mut tar, &mut io::sink()).context(|| label.to_owned())?;

@@ -10,7 +10,7 @@ use super::{Host, layers, meta};
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};
-use crate::oci::gzip::Decoder;
+use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::reference::ImageRef;
 use crate::rootfs::{self, Limits, Root};
 use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
@@ -79,7 +79,7 @@ fn unpack(path: &Path, tree: &Path) -> Result<(u64, Digest)> {
     let label = crate::log::escape(label.split('.').next().unwrap_or("")).into_owned();
     thread::scope(|scope| {
         let failed = || format!("cannot open: {shown}");
-        let decoder = Decoder::new(ahead(scope, file).context(failed)?).context(failed)?;
+        let decoder = Decoder::new(ahead(scope, file).context(failed)?, Proof::Crc).context(failed)?;
         let mut tar = Hashing::new(ahead(scope, decoder).context(failed)?);
         let (unpacked, enclosed) = rootfs::import_tar(&mut tar, &root, &label, &limits).context(failed)?;
         io::copy(&mut tar, &mut io::sink()).context(failed)?;

@@ -142,6 +142,7 @@ fn failed(e: &dyn std::fmt::Display) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gzip::{Decoder, Proof};
     use super::*;
 
     #[test]
@@ -172,12 +173,12 @@ mod tests {
             for _ in 0..6 {
                 scope.spawn(|| {
                     let mut out = Vec::new();
-                    super::super::gzip::Decoder::new(&stream[..]).unwrap().read_to_end(&mut out).unwrap();
+                    Decoder::new(&stream[..], Proof::Crc).unwrap().read_to_end(&mut out).unwrap();
                     assert_eq!(out, [[b'a'; 1000], [b'b'; 1000], [b'c'; 1000], [b'd'; 1000]].concat());
                 });
             }
         });
-        let e = super::super::gzip::Decoder::new(&frame(16, b'x')[..]).unwrap().read_to_end(&mut Vec::new());
+        let e = Decoder::new(&frame(16, b'x')[..], Proof::Crc).unwrap().read_to_end(&mut Vec::new());
         assert!(e.unwrap_err().to_string().contains("zstd window of 64 MiB is too large"));
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::visit::{Step, visit};
 use super::{Item, Plan, Sources};
 use crate::error::{Context, Error, Result};
-use crate::oci::gzip::{Codec, Decoder};
+use crate::oci::gzip::{Codec, Decoder, Proof};
 use crate::rootfs::ladder::Ladder;
 use crate::rootfs::limits::Limits;
 use crate::rootfs::marks::{PLAIN_MODE, open_dir};
@@ -351,7 +351,7 @@ impl Run<'_> {
             return Ok(false);
         }
         // What is no archive after all, or a damaged one, is copied as it is.
-        let Ok(mut decoder) = Decoder::new(self.open(item)?) else { return Ok(false) };
+        let Ok(mut decoder) = Decoder::new(self.open(item)?, Proof::Crc) else { return Ok(false) };
         while have < start.len() {
             match decoder.read(&mut start[have..]) {
                 Ok(0) | Err(_) => return Ok(false),
@@ -374,7 +374,7 @@ impl Run<'_> {
         let root = Root::from_fd(dir.try_clone()?);
         let limits = Limits::of(&root)?;
         let label = format!("can't ADD {}", show(&item.named));
-        let mut tar = Decoder::new(self.open(item)?).context(|| label.clone())?;
+        let mut tar = Decoder::new(self.open(item)?, Proof::Crc).context(|| label.clone())?;
         let unpacked = unpack(&mut tar, &root, Form::Plain, &label, &limits)?;
         self.copied.files += unpacked.entries;
         self.copied.bytes += unpacked.bytes;
