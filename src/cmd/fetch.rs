@@ -16,6 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::manifest::Descriptor;
+use crate::registry::blob::BlobReader;
 use crate::rootfs::{self, Form, Limits, Root, Unpacked};
 use crate::storage::{Draft, Ingest, Storage};
 use crate::{info, verbose, warning};
@@ -25,7 +26,8 @@ const WORKERS: usize = 4;
 
 /// Where layers come from, where they go, and as what.
 pub struct Fetcher<'a> {
-    pub remote: &'a Remote,
+    /// In the order in which to ask.
+    pub places: &'a [Remote],
     pub storage: &'a Storage,
     pub no_cache: bool,
     /// Plain: blobs alone, since layers have to be applied in order. Overlay: each is unpacked into its own draft.
@@ -135,8 +137,7 @@ impl Fetcher<'_> {
         let mut part = progress.part(label, Some(descriptor.size));
         part.begin_at(arrived);
         let before = ingest.reader()?.take(arrived);
-        let rest =
-            self.remote.client.blob(&self.remote.repository, descriptor, arrived).context(|| label.to_owned())?;
+        let rest = Relay { places: self.places, descriptor, at: arrived, now: None, failed: None };
         let mut arriving = before.chain(Tee { source: rest, ingest: &mut ingest, part, stop });
         let unpacked = match self.form {
             Form::Plain => io::copy(&mut arriving, &mut io::sink()).context(|| label.to_owned()).map(|_| None),
@@ -196,6 +197,55 @@ impl From<Error> for Reuse {
 }
 
 const STOPPED: &str = "stopped, since another layer failed";
+
+/// A blob from the first place that has it; where one fails, the next goes on. What the last one says is final.
+struct Relay<'a> {
+    places: &'a [Remote],
+    descriptor: &'a Descriptor,
+    at: u64,
+    now: Option<BlobReader<'a>>,
+    failed: Option<Error>,
+}
+
+impl Relay<'_> {
+    fn read_here(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let reader = match (&mut self.now, self.places) {
+            (Some(reader), _) => reader,
+            (None, [Remote { client, repository }, ..]) => {
+                self.now.insert(client.blob(repository, self.descriptor, self.at)?)
+            }
+            (None, []) => return Err(Error::new("no registry").into()),
+        };
+        reader.read(buf)
+    }
+}
+
+impl Read for Relay<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into());
+        }
+        loop {
+            let error = match self.read_here(buf) {
+                Ok(n) => {
+                    self.at += n as u64;
+                    return Ok(n);
+                }
+                Err(e) => e.downcast::<Error>().unwrap_or_else(Error::from),
+            };
+            match self.places {
+                [mirror, rest @ ..] if !rest.is_empty() => {
+                    verbose!("mirror {mirror}: {error}");
+                    (self.places, self.now) = (rest, None);
+                }
+                _ => {
+                    self.failed = Some(error.clone());
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+}
 
 /// Keeps what comes from the network.
 struct Tee<'a, R> {

@@ -110,9 +110,10 @@ pub fn details_of(host: &Host, options: &Options, image: &str) -> Result<()> {
         None => false,
     };
     let remotes = Remotes::new(options, Named::Image(&reference))?;
-    let Remote { client, repository } = remotes.of(&reference)?;
-    let remote = client.manifest(&repository, &reference.version(), Accept::Any)?;
-    let document = remote.map(|f| Document::parse(&f.bytes, f.content_type.as_deref())).transpose()?;
+    let remote = remotes.first(&reference, |Remote { client, repository }| {
+        client.manifest(repository, &reference.version(), Accept::Any)
+    })?;
+    let document = remote.map(|(_, f)| Document::parse(&f.bytes, f.content_type.as_deref())).transpose()?;
     let yes = |b| if b { "yes" } else { "no" };
     let (aware, archs) = match &document {
         None => ("n/a", "n/a".to_owned()),

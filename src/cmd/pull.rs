@@ -70,10 +70,10 @@ impl Puller<'_> {
             return Ok(image);
         }
         let cache = (!self.options.no_cache).then_some(self.storage);
-        let (remote, resolved) = remote::find(self.remotes, reference, wanted, cache)?;
+        let (places, resolved) = remote::find(self.remotes, reference, wanted, cache)?;
         let image = match self.storage.mode() {
-            Mode::Overlay => self.stack(&remote, reference, resolved)?,
-            Mode::Plain => self.tree(&remote, reference, resolved)?,
+            Mode::Overlay => self.stack(&places, reference, resolved)?,
+            Mode::Plain => self.tree(&places, reference, resolved)?,
         };
         self.say_arch(&image);
         Ok(image)
@@ -99,9 +99,10 @@ impl Puller<'_> {
         }
         let accept =
             if *wanted == Wanted::Yolo { crate::registry::Accept::Image } else { crate::registry::Accept::Any };
-        let Remote { client, repository } = self.remotes.of(reference)?;
-        let now = client.head_manifest(&repository, &reference.version(), accept)?;
-        Ok((now == Some(source.top)).then_some(image))
+        let now = self.remotes.first(reference, |Remote { client, repository }| {
+            client.head_manifest(repository, &reference.version(), accept)
+        })?;
+        Ok(now.filter(|(_, digest)| *digest == source.top).map(|_| image))
     }
 
     fn say_arch(&self, image: &Image) {
@@ -115,7 +116,7 @@ impl Puller<'_> {
     }
 
     /// Overlay mode: one layer directory each.
-    fn stack(&self, remote: &Remote, reference: &ImageRef, resolved: Resolved) -> Result<Image> {
+    fn stack(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
         let diff_ids = diff_ids(&resolved)?;
         let count = self.options.last_layer.unwrap_or(usize::MAX).min(resolved.manifest.layers.len());
         let descriptors = &resolved.manifest.layers[..count];
@@ -128,7 +129,7 @@ impl Puller<'_> {
             .iter()
             .map(|name| !self.options.no_cache && name.is_some_and(|id| self.storage.has_layer(&id)))
             .collect();
-        let fetched = self.fetcher(remote, Form::Overlay).fetch_all(descriptors, &here, diff_ids.as_deref())?;
+        let fetched = self.fetcher(places, Form::Overlay).fetch_all(descriptors, &here, diff_ids.as_deref())?;
         self.announce_flattening(&resolved.manifest.layers, count);
         let mut ids: Vec<LayerId> = Vec::new();
         // Grows with them: opened anew for each, hundreds of layers would take more descriptors than there are.
@@ -168,9 +169,9 @@ impl Puller<'_> {
     }
 
     /// Plain mode: one tree.
-    fn tree(&self, remote: &Remote, reference: &ImageRef, resolved: Resolved) -> Result<Image> {
+    fn tree(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
         let draft = layers::new_tree(self.storage)?;
-        let (size, ingests) = self.flatten(remote, &resolved, &draft.path().join("tree"))?;
+        let (size, ingests) = self.flatten(places, &resolved, &draft.path().join("tree"))?;
         let id = layers::store_tree(self.storage, draft, size, &reference.to_string(), serde_json::Value::Null)?;
         self.commit(reference, resolved, vec![id], ingests)
     }
@@ -203,8 +204,8 @@ impl Puller<'_> {
         let place = layers::Destination::claim(directory)?;
         let wanted = Wanted::new(self.host, self.options);
         let cache = (!self.options.no_cache).then_some(self.storage);
-        let (remote, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
-        let (_, ingests) = self.flatten(&remote, &resolved, place.path())?;
+        let (places, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
+        let (_, ingests) = self.flatten(&places, &resolved, place.path())?;
         let image = Image::new(reference.clone(), Vec::new(), resolved.config.clone());
         self.storage.publish(ingests)?;
         for bytes in [&resolved.top.bytes, &resolved.manifest_bytes, &resolved.config_bytes] {
@@ -216,12 +217,12 @@ impl Puller<'_> {
     }
 
     /// Downloads all layers, then applies them in order to one tree. Bytes of the tree, and the downloads.
-    fn flatten(&self, remote: &Remote, resolved: &Resolved, tree: &Path) -> Result<(u64, Vec<Ingest>)> {
+    fn flatten(&self, places: &[Remote], resolved: &Resolved, tree: &Path) -> Result<(u64, Vec<Ingest>)> {
         let diff_ids = diff_ids(resolved)?;
         let all = &resolved.manifest.layers;
         let count = self.options.last_layer.unwrap_or(usize::MAX).min(all.len());
         let here = vec![false; count];
-        let fetched = self.fetcher(remote, Form::Plain).fetch_all(&all[..count], &here, diff_ids.as_deref())?;
+        let fetched = self.fetcher(places, Form::Plain).fetch_all(&all[..count], &here, diff_ids.as_deref())?;
         self.announce_flattening(all, count);
         let root = Root::open(tree)?;
         let mut size = 0;
@@ -244,8 +245,8 @@ impl Puller<'_> {
         Ok((size, ingests))
     }
 
-    fn fetcher<'b>(&'b self, remote: &'b Remote, form: Form) -> Fetcher<'b> {
-        Fetcher { remote, storage: self.storage, no_cache: self.options.no_cache, form }
+    fn fetcher<'b>(&'b self, places: &'b [Remote], form: Form) -> Fetcher<'b> {
+        Fetcher { places, storage: self.storage, no_cache: self.options.no_cache, form }
     }
 
     fn reopen(&self, descriptor: &Descriptor) -> Result<fs::File> {

@@ -1,5 +1,7 @@
 //! Which registry holds an image, and which document of it is meant (architecture)?
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use super::Host;
@@ -11,8 +13,9 @@ use crate::oci::digest::Digest;
 use crate::oci::manifest::{Document, Index, Manifest};
 use crate::oci::reference::ImageRef;
 use crate::registry::auth::First;
-use crate::registry::credentials::Credentials;
-use crate::registry::mirrors::Mirrors;
+use crate::registry::credentials::{Credentials, Known};
+use crate::registry::mirrors::{Mirrors, Place};
+use crate::registry::retry::Policy;
 use crate::registry::settings::Settings;
 use crate::registry::{self, Accept, Client, Endpoint, Fetched};
 use crate::storage::Storage;
@@ -60,7 +63,15 @@ pub struct Remotes<'a> {
     credentials: Arc<dyn Credentials>,
     /// The registry for which alone `--tls-no-verify` is meant; `None`: all that a Dockerfile names.
     unverified: Option<Endpoint>,
-    clients: std::sync::Mutex<Vec<Arc<Client>>>,
+    clients: std::sync::Mutex<Vec<(Role, Arc<Client>)>>,
+}
+
+/// Whether there is somebody else to ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Registry,
+    /// Comes before others, so little patience is lost on it.
+    Mirror,
 }
 
 impl<'a> Remotes<'a> {
@@ -80,18 +91,41 @@ impl<'a> Remotes<'a> {
 
     /// The registry of an image.
     pub fn of(&self, reference: &ImageRef) -> Result<Remote> {
-        Ok(Remote { client: self.client(endpoint(reference))?, repository: reference.repository() })
+        Ok(Remote { client: self.client(endpoint(reference), Role::Registry)?, repository: reference.repository() })
     }
 
-    /// Mirrors of the image's registry in the order in which to try them; the last is the registry itself.
-    fn places(&self, reference: &ImageRef) -> Result<Vec<Remote>> {
-        let places = self.mirrors.lookup(&endpoint(reference), &reference.repository());
-        places.into_iter().map(|p| Ok(Remote { client: self.client(p.endpoint)?, repository: p.repository })).collect()
+    /// Asks where the image may be until somebody has it: its mirrors in their order, then its registry, whose word is
+    /// the last. Also says who else could be asked, should it fail later.
+    pub fn first<T>(
+        &self,
+        reference: &ImageRef,
+        mut ask: impl FnMut(&Remote) -> Result<Option<T>>,
+    ) -> Result<Option<(Vec<Remote>, T)>> {
+        let mut mirrors = self.mirrors.lookup(&endpoint(reference), &reference.repository());
+        mirrors.pop();
+        let place = |p: Place| Ok(Remote { client: self.client(p.endpoint, Role::Mirror)?, repository: p.repository });
+        let mut places = mirrors.into_iter().map(place).collect::<Result<VecDeque<_>>>()?;
+        places.push_back(self.of(reference)?);
+        while places.len() > 1
+            && let Some(mirror) = places.front()
+        {
+            match ask(mirror) {
+                Ok(Some(answer)) => {
+                    verbose!("using mirror {mirror}");
+                    return Ok(Some((places.into(), answer)));
+                }
+                Ok(None) => verbose!("mirror {mirror}: not there"),
+                Err(e) => verbose!("mirror {mirror}: {e}"),
+            }
+            places.pop_front();
+        }
+        let answer = places.front().map(ask).transpose()?.flatten();
+        Ok(answer.map(|answer| (places.into(), answer)))
     }
 
-    fn client(&self, endpoint: Endpoint) -> Result<Arc<Client>> {
+    fn client(&self, endpoint: Endpoint, role: Role) -> Result<Arc<Client>> {
         let mut clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(client) = clients.iter().find(|c| *c.endpoint() == endpoint) {
+        if let Some((_, client)) = clients.iter().find(|(r, c)| *r == role && *c.endpoint() == endpoint) {
             return Ok(client.clone());
         }
         let is_named = self.unverified.as_ref().is_none_or(|only| *only == endpoint);
@@ -99,10 +133,19 @@ impl<'a> Remotes<'a> {
             tls_verify: !(self.options.tls_no_verify && is_named),
             settings: self.settings.clone(),
             first: if self.options.auth { First::Login } else { First::Anonymous },
+            policy: match role {
+                Role::Registry => Policy::default(),
+                Role::Mirror => Policy { retries: 1, ..Policy::default() },
+            },
             ..registry::Options::default()
         };
-        let client = Arc::new(Client::new(&endpoint, options, self.credentials.clone())?);
-        clients.push(client.clone());
+        let credentials: Arc<dyn Credentials> = match role {
+            Role::Registry => self.credentials.clone(),
+            // A person who is asked would take it for the registry.
+            Role::Mirror => Arc::new(Known(self.credentials.clone())),
+        };
+        let client = Arc::new(Client::new(&endpoint, options, credentials)?);
+        clients.push((role, client.clone()));
         Ok(client)
     }
 }
@@ -111,6 +154,12 @@ impl<'a> Remotes<'a> {
 pub struct Remote {
     pub client: Arc<Client>,
     pub repository: String,
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{}", self.client.endpoint(), self.repository)
+    }
 }
 
 pub fn endpoint(reference: &ImageRef) -> Endpoint {
@@ -138,25 +187,15 @@ pub fn not_in_registry(client: &Client, reference: &ImageRef) -> Error {
 }
 
 /// Finds the image where it can be had first: at a mirror or at its registry. Whoever serves it, digests are checked.
+/// Also says who else may have its layers.
 pub fn find(
     remotes: &Remotes,
     reference: &ImageRef,
     wanted: &Wanted,
     storage: Option<&Storage>,
-) -> Result<(Remote, Resolved)> {
-    let mut places = remotes.places(reference)?;
-    let Some(last) = places.pop() else { bail!("{reference}: no registry") };
-    for mirror in places {
-        match resolve(&mirror, reference, wanted, storage) {
-            Ok(resolved) => {
-                verbose!("using mirror {}/{}", mirror.client.endpoint(), mirror.repository);
-                return Ok((mirror, resolved));
-            }
-            Err(e) => verbose!("mirror {}/{}: {e}", mirror.client.endpoint(), mirror.repository),
-        }
-    }
-    let resolved = resolve(&last, reference, wanted, storage)?;
-    Ok((last, resolved))
+) -> Result<(Vec<Remote>, Resolved)> {
+    let found = remotes.first(reference, |remote| resolve(remote, reference, wanted, storage).map(Some))?;
+    found.ok_or_else(|| Error::new(format!("{reference}: no registry")))
 }
 
 /// Finds the image for the wanted architecture. Documents that are in storage already are taken from there, except

@@ -4,6 +4,7 @@
 //! and is never offered to another.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::Endpoint;
 use crate::error::Result;
@@ -26,9 +27,27 @@ impl fmt::Debug for Login {
 }
 
 pub trait Credentials: Send + Sync {
-    /// `None` if nothing is known for this registry and nobody can be asked.
-    fn find(&self, endpoint: &Endpoint) -> Result<Option<Login>>;
+    /// `None` if nothing is known for this registry without asking anybody.
+    fn known(&self, endpoint: &Endpoint) -> Result<Option<Login>>;
+
+    /// The same; what is not known is asked for, if there is somebody to ask.
+    fn find(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
+        self.known(endpoint)
+    }
 
     /// The registry refused what [`find`](Credentials::find) gave: do not offer it again.
     fn refused(&self, endpoint: &Endpoint);
+}
+
+/// Asks nobody: for those whom the user did not name.
+pub struct Known(pub Arc<dyn Credentials>);
+
+impl Credentials for Known {
+    fn known(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
+        self.0.known(endpoint)
+    }
+
+    fn refused(&self, endpoint: &Endpoint) {
+        self.0.refused(endpoint);
+    }
 }

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use serde_json::Value;
 
@@ -62,31 +62,47 @@ impl Logins {
     }
 }
 
-impl Credentials for Logins {
-    fn find(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
-        // Held while a person types: two threads do not ask at once.
-        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+impl Logins {
+    fn look(&self, state: &State, endpoint: &Endpoint) -> Result<Option<Login>> {
         if let Some(login) = state.answers.get(endpoint) {
             return Ok(Some(login.clone()));
         }
-        if !state.refused.contains(endpoint) {
-            if let Some((host, login)) = &self.sources.given
-                && host == endpoint
-            {
-                return Ok(Some(login.clone()));
-            }
-            for file in &self.sources.files {
-                let found = in_file(file, endpoint).context(|| format!("can't use {}", file.display()))?;
-                if let Some(login) = found {
-                    verbose!("{endpoint}: user name and password from {}", file.display());
-                    return Ok(Some(login));
-                }
-            }
-        }
-        if self.sources.prompt == Prompt::Never {
+        if state.refused.contains(endpoint) {
             return Ok(None);
         }
-        let login = ask()?;
+        if let Some((host, login)) = &self.sources.given
+            && host == endpoint
+        {
+            return Ok(Some(login.clone()));
+        }
+        for file in &self.sources.files {
+            let found = in_file(file, endpoint).context(|| format!("can't use {}", file.display()))?;
+            if let Some(login) = found {
+                verbose!("{endpoint}: user name and password from {}", file.display());
+                return Ok(Some(login));
+            }
+        }
+        Ok(None)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Credentials for Logins {
+    fn known(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
+        self.look(&self.state(), endpoint)
+    }
+
+    fn find(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
+        // Held while a person types: two threads do not ask at once.
+        let mut state = self.state();
+        let known = self.look(&state, endpoint)?;
+        if known.is_some() || self.sources.prompt == Prompt::Never {
+            return Ok(known);
+        }
+        let login = ask(endpoint)?;
         if let (Prompt::Once, Some(login)) = (self.sources.prompt, &login) {
             state.answers.insert(endpoint.clone(), login.clone());
         }
@@ -94,14 +110,15 @@ impl Credentials for Logins {
     }
 
     fn refused(&self, endpoint: &Endpoint) {
-        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let mut state = self.state();
         state.answers.remove(endpoint);
         state.refused.insert(endpoint.clone());
     }
 }
 
 /// Asks at the terminal of this process, wherever its streams go. `None` if it has none.
-fn ask() -> Result<Option<Login>> {
+/// Says for whom it is: a Dockerfile may have named the registry.
+fn ask(endpoint: &Endpoint) -> Result<Option<Login>> {
     let Ok(terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else { return Ok(None) };
     let mut reader = BufReader::new(terminal.try_clone().context(|| "can't read from the terminal")?);
     let mut line = |prompt: &str| -> std::io::Result<String> {
@@ -110,7 +127,8 @@ fn ask() -> Result<Option<Login>> {
         reader.by_ref().take(MAX_ANSWER).read_line(&mut text)?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     };
-    let user = line("\nUsername: ").context(|| "can't read from the terminal")?;
+    let user = line(&format!("\nregistry {endpoint} wants to know who you are\nUsername: "))
+        .context(|| "can't read from the terminal")?;
     let password = tty::without_echo(&terminal, || line("Password: "));
     let password = password.and_then(|read| read).context(|| "can't read a password from the terminal")?;
     if user.is_empty() {

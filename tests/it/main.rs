@@ -26,6 +26,7 @@ mod interop;
 mod options;
 mod registry;
 mod registry_pull;
+mod registry_mirrors;
 mod registry_push;
 mod tidy;
 mod usage;

@@ -65,7 +65,7 @@ fn login(server: &Server) -> Arc<dyn Credentials> {
 struct Anonymous;
 
 impl Credentials for Anonymous {
-    fn find(&self, _endpoint: &Endpoint) -> Result<Option<Login>> {
+    fn known(&self, _endpoint: &Endpoint) -> Result<Option<Login>> {
         Ok(None)
     }
 
@@ -86,7 +86,7 @@ impl Table {
 }
 
 impl Credentials for Table {
-    fn find(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
+    fn known(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
         Ok(self.logins.lock().unwrap_or_else(|e| e.into_inner()).get(endpoint).cloned())
     }
 
