@@ -176,3 +176,34 @@ fn check_theirs(site: &Site, server: &Server, name: &str) {
     site.build("next", &dockerfile).stdout(&format!("{name} 1 /opt theirs\n")).success();
     site.run("delete").arg("next").success();
 }
+
+/// zstd layers, plain and "chunked" (with skippable frames and an index of their files), as podman and buildah make them.
+#[test]
+fn we_read_zstd() {
+    needs!("docker-registry", "openssl", "skopeo", "podman", "buildah");
+    in_each_mode(|site| {
+        let (server, engines) = (Server::start(), Engines::of(site));
+        engines.program("podman").args(["import", "-q"]).arg(image::small()).arg("theirs").success();
+        for (repository, format) in [("zstd", "zstd"), ("chunked", "zstd:chunked")] {
+            let name = server.name(&format!("{repository}:1"));
+            engines
+                .program("podman")
+                .args(["push", "-q", "--tls-verify=false", "--format", "oci", "--compression-format", format, "theirs"])
+                .arg(format!("docker://{name}"))
+                .success();
+            let docker = format!("docker://{name}");
+            let raw = site.program("skopeo").args(["inspect", "--raw", "--tls-verify=false", &docker]).success().stdout;
+            assert!(raw.contains("application/vnd.oci.image.layer.v1.tar+zstd"), "{format}: {raw}");
+            site.run("pull").arg(&name).env("SSL_CERT_FILE", server.ca()).success();
+            site.tree(&name).without(&["etc"]).assert_same(&source(), format);
+            // As a base: its layer stays as it is, and podman reads it under ours.
+            if site.mode() == crate::harness::Mode::Overlay {
+                let next = server.name(&format!("next-{repository}:1"));
+                site.build("next", &format!("FROM {name}\nRUN echo next >/next\n")).success();
+                let push = site.run("push").args(["--layers", "next", &next]).env("SSL_CERT_FILE", server.ca());
+                push.stderr_has(&format!("mounted from {repository}")).success();
+                engines.program("podman").args(["pull", "-q", "--tls-verify=false", &next]).success();
+            }
+        }
+    });
+}

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::harness::registry::{How, Registry, ranged, sha256};
 use crate::harness::{Run, Site, hold, in_each_mode};
+use crate::needs;
 
 fn host() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64/v8" }
@@ -168,6 +169,65 @@ fn last_layer() {
         assert!(dir.join("usr/third").exists());
         site.run("pull").args(["--last-layer", "x"]).arg(&name).usage();
     });
+}
+
+/// M16: no layer at all, the same one twice, as many as there may be, one too many.
+#[test]
+fn numbers_of_layers() {
+    in_each_mode(|site| {
+        let registry = Registry::start();
+        let (first, again) = (hold::marked("first"), hold::layer(&[("usr/again", b"")]));
+        let put = |tag: &str, layers: &[&[u8]]| {
+            hold::image(&registry, "a", tag, &hold::config(Some(host()), layers), layers);
+            site.run("pull").arg(registry.name(&format!("a:{tag}")))
+        };
+        put("none", &[]).success();
+        let dir = site.path("twice");
+        put("twice", &[&first, &again, &first, &again]).arg(&dir).success();
+        assert!(dir.join("usr/mark").exists() && dir.join("usr/again").exists());
+        let short = &sha256(&again)["sha256:".len()..];
+        let asked = registry.server.lines().iter().filter(|line| line.contains(short)).count();
+        assert_eq!(asked, 1, "a layer that stands twice in the manifest is downloaded once");
+        let many: Vec<&[u8]> = [&first[..]].into_iter().chain(std::iter::repeat_n(&again[..], 499)).collect();
+        put("many", &many).success();
+        let more: Vec<&[u8]> = many.iter().copied().chain([&again[..]]).collect();
+        put("more", &more).stderr_has("501 layers (limit 500)").failure();
+    });
+}
+
+/// M18: what a layer is called tells nothing of how it is compressed.
+#[test]
+fn compression_is_told_by_content() {
+    needs!("gzip", "zstd", "xz");
+    let (site, registry) = (Site::new(), Registry::start());
+    let layer = hold::marked("here");
+    let pull = |label: &str, tool: &str| {
+        let (plain, packed) = (site.path("plain"), site.path("packed"));
+        std::fs::write(&plain, &layer).unwrap();
+        match tool {
+            "" => drop(std::fs::copy(&plain, &packed).unwrap()),
+            tool => drop(site.program(tool).arg("-c").arg(&plain).into_file(&packed).success()),
+        }
+        let packed = std::fs::read(&packed).unwrap();
+        let config = hold::config(Some(host()), &[&layer]).to_string().into_bytes();
+        registry.blob("a", &packed);
+        registry.blob("a", &config);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": hold::OCI_MANIFEST,
+            "config": hold::descriptor("application/vnd.oci.image.config.v1+json", &config),
+            "layers": [hold::descriptor(&format!("application/vnd.oci.image.layer.v1.{label}"), &packed)],
+        });
+        registry.manifest("a", "1", hold::OCI_MANIFEST, manifest.to_string().as_bytes());
+        site.run("pull").args(["--no-cache", &registry.name("a:1")])
+    };
+    for label in ["tar", "tar+gzip", "tar+zstd", "nondistributable.v1.tar+gzip"] {
+        for tool in ["", "gzip", "zstd"] {
+            pull(label, tool).success();
+        }
+        pull(label, "xz").stderr_has("xz compression is not supported\nhint: supported: gzip, zstd, none\n").failure();
+    }
+    pull("tar+encrypted", "gzip").stderr_has("encrypted layers are not supported").failure();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What tests are made of: a site (isolated storage), a run of the program, images, registries, trees to compare.
 
 pub mod archive;
+pub mod daemon;
+pub mod dialogue;
 pub mod hold;
 pub mod image;
 pub mod registry;
@@ -8,6 +10,7 @@ pub mod run;
 pub mod server;
 pub mod site;
 pub mod skip;
+pub mod tokens;
 pub mod tree;
 
 pub use run::Run;
