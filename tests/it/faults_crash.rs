@@ -218,10 +218,10 @@ fn without_flock_one_at_a_time() {
     let pull: Vec<String> = ["pull", "-a", "amd64", &name].map(str::to_owned).into();
     let done = no_locks(&pull).success();
     assert_eq!(done.stderr.matches("has no locks").count(), 1, "{}", done.stderr);
+    site.write("context/Dockerfile", &format!("FROM {name}\nCOPY Dockerfile /etc/\n"));
+    let context = site.path("context").display().to_string();
     let running: Vec<_> = (0..4)
         .map(|i| {
-            let context = site.path("context").display().to_string();
-            site.write("context/Dockerfile", &format!("FROM {name}\nCOPY Dockerfile /etc/\n"));
             let log = site.path(&format!("strace-{i}.log"));
             let run =
                 site.program("strace").args(["-f", "-qq", "-o"]).arg(log).args(["-e", "inject=flock:error=ENOLCK"]);

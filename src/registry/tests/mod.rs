@@ -36,9 +36,9 @@ fn hasty() -> Options {
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(5),
-            stall: Duration::from_millis(300),
-            answer: Duration::from_millis(900),
-            commit: Duration::from_millis(900),
+            stall: Duration::from_millis(600),
+            answer: Duration::from_millis(1500),
+            commit: Duration::from_millis(1500),
         },
         ..Options::default()
     }

@@ -188,8 +188,8 @@ fn progress_is_rewarded() {
 #[test]
 fn silence_is_an_error_slowness_is_not() {
     let bytes = noise(3000);
-    // 10 pauses of 100 ms: longer in all than any time-out, but never silent for long.
-    let drip = Reply::new(200).body(bytes.clone()).how(How::Drip(300, Duration::from_millis(100)));
+    // 20 pauses of 100 ms: longer in all than any time-out, but never silent for long.
+    let drip = Reply::new(200).body(bytes.clone()).how(How::Drip(150, Duration::from_millis(100)));
     let server = Server::start(move |_| drip.clone());
     download(&client(&server), &bytes, 0).unwrap();
     assert_eq!(server.lines().len(), 1);
@@ -198,7 +198,7 @@ fn silence_is_an_error_slowness_is_not() {
     let start = Instant::now();
     let e = download(&client(&server), &bytes, 0).unwrap_err();
     assert!(e.contains("connection stalled") || e.contains("starting over"), "{e}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[test]
