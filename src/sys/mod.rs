@@ -5,6 +5,7 @@
 
 use std::io;
 
+mod alloc;
 pub mod file;
 pub mod fs;
 pub mod host;
