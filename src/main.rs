@@ -29,7 +29,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => {
             log::error(&e);
-            ExitCode::from(e.exit_code())
+            let stopped = sys::signal::requested().and_then(|signal| u8::try_from(128 + signal).ok());
+            ExitCode::from(stopped.unwrap_or(e.exit_code()))
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, Scope};
 
 use crate::error::{Error, Result};
+use crate::sys::signal;
 
 /// Buffers on the way between two threads, and bytes in each.
 const DEPTH: usize = 8;
@@ -66,6 +67,7 @@ pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Sen
 fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
+        signal::check()?;
         match source.read(&mut buffer[n..]) {
             Ok(0) => break,
             Ok(m) => n += m,

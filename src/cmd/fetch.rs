@@ -19,6 +19,7 @@ use crate::oci::manifest::Descriptor;
 use crate::registry::blob::BlobReader;
 use crate::rootfs::{self, Form, Limits, Root, Unpacked};
 use crate::storage::{Draft, Ingest, Storage};
+use crate::sys::signal;
 use crate::{info, verbose, warning};
 
 /// Most layers under way at a time: enough to keep two or three cores and a network busy.
@@ -260,6 +261,7 @@ impl<R: Read> Read for Tee<'_, R> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::new(STOPPED).into());
         }
+        signal::check()?;
         let n = self.source.read(buf)?;
         self.ingest.write_all(&buf[..n])?;
         self.part.add(n as u64);

@@ -26,6 +26,7 @@ impl Host {
         sys::process::umask(0o022);
         // Too large a file is then an error like others (EFBIG). What RUN starts gets the default back.
         sys::signal::set_ignored(libc::SIGXFSZ).context(|| "can't ignore a signal")?;
+        sys::signal::note_requests().context(|| "can't handle signals")?;
         let mut level = options.verbose;
         log::set_festoon(env::var_os("CH_LOG_FESTOON").is_some());
         if let Some(path) = env::var_os("CH_LOG_FILE").filter(|p| !p.is_empty()) {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::{LayerId, LayerKind, Storage};
 use crate::error::Result;
 use crate::oci::digest::Digest;
+use crate::sys::signal;
 use crate::{debug, verbose};
 
 /// How much of the cache stays.
@@ -87,9 +88,11 @@ impl Storage {
     /// Removes it. The storage directory must be open with [`super::Access::Exclusive`].
     pub fn collect(&self, garbage: &Garbage) -> Result<()> {
         for id in self.children_first(garbage.layers.clone()) {
+            signal::check()?;
             self.remove_layer(&id)?;
         }
         for blob in &garbage.blobs {
+            signal::check()?;
             self.drop_blob(blob)?;
         }
         for name in ["ingest", "cache"] {

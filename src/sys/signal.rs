@@ -61,6 +61,48 @@ impl Drop for Catcher {
     }
 }
 
+/// Signals that ask the program to stop; the last is the limit of CPU time.
+const ENDING: [c_int; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGXCPU];
+/// Seconds from the request to the end, however far the program has come with cleaning up.
+const PATIENCE: libc::c_uint = 1;
+/// The first request, or 0.
+static ASKED: AtomicI32 = AtomicI32::new(0);
+
+/// From here on, signals that ask to stop are noted for [`check`], so that the program can clean up. It ends with 128
+/// and the signal's number, at the latest after a second or at a second signal.
+pub fn note_requests() -> io::Result<()> {
+    for signal in ENDING {
+        replace_handler(signal, request)?;
+    }
+    set_handler(libc::SIGALRM, end)
+}
+
+/// Asks this program to stop, as the signal would.
+pub extern "C" fn request(signal: c_int) {
+    if ASKED.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        end(signal);
+    }
+    // SAFETY: touches no memory; signal-safe.
+    unsafe { libc::alarm(PATIENCE) };
+}
+
+extern "C" fn end(_: c_int) {
+    super::process::exit(128 + ASKED.load(Ordering::Relaxed))
+}
+
+/// The signal that has asked to stop.
+pub fn requested() -> Option<c_int> {
+    Some(ASKED.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
+}
+
+/// An error once the program was asked to stop: called wherever work may take long.
+pub fn check() -> io::Result<()> {
+    match requested() {
+        None => Ok(()),
+        Some(signal) => Err(io::Error::other(format!("interrupted by signal {signal}"))),
+    }
+}
+
 /// What every signal does when nobody handles it.
 pub fn set_default(signal: c_int) -> io::Result<()> {
     action(signal, Some(&disposition(libc::SIG_DFL))).map(drop)

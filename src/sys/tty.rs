@@ -84,7 +84,5 @@ extern "C" fn restore_and_end(number: c_int) {
         // SAFETY: write(2) is signal-safe; the byte is valid for reading. The shell's prompt begins a line of its own.
         unsafe { libc::write(*fd, b"\n".as_ptr().cast(), 1) };
     }
-    let _ = signal::set_default(number);
-    // SAFETY: raise(3) is signal-safe. The signal is blocked until this returns, then it ends the program.
-    unsafe { libc::raise(number) };
+    super::process::exit(128 + number)
 }

@@ -1,12 +1,14 @@
-//! Many processes in one storage directory, killed at random: all is sound afterwards. And signals that people send.
+//! Many processes in one storage directory, killed at random: all is sound afterwards.
+//!
+//! A dozen processes for a quarter of a minute; `CH_TEST_SOAK=SECONDS` makes it twenty for that long.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Site, image, in_each_mode};
+use crate::harness::registry::Registry;
+use crate::harness::{Mode, Site, image};
 
 /// Numbers that look random enough; the same in each run.
 struct Dice(u64);
@@ -18,10 +20,29 @@ impl Dice {
     }
 }
 
+/// Seconds that are asked for, if any.
+fn soak() -> Option<u64> {
+    std::env::var("CH_TEST_SOAK").ok().map(|seconds| seconds.parse().expect("CH_TEST_SOAK"))
+}
+
 #[test]
 fn many_processes_share_storage() {
-    let site = Site::new();
+    share(&Site::new());
+}
+
+/// The same where an image is one tree, which is changed and copied.
+#[test]
+fn many_processes_share_plain_storage() {
+    if soak().is_some() {
+        share(&Site::of(Mode::Plain));
+    }
+}
+
+fn share(site: &Site) {
+    let registry = Registry::start();
+    let pulled = registry.name("a/b:1");
     site.import(image::small(), "base");
+    site.run("push").args(["base", &pulled]).success();
     site.write("context/file", "data\n");
     for i in 0..4 {
         site.write(
@@ -29,16 +50,17 @@ fn many_processes_share_storage() {
             &format!("FROM base\nCOPY file /file{}\nRUN echo {i} >/made\nRUN rm /file{}\n", i % 2, i % 2),
         );
     }
-    let until = Instant::now() + Duration::from_secs(15);
+    let (processes, seconds) = soak().map_or((12, 15), |seconds| (20, seconds));
+    let until = Instant::now() + Duration::from_secs(seconds);
     let (rounds, killed) = (AtomicU32::new(0), AtomicU32::new(0));
     thread::scope(|scope| {
-        for n in 0..12u64 {
-            let (site, rounds, killed) = (&site, &rounds, &killed);
+        for n in 0..processes {
+            let (rounds, killed, pulled, registry) = (&rounds, &killed, &pulled, &registry);
             scope.spawn(move || {
                 let mut dice = Dice(n);
                 while Instant::now() < until {
                     let i = dice.roll(4);
-                    let run = match dice.roll(10) {
+                    let run = match dice.roll(16) {
                         0..=3 => {
                             let file = site.path(&format!("context/Dockerfile.{i}"));
                             site.run("build").args(["-t", &format!("out{i}"), "-f"]).arg(file).arg(site.path("context"))
@@ -48,6 +70,11 @@ fn many_processes_share_storage() {
                         6 => site.run("import").arg(image::small()).arg(format!("other{i}")),
                         7 => site.run("delete").arg(format!("other{i}")),
                         8 => site.run("gc"),
+                        9 | 10 => site.run("pull").arg(pulled),
+                        11 => site.run("delete").arg(pulled),
+                        12 => site.run("push").args(["base", &registry.name(&format!("a/c:{i}"))]),
+                        13 => site.run("fsck"),
+                        14 => site.ch_run("base").arg("true"),
                         _ => site.run("list"),
                     };
                     rounds.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +82,7 @@ fn many_processes_share_storage() {
                         killed.fetch_add(1, Ordering::Relaxed);
                         run.killed_after(Duration::from_millis(dice.roll(300)))
                     } else {
-                        run.limit(Duration::from_secs(120)).finish()
+                        run.limit(Duration::from_secs(180)).finish()
                     };
                     let expected = match done.status.code() {
                         Some(0) => true,
@@ -77,33 +104,4 @@ fn many_processes_share_storage() {
     site.run("fsck").arg("--deep").success();
     site.run("gc").success();
     site.run("fsck").arg("--deep").success();
-}
-
-/// SIGINT, SIGTERM, SIGHUP at any time: over within two seconds, by that signal or with 128 and its number.
-#[test]
-fn signals_end_it_soon() {
-    in_each_mode(|site| {
-        site.import(image::small(), "base");
-        site.write("context/file", &"data\n".repeat(50_000));
-        for (n, (signal, number)) in [("INT", 2), ("TERM", 15), ("HUP", 1)].iter().enumerate() {
-            for delay in [30, 120, 400] {
-                let dockerfile = format!("FROM base\nCOPY file /{n}{delay}\nRUN echo {n}{delay} && sleep 20\n");
-                let mut building = site.build("out", &dockerfile).start();
-                thread::sleep(Duration::from_millis(delay));
-                let pid = building.child.id().to_string();
-                Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
-                let since = Instant::now();
-                while building.is_alive() {
-                    assert!(since.elapsed() < Duration::from_secs(2), "SIG{signal} after {delay} ms: still running");
-                    thread::sleep(Duration::from_millis(5));
-                }
-                let done = building.into_done(&[]);
-                let by_it = done.status.signal() == Some(*number) || done.status.code() == Some(128 + number);
-                assert!(by_it, "SIG{signal} after {delay} ms: {}\n{}", done.status, done.stderr);
-                assert!(!site.images().contains(&"out:latest".to_owned()));
-                site.run("fsck").success();
-            }
-        }
-        site.build("out", "FROM base\nCOPY file /\n").success();
-    });
 }

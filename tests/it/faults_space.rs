@@ -122,28 +122,3 @@ fn memory_does_not_grow_with_layers() {
         assert!(peak > 1000 && peak < limit, "{what} takes {peak} KiB");
     }
 }
-
-/// Few threads, files, addresses: an error or success, never a panic, and storage stays sound.
-#[test]
-fn limits_are_errors() {
-    needs!("prlimit");
-    let site = Site::new();
-    let tarball = made("limits.tar", 3, 100_000);
-    site.import(&tarball, "base");
-    let context = site.path("context");
-    site.write("context/Dockerfile", "FROM base\nCOPY Dockerfile /\n");
-    for limit in ["--nproc=1", "--nofile=16", "--nofile=6", "--fsize=10000"] {
-        let with = || site.program("prlimit").arg(limit).arg(site.path("bin/ch-image"));
-        let runs = [
-            with().arg("import").arg(&tarball).arg("again"),
-            with().args(["build", "--no-cache", "-t", "built"]).arg(&context),
-            with().args(["list"]),
-        ];
-        for run in runs {
-            let done = run.env("CH_IMAGE_STORAGE", site.storage()).finish();
-            assert!(matches!(done.status.code(), Some(0 | 1)), "{limit}: {}\n{}", done.status, done.stderr);
-            assert_eq!(done.status.success(), !done.stderr.contains("error: "), "{limit}: {}", done.stderr);
-        }
-    }
-    site.run("fsck").arg("--deep").success();
-}

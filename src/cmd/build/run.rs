@@ -7,6 +7,7 @@ use crate::container::ledger::Ledger;
 use crate::container::{self, Bind, Emulation, Network, Spec, Status, Tmpfs};
 use crate::dockerfile::scope::DEFAULT_PATH;
 use crate::error::{Error, Result};
+use crate::sys;
 
 /// Variables of the host that RUN sees and that never cause a cache miss (manual page, "Variable substitution").
 pub const PASSED: [&str; 9] = [
@@ -83,7 +84,11 @@ impl Command {
             Ok(Status::Exited(0)) => Ok(()),
             Ok(Status::Exited(code)) => Err(Failure::Exited(i32::from(code))),
             Ok(Status::Signaled(signal)) => Err(Failure::Exited(-signal)),
-            Ok(Status::Interrupted(signal)) => Err(Failure::Interrupted(signal)),
+            Ok(Status::Interrupted(signal)) => {
+                // The command is dead; now we are meant.
+                sys::signal::request(signal);
+                Err(Failure::Interrupted(signal))
+            }
             Err(e) => Err(Failure::NotRun(e)),
         }
     }

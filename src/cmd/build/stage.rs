@@ -21,7 +21,7 @@ use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
 use crate::rootfs::Root;
 use crate::storage::{Image, LayerId, Mode};
-use crate::{info, warning};
+use crate::{info, sys, warning};
 
 pub struct Stage<'b> {
     pub build: &'b Build<'b>,
@@ -77,6 +77,7 @@ impl<'b> Stage<'b> {
     }
 
     pub fn execute(&mut self, instruction: &Instruction) -> Result<()> {
+        sys::signal::check()?;
         let step = self.state.step(instruction, &self.build.globals).context(|| &self.build.file)?;
         let layered = match &step.action {
             Action::Nothing => {
