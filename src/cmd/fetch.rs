@@ -131,6 +131,32 @@ impl Fetcher<'_> {
         if self.no_cache {
             ingest.restart()?;
         }
+        loop {
+            let arrived = ingest.offset();
+            let unpacked = self.receive(&mut ingest, descriptor, label, want, progress, stop);
+            if arrived > 0 && ingest.is_complete() && !ingest.is_right() {
+                // After a power cut it may be zeros; the registry is not to blame.
+                warning!("{label}: what an earlier download left is damaged, downloading again");
+                ingest.restart()?;
+                continue;
+            }
+            if ingest.is_complete() {
+                ingest.finish().context(|| label.to_owned())?;
+            }
+            return Ok(Fetched { ingest: Some(ingest), unpacked: unpacked? });
+        }
+    }
+
+    /// Downloads what is missing; in overlay form unpacks all of it.
+    fn receive(
+        &self,
+        ingest: &mut Ingest,
+        descriptor: &Descriptor,
+        label: &str,
+        want: Option<Digest>,
+        progress: &Progress,
+        stop: &AtomicBool,
+    ) -> Result<Option<(Draft, Unpacked, Digest)>> {
         let arrived = ingest.offset();
         if arrived > 0 {
             verbose!("{label}: continuing after {arrived} bytes");
@@ -139,8 +165,8 @@ impl Fetcher<'_> {
         part.begin_at(arrived);
         let before = ingest.reader()?.take(arrived);
         let rest = Relay { places: self.places, descriptor, at: arrived, now: None, failed: None };
-        let mut arriving = before.chain(Tee { source: rest, ingest: &mut ingest, part, stop });
-        let unpacked = match self.form {
+        let mut arriving = before.chain(Tee { source: rest, ingest, part, stop });
+        match self.form {
             Form::Plain => io::copy(&mut arriving, &mut io::sink()).context(|| label.to_owned()).map(|_| None),
             Form::Overlay => {
                 let draft = layers::new_tree(self.storage)?;
@@ -152,12 +178,7 @@ impl Fetcher<'_> {
                 }
                 result.map(|(unpacked, diff_id)| Some((draft, unpacked, diff_id)))
             }
-        };
-        drop(arriving);
-        if ingest.is_complete() {
-            ingest.finish().context(|| label.to_owned())?;
         }
-        Ok(Fetched { ingest: Some(ingest), unpacked: unpacked? })
     }
 
     /// Unpacks a blob that is in storage, verifying it again on the way.

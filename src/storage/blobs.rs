@@ -59,10 +59,10 @@ impl Storage {
         (Digest::of(&bytes) == *digest).then_some(bytes)
     }
 
-    /// Stores a small blob.
+    /// Stores a small blob, also in place of a damaged one.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        if self.blob(&digest, bytes.len() as u64).is_none() {
+        if self.blob_bytes(&digest).is_none() {
             self.write_file(&self.blob_path(&digest), bytes)?;
         }
         Ok(digest)
@@ -155,6 +155,11 @@ impl Ingest {
         self.hasher.size() == self.size
     }
 
+    /// Whether what is here is what was asked for.
+    pub fn is_right(&self) -> bool {
+        self.is_complete() && self.hasher.digest() == self.digest
+    }
+
     fn take_stock(&mut self) -> Result<()> {
         let meta = self.file.metadata().context(|| format!("can't read {}", self.path.display()))?;
         if !meta.is_file() {
@@ -172,7 +177,7 @@ impl Ingest {
             self.hasher.update(&buf[..n]);
         }
         // Whole but wrong (a power cut may leave zeros): from the beginning.
-        if self.is_complete() && self.hasher.digest() != self.digest { self.restart() } else { Ok(()) }
+        if self.is_complete() && !self.is_right() { self.restart() } else { Ok(()) }
     }
 
     /// Forgets what has arrived.
@@ -201,12 +206,11 @@ impl Ingest {
     /// Says that everything has arrived: checks size and digest, lets other processes have it. If the content is
     /// wrong, it is removed.
     pub fn finish(&mut self) -> Result<()> {
-        let got = self.hasher.digest();
-        if self.hasher.size() != self.size || got != self.digest {
-            let message = if self.hasher.size() != self.size {
-                format!("blob {}: expected {} bytes but got {}", self.digest, self.size, self.hasher.size())
+        if !self.is_right() {
+            let message = if self.is_complete() {
+                format!("blob {}: digest mismatch: content is {}", self.digest, self.hasher.digest())
             } else {
-                format!("blob {}: digest mismatch: content is {got}", self.digest)
+                format!("blob {}: expected {} bytes but got {}", self.digest, self.size, self.hasher.size())
             };
             self.restart()?;
             // Nobody else can be using it: we have the lock.
