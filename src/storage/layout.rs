@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::locks::{self, StorageLock};
 use super::place::{self, Found};
@@ -246,7 +248,7 @@ impl Storage {
         // A full file system has no room for a draft; a name more in trash/ it mostly has.
         let target = match &draft {
             Ok(draft) => draft.path().join("old"),
-            Err(_) => self.path.join("trash").join(format!("{}-{:?}", std::process::id(), std::time::Instant::now())),
+            Err(_) => self.path.join("trash").join(trash_name()),
         };
         match fs::rename(path, &target) {
             Ok(()) => match rootfs::remove_tree(&target) {
@@ -310,6 +312,13 @@ impl Drop for Draft {
             debug!("can't remove draft: {e}");
         }
     }
+}
+
+/// A name that nothing in `trash/` has.
+fn trash_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{}-{}-{now}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn boot_id() -> String {

@@ -163,7 +163,8 @@ pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
     let failed = || format!("can't initialize storage directory {}", path.display());
     let missing = path.symlink_metadata().is_err();
     DirBuilder::new().recursive(true).mode(0o700).create(path).context(failed)?;
-    let place = fs::canonicalize(path).context(failed)?;
+    // Meanwhile somebody else may have made it.
+    let place = check(path)?.ok_or_else(|| Error::new("it vanished")).context(failed)?;
     // Others who make it at the same time wait for the first.
     let marker = locks::open(&place.join(UNFINISHED)).context(failed)?;
     locks::flock(&marker, Lock::Exclusive, Wait::Yes).context(failed)?;
