@@ -257,7 +257,7 @@ pub(crate) const TABLE: &[Row] = &[
         "keep what was used most recently, up to SIZE (10G) or younger than AGE (7d)",
     ),
     row(None, "deep", &["fsck"], Flag(|o| o.deep = true), "read and hash every blob"),
-    row(None, "repair", &["fsck"], Flag(|o| o.repair = true), "drop what is damaged"),
+    row(None, "repair", &["fsck"], Flag(|o| o.repair = true), "drop what is damaged, pull again what was pulled"),
 ];
 
 fn text(v: OsString) -> Result<String> {

@@ -84,6 +84,9 @@ fn write_and_keep(request: &Request, host: Vec<(OsString, OsString)>) -> Result<
             .context(|| format!("can't make {name} in {}", draft.path().display()))?;
     }
     let plain = storage.mode() == Mode::Plain;
+    if plain {
+        image.layers.iter().try_for_each(|id| storage.forget_content(id))?;
+    }
     // What the terminal sends goes to the command, too; we outlive it.
     for signal in [libc::SIGINT, libc::SIGQUIT] {
         sys::signal::set_ignored(signal).context(|| "can't ignore signals")?;
@@ -140,6 +143,7 @@ fn keep(storage: &Storage, image: &mut Image, draft: Draft) -> Result<()> {
         parent,
         kind: LayerKind::Base,
         size: storage::seal(&tree)?,
+        content: None,
         created_by: "ch-run -w".into(),
         inputs: Vec::new(),
         ledger: serde_json::Value::Null,

@@ -106,6 +106,7 @@ fn store(storage: &Storage, draft: Draft, size: u64, content: Option<Digest>, pa
             parent: None,
             kind,
             size,
+            content: None,
             created_by: made_by,
             inputs: Vec::new(),
             ledger: serde_json::Value::Null,

@@ -53,11 +53,12 @@ pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<Lay
     let draft = new_tree(storage)?;
     let root = Root::open(&draft.path().join("tree"))?;
     let unpacked = rootfs::unpack(&mut &archive[..], &root, Form::Overlay, "metadata", &Limits::none())?;
-    rootfs::settle(&unpacked, &root, &stack)?;
+    let content = rootfs::settle(&unpacked, &root, &stack)?;
     let info = LayerInfo {
         parent,
         kind: LayerKind::Meta,
         size: unpacked.bytes,
+        content,
         created_by: "metadata".into(),
         inputs: Vec::new(),
         ledger: Value::Null,
@@ -82,6 +83,7 @@ pub fn store_tree(storage: &Storage, draft: Draft, size: u64, made_by: &str, led
         parent: None,
         kind: LayerKind::Tree,
         size,
+        content: None,
         created_by: made_by.to_owned(),
         inputs: Vec::new(),
         ledger,

@@ -44,6 +44,17 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
     Ok(())
 }
 
+/// Pulls an image once more that was damaged, for the architecture that it had.
+pub fn again(host: &Host, options: &Options, storage: &Storage, image: &Image) -> Result<()> {
+    let wanted = image.config.arch().map_or(Wanted::Yolo, Wanted::Arch);
+    let reference = &image.reference;
+    let remotes = Remotes::new(options, Named::Image(reference))?;
+    let _lock = storage.lock_image(&reference.file_name()?)?;
+    let puller = Puller { host, options, storage, remotes: &remotes };
+    puller.announce(reference, &wanted);
+    puller.to_storage(reference, &wanted).map(drop)
+}
+
 /// What a pull needs; a build has one for its base images.
 pub struct Puller<'a> {
     pub host: &'a Host,
@@ -148,12 +159,13 @@ impl Puller<'_> {
             let id = LayerId::new(Digest::chain(parent.as_ref().map(LayerId::digest), &diff_id));
             ingests.extend(ingest);
             let root = Root::open(&draft.path().join("tree"))?;
-            rootfs::settle(&unpacked, &root, &lower)?;
+            let content = rootfs::settle(&unpacked, &root, &lower)?;
             report(&label, &unpacked);
             let info = LayerInfo {
                 parent,
                 kind: LayerKind::Base,
                 size: unpacked.bytes,
+                content,
                 created_by: descriptor.digest.to_string(),
                 inputs: Vec::new(),
                 ledger: serde_json::Value::Null,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::pax::write_record;
 use super::testing::{Scratch, Tar, listing};
-use super::{Form, Limits, Root, Stack, Unpacked, settle, unpack};
+use super::{Form, Limits, Root, Stack, Unpacked, fingerprint, settle, unpack};
 use crate::error::Result;
 
 /// All that could be changed of a directory's content.
@@ -27,7 +27,8 @@ fn watch(dir: &Path) -> Vec<String> {
 fn run(scratch: &Scratch, tar: &[u8], form: Form) -> Result<(Unpacked, Root)> {
     let root = scratch.root("root");
     let unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none())?;
-    settle(&unpacked, &root, &Stack::new(Vec::new()))?;
+    let content = settle(&unpacked, &root, &Stack::new(Vec::new()))?;
+    assert!(content.is_none_or(|content| content == fingerprint(&scratch.path("root")).unwrap()));
     Ok((unpacked, root))
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::testing::{Scratch, Tar, listing, stack_listing};
-use super::{Form, Limits, PackOptions, Root, Stack, pack, settle, unpack};
+use super::{Form, Limits, PackOptions, Root, Stack, fingerprint, pack, settle, unpack};
 
 fn plain(scratch: &Scratch, layers: &[&str]) -> Result<Vec<String>, String> {
     let root = scratch.root("plain");
@@ -31,7 +31,9 @@ fn overlay(scratch: &Scratch, layers: &[&str]) -> Result<Vec<PathBuf>, String> {
     }
     for (i, unpacked) in unpacked.iter().enumerate() {
         let root = Root::open(&paths[i]).unwrap();
-        settle(unpacked, &root, &Stack::open(&paths[..i]).unwrap()).map_err(|e| e.to_string())?;
+        let content = settle(unpacked, &root, &Stack::open(&paths[..i]).unwrap()).map_err(|e| e.to_string())?;
+        let read = fingerprint(&paths[i]).unwrap();
+        assert!(content.is_none_or(|content| content == read), "content of layer {i} of {layers:?}");
     }
     Ok(paths)
 }

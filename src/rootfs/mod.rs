@@ -3,10 +3,11 @@
 //! `root` and `walk`: safe paths. `members` and `pax`: what an archive says. `unpack`, `settle`: an archive as a layer
 //! (overlay form) or applied to a tree (plain form). `stack`: the merged view of layers, without a mount. `pack`: that
 //! view as an archive; `changes`: the part of it that lower layers lack. `copy`: COPY and ADD. `tree`, `remove`: whole
-//! trees. `import`: somebody's tarball.
+//! trees. `import`: somebody's tarball. `content`: one number that tells whether files are what they were.
 //! Nothing here syncs to disk, knows of names of images, or asks the network.
 
 mod changes;
+mod content;
 pub mod copy;
 mod import;
 mod ladder;
@@ -32,6 +33,7 @@ mod layer_tests;
 #[cfg(test)]
 mod testing;
 
+pub use content::fingerprint;
 pub use import::import_tar;
 pub use limits::Limits;
 pub use pack::{Ownership, PackOptions, pack};

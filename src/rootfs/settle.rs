@@ -25,10 +25,10 @@ use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat, 
 const MAX_LINKS: u32 = 40;
 
 /// Sets a layer right that was unpacked in overlay form into `root`; `lower` are the layers below it, themselves
-/// settled. Nothing to do for the plain form.
-pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<()> {
+/// settled. Nothing to do for the plain form. What [`super::fingerprint`] would say; `None` if only reading can tell.
+pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<Option<u64>> {
     if lower.is_empty() && unpacked.links.is_empty() && unpacked.whiteouts.is_empty() {
-        return Ok(());
+        return Ok(unpacked.content);
     }
     let mut work = Settle {
         root,
@@ -40,8 +40,10 @@ pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<()> {
         deepest: unpacked.deepest,
         longest: unpacked.longest,
         times: HashMap::new(),
+        content: unpacked.content,
     };
-    work.run(unpacked).context(|| unpacked.label.clone())
+    work.run(unpacked).context(|| unpacked.label.clone())?;
+    Ok(work.content)
 }
 
 struct Settle<'a> {
@@ -57,6 +59,8 @@ struct Settle<'a> {
     deepest: usize,
     longest: usize,
     times: HashMap<Vec<u8>, (u64, Time)>,
+    /// As in [`Unpacked`].
+    content: Option<u64>,
 }
 
 impl Settle<'_> {
@@ -172,7 +176,10 @@ impl Settle<'_> {
                         todo.push((from, to));
                         continue;
                     }
-                    Some(_) => remove_at(target.as_fd(), &name)?,
+                    Some(_) => {
+                        self.content = None;
+                        remove_at(target.as_fd(), &name)?;
+                    }
                     None => {}
                 }
                 file::renameat(source.as_fd(), &name, target.as_fd(), &name)?;
@@ -210,6 +217,7 @@ impl Settle<'_> {
 
     /// A hard link to a file that this layer did not have: the file is copied up, then linked.
     fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+        self.content = None;
         let absent = || Error::new(format!("hard link target not found: {}", show(target)));
         let (stack, spot) = match self.merged.spot(target, Last::Keep)? {
             Some(spot) if spot.found.is_some() => (&self.merged, spot),

@@ -15,6 +15,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
+use super::content::FileSum;
 use super::limits::Limits;
 use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_times, set_xattrs};
 use super::members::{Member, Members, Type};
@@ -53,6 +54,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// Devices and FIFOs, which are not made.
     pub ignored_devices: u64,
+    /// What [`super::fingerprint`] would say; `None` if only reading can tell.
+    pub(super) content: Option<u64>,
     pub(super) label: String,
     /// Directories that the archive uses but does not describe (overlay form).
     pub(super) implied: BTreeSet<Vec<u8>>,
@@ -135,7 +138,7 @@ impl<'a> Unpack<'a> {
             root,
             form,
             limits,
-            report: Unpacked::default(),
+            report: Unpacked { content: (form == Form::Overlay).then_some(0), ..Unpacked::default() },
             last: None,
             ours: if fresh { None } else { Some(Ours::default()) },
             times: HashMap::new(),
@@ -305,23 +308,26 @@ impl<'a> Unpack<'a> {
         };
         let mut file = File::from(fd);
         self.mine(file.as_fd())?;
+        let mut sum = FileSum::new();
         match &member.sparse {
-            None => self.content(&mut file, members, u64::MAX)?,
+            None => self.content(&mut file, members, u64::MAX, &mut sum)?,
             Some(map) => {
                 for (offset, length) in map {
                     file.seek(SeekFrom::Start(*offset))?;
-                    self.content(&mut file, members, *length)?;
+                    self.content(&mut file, members, *length, &mut sum)?;
                 }
                 file.set_len(member.size)?;
+                self.report.content = None;
             }
         }
+        self.report.content = self.report.content.map(|content| content.wrapping_add(sum.finish()));
         set_xattrs(file.as_fd(), &member.xattrs)?;
         file::fchmod(file.as_fd(), member.mode & PLAIN_MODE | 0o600)?;
         Ok(file::futimens(file.as_fd(), member.mtime)?)
     }
 
     /// Copies the next `length` stored bytes, or all that are left.
-    fn content(&mut self, file: &mut File, members: &mut Members, length: u64) -> Result<()> {
+    fn content(&mut self, file: &mut File, members: &mut Members, length: u64, sum: &mut FileSum) -> Result<()> {
         let mut left = length;
         while left > 0 {
             let chunk = members.chunk_of(left)?;
@@ -329,6 +335,7 @@ impl<'a> Unpack<'a> {
                 break;
             }
             file.write_all(chunk)?;
+            sum.update(chunk);
             let n = chunk.len() as u64;
             left -= n;
             self.report.bytes += n;
@@ -408,6 +415,8 @@ impl<'a> Unpack<'a> {
     /// Removes what stands where a member is to be made.
     fn clear_way(&mut self, parent: &Dir, name: &[u8]) -> Result<()> {
         let at = parent.fd.as_fd();
+        // It may have been counted.
+        self.report.content = None;
         match file::look(at, name)? {
             None => return Ok(()),
             Some(stat) if stat.is_dir() => {

@@ -4,9 +4,11 @@
 use std::fs;
 use std::io;
 
-use super::{LayerId, LayerKind, Storage};
+use super::{LayerId, LayerInfo, LayerKind, Storage};
 use crate::error::Result;
 use crate::oci::digest::{Digest, Hashing};
+use crate::rootfs;
+use crate::sys::signal;
 
 /// Whether contents are read, or only names and records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +33,7 @@ impl std::fmt::Display for Damage {
         match self {
             Damage::Layer(id, why) => write!(f, "layer {id}: {why}"),
             Damage::Blob(digest, why) => write!(f, "blob {digest}: {why}"),
-            Damage::Image(name, why) => write!(f, "image {}: {why}", name.replace('%', "/").replacen('+', ":", 1)),
+            Damage::Image(name, why) => write!(f, "image {}: {why}", name.replace('%', "/").replace('+', ":")),
             Damage::Foreign(path) => write!(f, "not ours: {path}"),
         }
     }
@@ -43,6 +45,7 @@ impl Storage {
         let mut found = Vec::new();
         self.check_layers(depth, &mut found)?;
         self.check_blobs(depth, &mut found)?;
+        self.name_users(&mut found)?;
         let bad: Vec<LayerId> =
             found.iter().filter_map(|d| if let Damage::Layer(id, _) = d { Some(*id) } else { None }).collect();
         for image in self.images()? {
@@ -85,10 +88,10 @@ impl Storage {
                 Ok(info) => {
                     if info.parent.is_some_and(|parent| !self.has_layer(&parent)) {
                         damage("the layer below it is missing");
-                    } else if depth == Depth::Contents && info.kind == LayerKind::Step {
-                        let size = super::layers::tree_size(&self.layer_tree(&id));
-                        if size != info.size {
-                            damage(&format!("its files have {size} bytes instead of {}", info.size));
+                    } else if depth == Depth::Contents {
+                        signal::check()?;
+                        if let Some(why) = self.changed_content(&id, &info) {
+                            damage(&why);
                         }
                     }
                 }
@@ -97,8 +100,24 @@ impl Storage {
         Ok(())
     }
 
+    /// What is wrong with the layer's files.
+    fn changed_content(&self, id: &LayerId, info: &LayerInfo) -> Option<String> {
+        let tree = self.layer_tree(id);
+        match info.content.map(|content| (content, rootfs::fingerprint(&tree))) {
+            Some((content, Ok(now))) => (content != now).then(|| "its files are not what they were".to_owned()),
+            Some((_, Err(e))) => Some(e.to_string()),
+            // Too large to be read when it was made.
+            None if info.kind == LayerKind::Step => {
+                let size = super::layers::tree_size(&tree);
+                (size != info.size).then(|| format!("its files have {size} bytes instead of {}", info.size))
+            }
+            None => None,
+        }
+    }
+
     fn check_blobs(&self, depth: Depth, found: &mut Vec<Damage>) -> Result<()> {
         for digest in self.blobs()? {
+            signal::check()?;
             let size = self.blob_size(&digest);
             let Some(file) = self.blob(&digest, size) else {
                 if !self.blob_exists(&digest) {
@@ -121,6 +140,23 @@ impl Storage {
         Ok(())
     }
 
+    /// Says of damaged blobs which images were made of them. The images are unpacked, so they are none the worse.
+    fn name_users(&self, found: &mut [Damage]) -> Result<()> {
+        let images: Vec<_> = self.images()?.into_iter().flatten().collect();
+        for damage in found {
+            let Damage::Blob(digest, why) = damage else { continue };
+            let users = images.iter().filter(|image| {
+                let source = image.source.as_ref();
+                source.is_some_and(|s| s.blobs().any(|blob| blob == *digest))
+            });
+            let names: Vec<String> = users.map(|image| image.reference.storage_name()).collect();
+            if !names.is_empty() {
+                why.push_str(&format!(" (downloaded for {})", names.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
     /// Drops what is damaged. The storage directory must be open with [`super::Access::Exclusive`].
     pub fn repair(&self, damage: &[Damage]) -> Result<()> {
         for damage in damage {
@@ -131,6 +167,17 @@ impl Storage {
                 Damage::Foreign(_) => {}
             }
         }
-        Ok(())
+        // What stands on a dropped layer can't be used without it, and may have taken over its damage.
+        loop {
+            let is_orphan = |id: &LayerId| {
+                let parent = self.layer_info(id).ok().and_then(|info| info.parent);
+                parent.is_some_and(|parent| !self.has_layer(&parent))
+            };
+            let orphans: Vec<LayerId> = self.layers()?.into_iter().filter(is_orphan).collect();
+            if orphans.is_empty() {
+                return Ok(());
+            }
+            orphans.iter().try_for_each(|id| self.remove_layer(id))?;
+        }
     }
 }

@@ -139,8 +139,7 @@ impl Storage {
         let mut used = HashSet::new();
         for image in self.images()?.into_iter().flatten() {
             if let Some(source) = image.source {
-                used.extend([source.top, source.manifest, source.config]);
-                used.extend(source.layers.iter().map(|l| l.digest));
+                used.extend(source.blobs());
             }
         }
         Ok(used)

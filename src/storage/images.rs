@@ -78,6 +78,11 @@ impl Image {
 }
 
 impl Source {
+    /// All blobs that were downloaded.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = Digest> {
+        [self.top, self.manifest, self.config].into_iter().chain(self.layers.iter().map(|layer| layer.digest))
+    }
+
     fn to_json(&self) -> Value {
         let layer = |d: &Descriptor| json!({"mediaType": d.media_type, "size": d.size, "digest": d.digest.to_string()});
         json!({

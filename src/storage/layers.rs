@@ -16,7 +16,7 @@ use crate::error::{Context, Result};
 use crate::oci::digest::Digest;
 use crate::oci::json as strict;
 use crate::sys::fs::{Lock, Wait};
-use crate::{debug, warning};
+use crate::{debug, rootfs, warning};
 
 /// Name of a layer: chain ID if it came from a registry, else digest of all that could change its result.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -71,6 +71,9 @@ pub struct LayerInfo {
     pub kind: LayerKind,
     /// Bytes of its files.
     pub size: u64,
+    /// [`rootfs::fingerprint`] of its tree, for `fsck --deep`. If `None`, committing finds it out, unless that would
+    /// take long.
+    pub content: Option<u64>,
     /// Instruction or blob that made it, for people.
     pub created_by: String,
     /// What its name was computed from (`name`, `value`), for `build --why`.
@@ -86,6 +89,7 @@ impl LayerInfo {
             "parent": self.parent.map(|p| p.to_string()),
             "kind": kind,
             "size": self.size,
+            "content": self.content.map(|content| format!("{content:016x}")),
             "created_by": self.created_by,
             "inputs": self.inputs,
             "ledger": self.ledger,
@@ -103,6 +107,7 @@ impl LayerInfo {
             parent: value["parent"].as_str().map(str::parse).transpose()?,
             kind: *kind,
             size: value["size"].as_u64().unwrap_or(0),
+            content: value["content"].as_str().and_then(|hex| u64::from_str_radix(hex, 16).ok()),
             created_by: text("created_by"),
             inputs: value["inputs"].as_array().map_or(Vec::new(), |list| list.iter().filter_map(pair).collect()),
             ledger: value["ledger"].clone(),
@@ -110,6 +115,8 @@ impl LayerInfo {
     }
 }
 
+/// Trees with more than this are not read when they are committed, bytes: it would take seconds.
+const READ_AT_COMMIT: u64 = 1 << 30;
 /// Marker of a layer that is not yet known to be on disk; contains the boot ID.
 const UNSYNCED: &str = "unsynced";
 
@@ -188,6 +195,11 @@ impl Storage {
     /// The layer survives a killed process from now on, a power cut only after [`Storage::secure`].
     pub fn commit_layer(&self, draft: Draft, id: &LayerId, info: &LayerInfo) -> Result<()> {
         let failed = || format!("can't store layer {id}");
+        let mut info = info.clone();
+        if info.content.is_none() && info.size <= READ_AT_COMMIT {
+            // What cannot be read now cannot be checked later.
+            info.content = rootfs::fingerprint(&draft.path().join("tree")).ok();
+        }
         write_new(&draft.path().join("layer.json"), info.to_json().to_string().as_bytes()).context(failed)?;
         if self.durable {
             write_new(&draft.path().join(UNSYNCED), self.boot().as_bytes()).context(failed)?;
@@ -202,6 +214,12 @@ impl Storage {
             true => Ok(()),
             false => bail!("can't store layer {id}: something else is at {}", path.display()),
         }
+    }
+
+    /// The layer's files are going to change (a whole tree that is written to): what they held counts no more.
+    pub fn forget_content(&self, id: &LayerId) -> Result<()> {
+        let info = LayerInfo { content: None, ..self.layer_info(id)? };
+        self.write_file(&self.layer_path(id).join("layer.json"), info.to_json().to_string().as_bytes())
     }
 
     /// Makes layers durable: after this a power cut cannot hurt them.

@@ -16,6 +16,7 @@ mod faults_crash;
 mod faults_input;
 mod faults_layers;
 mod faults_many;
+mod faults_repair;
 mod faults_signals;
 mod faults_space;
 mod faults_storage;

@@ -134,6 +134,7 @@ impl Tree {
                     parent: ids.last().copied(),
                     kind: LayerKind::Step,
                     size: seal(&at("tree"))?,
+                    content: None,
                     created_by: created_by.to_owned(),
                     inputs,
                     ledger: if ledger == self.ledger { Value::Null } else { ledger.to_string().into() },
