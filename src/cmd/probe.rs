@@ -1,6 +1,7 @@
 //! Which mode does a storage directory's file system allow? Tried, not guessed.
 
 use std::fs;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::container::{self, Overlay};
@@ -14,33 +15,44 @@ pub fn mode(path: &Path) -> Mode {
     if std::env::var_os("CH_IMAGE_TEST_MODE").is_some_and(|m| m == "plain") {
         return Mode::Plain;
     }
-    match overlay_works(path) {
-        Ok(true) => Mode::Overlay,
-        Ok(false) => Mode::Plain,
+    match overlay(path) {
+        Ok(None) => Mode::Overlay,
+        Ok(Some(why)) => {
+            verbose!("no overlayfs for us: {why}");
+            Mode::Plain
+        }
         Err(e) => {
-            verbose!("no overlayfs for us: {e}");
+            verbose!("can't try overlayfs: {e}");
             Mode::Plain
         }
     }
 }
 
-/// Tries in a child, since entering a user namespace cannot be undone.
-pub fn overlay_works(path: &Path) -> Result<bool> {
+/// Why overlayfs can't be had in this directory; `None` if it can. Tried in a child, since entering a user namespace
+/// cannot be undone.
+pub fn overlay(path: &Path) -> Result<Option<String>> {
     let place = path.join("probe");
     fs::create_dir(&place).context(|| format!("can't make {}", place.display()))?;
+    let (reader, mut writer) = io::pipe().context(|| "can't make a pipe")?;
     let ended = match process::fork(0).context(|| "can't fork")? {
         // No threads exist yet, so the child may allocate.
         Fork::Child => process::exit(match try_overlay(&place) {
             Ok(()) => 0,
             Err(e) => {
-                verbose!("storage mode: {e}");
+                // If it is lost, the exit code still tells.
+                let _ = write!(writer, "{e}");
                 1
             }
         }),
-        Fork::Parent(pid) => process::wait(pid).context(|| "can't wait for a child")?,
+        Fork::Parent(pid) => {
+            drop(writer);
+            process::wait(pid).context(|| "can't wait for a child")?
+        }
     };
+    let mut why = String::new();
+    reader.take(4096).read_to_string(&mut why).context(|| "can't read from a child")?;
     rootfs::remove_tree(&place)?;
-    Ok(ended == Ended::Exited(0))
+    Ok((ended != Ended::Exited(0)).then_some(why))
 }
 
 /// The real operations: remove a directory of a lower layer and make it again (a whiteout, then an opaque directory, which

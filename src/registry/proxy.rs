@@ -75,6 +75,14 @@ impl Proxies {
         })
     }
 
+    /// The proxies in use, without names and passwords: `https by way of proxy.example.com:3128`.
+    pub fn describe(&self) -> Vec<String> {
+        let of = |scheme: &str, proxy: &Option<Proxy>| {
+            proxy.as_ref().map(|proxy| format!("{scheme} by way of {}", proxy.endpoint))
+        };
+        of("https", &self.https).into_iter().chain(of("http", &self.http)).collect()
+    }
+
     /// `None`: go there directly.
     pub fn choose(&self, origin: &Origin) -> Option<&Proxy> {
         let proxy = match origin.scheme {

@@ -44,21 +44,36 @@ pub struct Trust {
 impl Trust {
     /// The configuration for ordinary, verified connections.
     pub fn config(&self) -> Result<Arc<ClientConfig>> {
-        let mut roots = RootCertStore::empty();
+        let (roots, _) = self.roots()?;
+        let config = builder()?.with_root_certificates(roots).with_no_client_auth();
+        Ok(Arc::new(finish(config)))
+    }
+
+    /// How many root certificates there are, and where they come from, for people.
+    pub fn describe(&self) -> Result<(usize, String)> {
+        let (roots, places) = self.roots()?;
+        Ok((roots.len(), places.join(", ")))
+    }
+
+    fn roots(&self) -> Result<(RootCertStore, Vec<String>)> {
+        let (mut roots, mut places) = (RootCertStore::empty(), Vec::new());
         if let Some(file) = &self.file {
             add_file(&mut roots, file).context(|| format!("$SSL_CERT_FILE: {}", file.display()))?;
+            places.push(format!("{} ($SSL_CERT_FILE)", file.display()));
         }
         for dir in &self.dirs {
             add_directory(&mut roots, dir);
+            places.push(format!("{} ($SSL_CERT_DIR)", dir.display()));
         }
         if self.file.is_none() && self.dirs.is_empty() {
-            add_system(&mut roots);
+            places.push(add_system(&mut roots));
         }
         if let Some(file) = &self.extra {
             add_file(&mut roots, file).context(|| format!("--ca {}", file.display()))?;
+            places.push(format!("{} (--ca)", file.display()));
         }
-        let config = builder()?.with_root_certificates(roots).with_no_client_auth();
-        Ok(Arc::new(finish(config)))
+        debug!("TLS: {} root certificates from {}", roots.len(), places.join(", "));
+        Ok((roots, places))
     }
 }
 
@@ -84,21 +99,21 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-fn add_system(roots: &mut RootCertStore) {
+/// Where they come from.
+fn add_system(roots: &mut RootCertStore) -> String {
     for bundle in BUNDLES {
         match add_file(roots, Path::new(bundle)) {
-            Ok(n) if n > 0 => return debug!("TLS: {n} root certificates from {bundle}"),
+            Ok(n) if n > 0 => return (*bundle).to_owned(),
             Ok(_) | Err(_) => continue,
         }
     }
     for dir in DIRECTORIES {
-        let n = add_directory(roots, Path::new(dir));
-        if n > 0 {
-            return debug!("TLS: {n} root certificates from {dir}");
+        if add_directory(roots, Path::new(dir)) > 0 {
+            return (*dir).to_owned();
         }
     }
-    debug!("TLS: no root certificates on this system; using embedded ones");
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    "this program itself, since the system has none".to_owned()
 }
 
 /// How many certificates were added. One that cannot be used (there are such in bundles) is passed over.

@@ -90,6 +90,23 @@ pub fn space(file: impl AsFd) -> io::Result<Space> {
     })
 }
 
+/// How a file system is mounted (statvfs(3)).
+#[derive(Clone, Copy, Debug)]
+pub struct Mounted {
+    pub read_only: bool,
+    pub no_exec: bool,
+}
+
+/// fstatvfs(3)
+pub fn mounted(file: impl AsFd) -> io::Result<Mounted> {
+    let mut buf = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `buf` is valid for writing; the descriptor is open.
+    cvt(unsafe { libc::fstatvfs(file.as_fd().as_raw_fd(), buf.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded and filled it; it is plain data in any case.
+    let flags = unsafe { buf.assume_init() }.f_flag;
+    Ok(Mounted { read_only: flags & libc::ST_RDONLY != 0, no_exec: flags & libc::ST_NOEXEC != 0 })
+}
+
 /// renameat2(2) with `RENAME_NOREPLACE`: fails with EEXIST instead of replacing. Where the file system cannot,
 /// a plain rename: directories are then replaced only if empty.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {

@@ -258,6 +258,36 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
     }
 }
 
+/// What the user's limits are about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// Descriptors.
+    Files,
+    /// Of this user, threads included.
+    Processes,
+    /// Bytes of one file.
+    FileSize,
+    /// Bytes of address space.
+    Memory,
+    /// Seconds.
+    CpuTime,
+}
+
+/// getrlimit(2): the limit in force; `None` if there is none.
+pub fn limit(of: Limit) -> Option<u64> {
+    let of = match of {
+        Limit::Files => libc::RLIMIT_NOFILE,
+        Limit::Processes => libc::RLIMIT_NPROC,
+        Limit::FileSize => libc::RLIMIT_FSIZE,
+        Limit::Memory => libc::RLIMIT_AS,
+        Limit::CpuTime => libc::RLIMIT_CPU,
+    };
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writing; if the call fails, it stays as it is.
+    unsafe { libc::getrlimit(of, &mut limit) };
+    Some(limit.rlim_cur).filter(|&limit| limit != libc::RLIM_INFINITY)
+}
+
 /// One thing that [`poll`] waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ready {

@@ -12,6 +12,7 @@ mod build_show;
 mod ch_run;
 mod crash;
 mod debian;
+mod doctor;
 mod faults_crash;
 mod faults_input;
 mod faults_layers;
