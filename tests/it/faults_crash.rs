@@ -1,5 +1,7 @@
 //! The program is killed at, or refused, one system call after the other (strace injects that): what is in storage
 //! stays sound, and the same command then works.
+//!
+//! A sample of the calls of each class, unless `CH_TEST_EXHAUSTIVE=1` asks for each in turn (half an hour and more).
 
 use std::fs;
 use std::process::Command;
@@ -7,18 +9,29 @@ use std::time::Duration;
 
 use crate::harness::registry::{Registry, sha256};
 use crate::harness::run::Done;
-use crate::harness::{Run, Site, image};
+use crate::harness::{Mode, Run, Site, image, in_each_mode};
 use crate::{needs, skip};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// System calls that change what is on disk, and those that open: at which of them to strike. Names that an
-/// architecture doesn't have are left out by the question mark.
-const CALLS: &[(&str, &[u32])] = &[
-    ("?rename,renameat,renameat2,?link,linkat", &[1, 2, 3, 4, 5, 7]),
-    ("?mkdir,mkdirat,?unlink,unlinkat,?rmdir", &[1, 2, 4, 9, 20]),
-    ("?open,openat,openat2", &[12, 40, 90]),
-    ("fsync,syncfs,write,fchmod", &[1, 3, 8, 20]),
+/// System calls that change what is on disk, and those that open: at which of them to strike in overlay mode, and in
+/// plain mode. What lies between two changes leaves the same behind as the second. Names that an architecture doesn't
+/// have are left out by the question mark.
+const CALLS: &[(&str, &[u32], &[u32])] = &[
+    ("?rename,renameat,renameat2,?link,linkat,?symlink,symlinkat", &[1, 2, 3, 4, 5, 7], &[1, 3, 5]),
+    ("?mkdir,mkdirat,?unlink,unlinkat,?rmdir", &[1, 2, 4, 9, 20], &[2, 6, 14]),
+    ("?open,openat,openat2", &[12, 40, 90], &[60]),
+    ("fsync,syncfs,write,?pwrite64,ftruncate", &[1, 3, 8, 20], &[2, 5, 12]),
+    ("fchmod,?chmod,fchmodat,utimensat,setxattr,fsetxattr,mknodat,flock", &[1, 4, 11], &[3, 9]),
+    ("mount,umount2,clone,?fork,?vfork,unshare,execve", &[1, 2, 4], &[2]),
 ];
+
+/// Every `when` in turn, or those of the table.
+fn moments(mode: Mode, sample: &'static (&str, &[u32], &[u32])) -> Box<dyn Iterator<Item = u32>> {
+    if std::env::var_os("CH_TEST_EXHAUSTIVE").is_some() {
+        return Box::new(1..);
+    }
+    Box::new(if mode == Mode::Overlay { sample.1 } else { sample.2 }.iter().copied())
+}
 
 fn tiny(name: &str, content: &str) -> std::path::PathBuf {
     image::make(name, |image| {
@@ -58,6 +71,14 @@ struct Case {
 
 const CASES: &[Case] = &[
     Case {
+        // From nothing: the storage directory is made, too.
+        prepare: |site, _| crate::harness::site::remove(&site.storage()),
+        command: |_, _| {
+            let tarball = tiny("crash-1.tar", "one\n").display().to_string();
+            vec!["import".into(), tarball, "imported".into()]
+        },
+    },
+    Case {
         prepare: |site, _| {
             if site.storage().exists() {
                 site.run("reset").success();
@@ -94,6 +115,24 @@ const CASES: &[Case] = &[
         prepare: |site, name| drop(site.run("pull").args(["-a", "amd64", name]).success()),
         command: |_, _| vec!["reset".into()],
     },
+    Case {
+        prepare: |site, _| {
+            if !site.images().contains(&"base:latest".to_owned()) {
+                site.import(image::small(), "base");
+            }
+            let run = format!("RUN echo {:?} >/made; mkdir /new; rm /etc/group\n", std::time::Instant::now());
+            site.write("context/Dockerfile", &format!("FROM base\n{run}COPY file /new/\n"));
+        },
+        command: |site, _| vec!["build".into(), "-t".into(), "out".into(), site.path("context").display().to_string()],
+    },
+    Case {
+        prepare: |site, name| {
+            site.run("pull").args(["-a", "amd64", name]).success();
+            let blobs = fs::read_dir(site.storage().join("blobs/sha256")).unwrap().flatten();
+            blobs.for_each(|blob| fs::write(blob.path(), "damaged").unwrap());
+        },
+        command: |_, _| vec!["fsck".into(), "--deep".into(), "--repair".into()],
+    },
 ];
 
 fn strace(site: &Site, inject: &str, command: &[String]) -> Run {
@@ -123,32 +162,43 @@ fn killed_at_any_call() {
     if !can_trace() {
         skip!("strace may not trace here");
     }
-    let (site, registry) = (Site::new(), registry());
+    let registry = registry();
     let name = registry.name("a/b:1");
-    let mut struck = 0;
-    for case in CASES {
-        for (calls, moments) in CALLS {
-            for moment in *moments {
-                (case.prepare)(&site, &name);
-                let command = (case.command)(&site, &name);
-                let what = format!("kill at {calls} number {moment} of {command:?}");
-                let done = strace(&site, &format!("{calls}:signal=KILL:when={moment}"), &command).finish();
-                // A reset that was cut off leaves what it has not come to: the next one removes it.
-                if command[0] != "reset" {
-                    sound(&site, &what);
-                }
-                struck += u32::from(!done.status.success());
-                let again = site.bare().args(&command).finish();
-                // What was deleted before the blow cannot be deleted again.
-                let gone = command[0] == "delete" && again.stderr.contains("image not found");
-                assert!(again.status.success() || gone, "{what}, then again:\n{}", again.stderr);
-                if done.status.success() {
-                    break;
+    in_each_mode(|site| {
+        let mut struck = 0;
+        for case in CASES {
+            for sample in CALLS {
+                for moment in moments(site.mode(), sample) {
+                    if !killed_at(site, case, &name, sample.0, moment) {
+                        break;
+                    }
+                    struck += 1;
                 }
             }
         }
+        assert!(struck > 40, "only {struck} blows hit");
+    });
+}
+
+/// `false` if the command made fewer such calls.
+fn killed_at(site: &Site, case: &Case, name: &str, calls: &str, moment: u32) -> bool {
+    (case.prepare)(site, name);
+    let command = (case.command)(site, name);
+    let what = format!("kill at {calls} number {moment} of {command:?}");
+    let done = strace(site, &format!("{calls}:signal=KILL:when={moment}"), &command).finish();
+    // A reset that was cut off leaves what it has not come to: the next one removes it.
+    // A repair that was cut off has not come to all damage.
+    if !["reset", "fsck"].contains(&command[0].as_str()) {
+        sound(site, &what);
     }
-    assert!(struck > 40, "only {struck} blows hit");
+    let again = site.bare().args(&command).finish();
+    // What was deleted before the blow cannot be deleted again.
+    let gone = command[0] == "delete" && again.stderr.contains("image not found");
+    assert!(again.status.success() || gone, "{what}, then again:\n{}", again.stderr);
+    sound(site, &format!("{what}, then again"));
+    let left: Vec<_> = fs::read_dir(site.storage().join("tmp")).unwrap().flatten().map(|e| e.path()).collect();
+    assert!(left.is_empty(), "{what}, then again: left behind: {left:?}");
+    !done.status.success()
 }
 
 /// No wrong success and no panic when the kernel refuses.
@@ -176,7 +226,7 @@ fn refused_calls_are_errors() {
         ("openat2:error=ENOSYS", false),
     ];
     for (refusal, must_fail) in refusals {
-        for case in &CASES[..3] {
+        for case in &CASES[..4] {
             (case.prepare)(&site, &name);
             let command = (case.command)(&site, &name);
             let what = format!("{refusal} of {command:?}");
@@ -188,8 +238,15 @@ fn refused_calls_are_errors() {
                 assert!(!site.images().contains(&name), "{what}");
             }
             sound(&site, &what);
-            if done.status.success() && command[0] != "push" {
-                let made = if command[0] == "pull" { name.as_str() } else { "out:latest" };
+            let made = match command[0].as_str() {
+                "import" => Some("imported:latest"),
+                "pull" => Some(name.as_str()),
+                "build" => Some("out:latest"),
+                _ => None,
+            };
+            if done.status.success()
+                && let Some(made) = made
+            {
                 assert!(site.images().iter().any(|image| image == made), "{what} made no {made}");
             }
             site.bare().args(&command).success();
