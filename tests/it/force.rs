@@ -50,23 +50,22 @@ fn debian_packages_in_each_mode() {
         "/usr/sbin/postqueue",
         "/var/spool/postfix/public",
     ];
-    // No image has fakeroot or a changed apt because of that.
-    let look = format!(
-        "FROM debian\n{install}\
-         RUN stat -c '%U:%G %a' {} && ssh -V\n\
-         RUN ! command -v fakeroot && test ! -e /etc/apt/apt.conf.d/no-sandbox\n",
-        files.join(" ")
+    let install_and_look = |mode: &str, want: &str| {
+        let option = format!("--force={mode}");
+        // No image has fakeroot or a changed apt because of that.
+        let look = "RUN ssh -V && ! command -v fakeroot && test ! -e /etc/apt/apt.conf.d/no-sandbox\n";
+        site.build(mode, &format!("FROM debian\n{install}{look}"))
+            .arg(&option)
+            .stderr_has(&format!("  2 RUN.{mode} ["))
+            .success();
+        let stat = format!("FROM {mode}\nRUN stat -c '%U:%G %a' {}\n", files.join(" "));
+        site.build("look", &stat).arg(&option).stdout(want).success();
+    };
+    install_and_look("seccomp", "root:root 755\nroot:root 754\nroot:root 755\nroot:root 555\nroot:root 710\n");
+    install_and_look(
+        "notify",
+        "root:_ssh 2755\nroot:messagebus 4754\nman:man 755\nroot:postdrop 2555\npostfix:postdrop 2710\n",
     );
-    site.build("seccomp", &look)
-        .arg("--force=seccomp")
-        .stderr_has("  2 RUN.seccomp [")
-        .stdout_has("root:root 755\nroot:root 754\nroot:root 755\nroot:root 555\nroot:root 710\n")
-        .success();
-    site.build("notify", &look)
-        .arg("--force=notify")
-        .stderr_has("  2 RUN.notify [")
-        .stdout_has("root:_ssh 2755\nroot:messagebus 4754\nman:man 755\nroot:postdrop 2555\npostfix:postdrop 2710\n")
-        .success();
     no_set_id_bits(&site);
     owners_are_pushed(&site);
     fakeroot_is_installed_where_it_is_needed(&site, &install);
