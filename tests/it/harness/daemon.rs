@@ -83,8 +83,19 @@ impl Drop for Daemon {
         if thread::panicking() {
             super::skip::say(&format!("{}: {}", self.program, self.read("log")));
         }
+        let name = format!("{}-", name_of(&self.dir));
+        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&name) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         site::remove(&self.dir);
     }
+}
+
+/// A name for what a server keeps outside of its directory, such as squid's shared memory, which outlives it.
+pub fn name_of(dir: &Path) -> String {
+    dir.file_name().unwrap().to_string_lossy().chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
 fn run(program: &str, args: &[OsString], dir: &Path) -> Child {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, name_of};
 use super::site;
 
 pub struct Server {
@@ -134,7 +134,7 @@ pub fn forward_proxy() -> Daemon {
             SQUID_LOGIN
         );
         fs::write(dir.join("squid.conf"), config).unwrap();
-        vec!["-N".into(), "-f".into(), dir.join("squid.conf").into()]
+        vec!["-N".into(), "-n".into(), name_of(dir).into(), "-f".into(), dir.join("squid.conf").into()]
     })
 }
 
