@@ -74,6 +74,7 @@ demo: all ## the main job in a minute: base image from this machine, build, list
 
 bench: all ## measure against whatever peers are installed
 	tests/bench/bench.sh
+	tests/bench/force.sh
 
 clean: ## remove what was built
 	$(CARGO) clean

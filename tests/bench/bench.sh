@@ -1,7 +1,7 @@
 #!/bin/bash
 # bench.sh (make bench): the main jobs against whatever peers this machine has.
 #
-# Rows: pull (one layer), build of ten mixed instructions cold and cached, 50 times RUN true, COPY of 5,000 and of 50,000
+# Rows: pull (one layer; again, nothing changed), push (to a new repository, again), build of ten mixed instructions cold and cached, 50 times RUN true, COPY of 5,000 and of 50,000
 # files (FILES) cold and cached, parsing of a Dockerfile with 100,000 lines (ours alone; and whether memory stays within
 # 16 MiB and 24 times its size), start. Tools take turns within each round, so that a disturbance hits all of them;
 # figures are medians, and ratios of medians to ours.
@@ -123,6 +123,7 @@ ch_image() {
         start) "$program" --version ;;
         parse) "$program" build --parse-only -s "$store" -f "$work/parse.df" "$work/context" ;;
         pull) "$program" pull -s "$store" --tls-no-verify "$REG/$1:latest" ;;
+        push) "$program" push -s "$store" --tls-no-verify "$REG/$1:latest" "$REG/$2:latest" ;;
         base)
             if [ -n "$REG" ]; then ch_image "$program" "$store" pull base
             else "$program" import -s "$store" "$work/base" base:latest; fi ;;
@@ -137,6 +138,7 @@ engine() {
     case $action in
         start) "$program" --version ;;
         pull) "$program" "${options[@]}" pull -q --tls-verify=false "$REG/$1:latest" ;;
+        push) "$program" "${options[@]}" push -q --tls-verify=false "$REG/$1:latest" "docker://$REG/$2:latest" ;;
         base) [ -n "$REG" ] || return 64; engine "$program" "$store" pull base ;;
         build)
             "$program" "${options[@]}" $build -q --layers --isolation chroot --tls-verify=false -t "$1" \
@@ -148,6 +150,7 @@ layout() {
     case $action in
         start) skopeo --version ;;
         pull)
+            clear_dir "$store"
             mkdir -p "$store"
             skopeo copy -q --src-tls-verify=false "docker://$REG/$1:latest" "oci:$store/oci:latest" &&
                 umoci unpack --rootless --image "$store/oci:latest" "$store/bundle" ;;
@@ -187,6 +190,9 @@ for round in $(seq "$ROUNDS"); do
         for name in $TOOLS; do
             clear_dir "$work/store-$name"
             timed pull "$name" pull large
+            timed pull-again "$name" pull large
+            timed push "$name" push large "round$round-${name%%+*}"
+            timed push-again "$name" push large "round$round-${name%%+*}"
         done
     fi
     for name in $TOOLS; do
@@ -211,7 +217,7 @@ for n in $FILES; do copies="$copies copy-$n-cold copy-$n-cached"; done
 printf '%-18s' row
 for name in $TOOLS; do printf '%22s' "$name"; done
 echo
-for row in start parse-100k pull build-cold build-cached run-50-cold run-50-cached $copies; do
+for row in start parse-100k pull pull-again push push-again build-cold build-cached run-50-cold run-50-cached $copies; do
     printf '%-18s' $row
     ours=0
     [ ! -s "$work/results/$row.ours" ] || ours=$(median "$work/results/$row.ours")
