@@ -6,13 +6,14 @@ use std::path::Path;
 use std::thread;
 
 use super::ahead::ahead;
+use super::layers::Held;
 use super::{Host, layers, meta};
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::reference::ImageRef;
-use crate::rootfs::{self, Limits, Root};
+use crate::rootfs::{self, Limits, Root, Unpacked};
 use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
 use crate::{info, warning};
 
@@ -38,15 +39,15 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
     info!("destination:  {reference}");
     let draft = layers::new_tree(&storage)?;
     let tree = draft.path().join("tree");
-    let (size, content) = if meta.is_dir() {
+    let (mut held, digest) = if meta.is_dir() {
         let copied = rootfs::copy_tree(path, &tree).context(|| format!("can't import {shown}"))?;
         if copied.skipped > 0 {
             info!("ignored {} sockets, devices and/or FIFOs", copied.skipped);
         }
-        (copied.bytes, None)
+        (Held { size: copied.bytes, content: None }, None)
     } else {
-        let (size, digest) = unpack(path, &tree)?;
-        (size, Some(digest))
+        let (unpacked, digest) = unpack(path, &tree)?;
+        (Held { size: unpacked.bytes, content: unpacked.content }, Some(digest))
     };
     if !layers::looks_like_image(&tree) {
         warning!("{shown} does not look like an image: it lacks bin, dev or usr");
@@ -60,8 +61,8 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
     if config.arch().is_none() {
         config.set_arch(host.arch());
     }
-    layers::add_meta(&root, &config)?;
-    let id = store(&storage, draft, size, content, path)?;
+    held.add(&layers::add_meta(&root, &config)?);
+    let id = store(&storage, draft, held, digest, path)?;
     let image = Image::new(reference, vec![id], config);
     storage.commit_image(&image, Vec::new())?;
     storage.free_unused()?;
@@ -69,8 +70,8 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the tree and the digest of what was unpacked.
-fn unpack(path: &Path, tree: &Path) -> Result<(u64, Digest)> {
+/// What was unpacked, and its digest.
+fn unpack(path: &Path, tree: &Path) -> Result<(Unpacked, Digest)> {
     let shown = path.display();
     let file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
     let root = Root::open(tree)?;
@@ -89,24 +90,24 @@ fn unpack(path: &Path, tree: &Path) -> Result<(u64, Digest)> {
         if unpacked.ignored_devices > 0 {
             info!("ignored {} devices and/or FIFOs", unpacked.ignored_devices);
         }
-        Ok((unpacked.bytes, tar.hasher().digest()))
+        Ok((unpacked, tar.hasher().digest()))
     })
 }
 
 /// The same tarball has the same name each time, so that what was built on it stays cached.
-fn store(storage: &Storage, draft: Draft, size: u64, content: Option<Digest>, path: &Path) -> Result<LayerId> {
+fn store(storage: &Storage, draft: Draft, held: Held, digest: Option<Digest>, path: &Path) -> Result<LayerId> {
     let made_by = format!("import {}", path.display());
-    let (Mode::Overlay, Some(content)) = (storage.mode(), content) else {
-        return layers::store_tree(storage, draft, size, &made_by, serde_json::Value::Null);
+    let (Mode::Overlay, Some(digest)) = (storage.mode(), digest) else {
+        return layers::store_tree(storage, draft, held, &made_by, serde_json::Value::Null);
     };
-    let id = LayerId::new(Digest::of(format!("import 1 {content}").as_bytes()));
+    let id = LayerId::new(Digest::of(format!("import 1 {digest}").as_bytes()));
     if !storage.has_layer(&id) {
         let kind = LayerKind::Base;
         let info = LayerInfo {
             parent: None,
             kind,
-            size,
-            content: None,
+            size: held.size,
+            content: held.content,
             created_by: made_by,
             inputs: Vec::new(),
             ledger: serde_json::Value::Null,

@@ -13,7 +13,7 @@ use crate::container::ledger::Ledger;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
-use crate::rootfs::{self, Form, Last, Limits, Root, Stack};
+use crate::rootfs::{self, Form, Last, Limits, Root, Stack, Unpacked};
 use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Storage};
 
 /// The layers' trees, lowest first.
@@ -68,13 +68,30 @@ pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<Lay
 }
 
 /// The same for a whole tree.
-pub fn add_meta(root: &Root, config: &Config) -> Result<()> {
+pub fn add_meta(root: &Root, config: &Config) -> Result<Unpacked> {
     let archive = meta::archive(config, &|path| root.stat(path, Last::Keep).map_or(true, |found| found.is_some()))?;
-    rootfs::unpack(&mut &archive[..], root, Form::Plain, "metadata", &Limits::none()).map(drop)
+    rootfs::unpack(&mut &archive[..], root, Form::Plain, "metadata", &Limits::none())
+}
+
+/// What a whole tree holds, for its record: see [`LayerInfo`].
+#[derive(Clone, Copy)]
+pub struct Held {
+    pub size: u64,
+    pub content: Option<u64>,
+}
+
+impl Held {
+    pub const NOTHING: Held = Held { size: 0, content: Some(0) };
+
+    /// An archive was unpacked into it, too.
+    pub fn add(&mut self, unpacked: &Unpacked) {
+        self.size += unpacked.bytes;
+        self.content = self.content.zip(unpacked.content).map(|(had, new)| had.wrapping_add(new));
+    }
 }
 
 /// Names a whole tree (plain mode). Each gets a name of its own: trees are not shared.
-pub fn store_tree(storage: &Storage, draft: Draft, size: u64, made_by: &str, ledger: Value) -> Result<LayerId> {
+pub fn store_tree(storage: &Storage, draft: Draft, held: Held, made_by: &str, ledger: Value) -> Result<LayerId> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -82,8 +99,8 @@ pub fn store_tree(storage: &Storage, draft: Draft, size: u64, made_by: &str, led
     let info = LayerInfo {
         parent: None,
         kind: LayerKind::Tree,
-        size,
-        content: None,
+        size: held.size,
+        content: held.content,
         created_by: made_by.to_owned(),
         inputs: Vec::new(),
         ledger,

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::fetch::{Fetched, Fetcher, apply, label};
+use super::layers::Held;
 use super::remote::{self, Named, Remote, Remotes, Resolved, Wanted};
 use super::{Host, layers, print};
 use crate::cli::Options;
@@ -183,8 +184,8 @@ impl Puller<'_> {
     /// Plain mode: one tree.
     fn tree(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
         let draft = layers::new_tree(self.storage)?;
-        let (size, ingests) = self.flatten(places, &resolved, &draft.path().join("tree"))?;
-        let id = layers::store_tree(self.storage, draft, size, &reference.to_string(), serde_json::Value::Null)?;
+        let (held, ingests) = self.flatten(places, &resolved, &draft.path().join("tree"))?;
+        let id = layers::store_tree(self.storage, draft, held, &reference.to_string(), serde_json::Value::Null)?;
         self.commit(reference, resolved, vec![id], ingests)
     }
 
@@ -229,7 +230,7 @@ impl Puller<'_> {
     }
 
     /// Downloads all layers, then applies them in order to one tree. Bytes of the tree, and the downloads.
-    fn flatten(&self, places: &[Remote], resolved: &Resolved, tree: &Path) -> Result<(u64, Vec<Ingest>)> {
+    fn flatten(&self, places: &[Remote], resolved: &Resolved, tree: &Path) -> Result<(Held, Vec<Ingest>)> {
         let diff_ids = diff_ids(resolved)?;
         let all = &resolved.manifest.layers;
         let count = self.options.last_layer.unwrap_or(usize::MAX).min(all.len());
@@ -237,7 +238,7 @@ impl Puller<'_> {
         let fetched = self.fetcher(places, Form::Plain).fetch_all(&all[..count], &here, diff_ids.as_deref())?;
         self.announce_flattening(all, count);
         let root = Root::open(tree)?;
-        let mut size = 0;
+        let mut held = Held::NOTHING;
         let mut ingests = Vec::new();
         for (i, (fetched, descriptor)) in fetched.into_iter().zip(all).enumerate() {
             let label = label(i, all.len(), descriptor);
@@ -250,11 +251,11 @@ impl Puller<'_> {
             let want = diff_ids.as_ref().map(|ids| ids[i]);
             let (unpacked, _) = apply(file, &root, Form::Plain, &label, want)?;
             report(&label, &unpacked);
-            size += unpacked.bytes;
+            held.add(&unpacked);
             ingests.extend(ingest);
         }
-        layers::add_meta(&root, &resolved.config)?;
-        Ok((size, ingests))
+        held.add(&layers::add_meta(&root, &resolved.config)?);
+        Ok((held, ingests))
     }
 
     fn fetcher<'b>(&'b self, places: &'b [Remote], form: Form) -> Fetcher<'b> {

@@ -10,10 +10,14 @@ use super::{Form, Limits, PackOptions, Root, Stack, fingerprint, pack, settle, u
 
 fn plain(scratch: &Scratch, layers: &[&str]) -> Result<Vec<String>, String> {
     let root = scratch.root("plain");
+    let mut content = Some(0u64);
     for (i, layer) in layers.iter().enumerate() {
-        unpack(&mut &Tar::of(layer)[..], &root, Form::Plain, &format!("layer {i}"), &Limits::none())
+        let unpacked = unpack(&mut &Tar::of(layer)[..], &root, Form::Plain, &format!("layer {i}"), &Limits::none())
             .map_err(|e| e.to_string())?;
+        content = content.zip(unpacked.content).map(|(had, new)| had.wrapping_add(new));
     }
+    let read = fingerprint(&scratch.path("plain")).unwrap();
+    assert!(content.is_none_or(|content| content == read), "content of {layers:?}");
     Ok(listing(&scratch.path("plain")))
 }
 

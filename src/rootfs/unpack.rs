@@ -54,8 +54,9 @@ pub struct Unpacked {
     pub entries: u64,
     /// Devices and FIFOs, which are not made.
     pub ignored_devices: u64,
-    /// What [`super::fingerprint`] would say; `None` if only reading can tell.
-    pub(super) content: Option<u64>,
+    /// What [`super::fingerprint`] would say of the files that the archive brought; `None` if only reading can tell, or
+    /// if files went that were there before. In plain form archives add up.
+    pub content: Option<u64>,
     pub(super) label: String,
     /// Directories that the archive uses but does not describe (overlay form).
     pub(super) implied: BTreeSet<Vec<u8>>,
@@ -138,7 +139,7 @@ impl<'a> Unpack<'a> {
             root,
             form,
             limits,
-            report: Unpacked { content: (form == Form::Overlay).then_some(0), ..Unpacked::default() },
+            report: Unpacked { content: Some(0), ..Unpacked::default() },
             last: None,
             ours: if fresh { None } else { Some(Ours::default()) },
             times: HashMap::new(),

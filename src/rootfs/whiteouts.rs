@@ -80,6 +80,7 @@ impl Unpack<'_> {
         let Some(stat) = file::look(parent.fd.as_fd(), name)? else { return Ok(()) };
         if !ours.ids.contains(&id(&stat)) {
             self.last = None;
+            self.report.content = None;
             return remove_at(parent.fd.as_fd(), name);
         }
         if !stat.is_dir() {
@@ -111,6 +112,7 @@ impl Unpack<'_> {
             for name in file::names(open_dir(dir.as_fd(), b".")?.as_fd())? {
                 let stat = file::lstatat(dir.as_fd(), &name.bytes)?;
                 if !ours.ids.contains(&id(&stat)) {
+                    self.report.content = None;
                     remove_at(dir.as_fd(), &name.bytes)?;
                 } else if stat.is_dir() {
                     todo.push(walk::join(&path, &name.bytes));

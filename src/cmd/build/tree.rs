@@ -183,7 +183,7 @@ impl Tree {
                 // In the end, since the tree may be large. Where there is no namespace, nothing has made such bits.
                 seal(&draft.path().join("tree"))?;
                 layers::add_meta(&Root::open(&draft.path().join("tree"))?, config)?;
-                Ok(vec![layers::store_tree(storage, draft, size, name, ledger)?])
+                Ok(vec![layers::store_tree(storage, draft, layers::Held { size, content: None }, name, ledger)?])
             }
         }
     }
