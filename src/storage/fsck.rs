@@ -52,10 +52,11 @@ impl Storage {
             match image {
                 Err((name, e)) => found.push(Damage::Image(name, e.to_string())),
                 Ok(image) => {
-                    let missing = image.layers.iter().find(|id| bad.contains(id) || !self.has_layer(id));
-                    // It may have been deleted or replaced while we looked.
+                    let is_missing = |id: &LayerId| bad.contains(id) || !self.has_layer(id);
+                    let missing = image.layers.iter().find(|id| is_missing(id));
+                    // It may have been deleted or replaced while we looked, or pulled again.
                     let same = || matches!(self.image(&image.reference), Ok(Some(now)) if now == image);
-                    if let Some(id) = missing.filter(|_| same()) {
+                    if let Some(id) = missing.filter(|id| same() && is_missing(id)) {
                         let name = image.reference.file_name()?;
                         found.push(Damage::Image(name, format!("its layer {id} is missing or damaged")));
                     }
@@ -86,7 +87,9 @@ impl Storage {
             match self.layer_info(&id) {
                 Err(e) => damage(&e.to_string()),
                 Ok(info) => {
-                    if info.parent.is_some_and(|parent| !self.has_layer(&parent)) {
+                    let is_orphan = || info.parent.is_some_and(|parent| !self.has_layer(&parent));
+                    // Both may have been freed while we looked, and made again.
+                    if is_orphan() && self.has_layer(&id) && is_orphan() {
                         damage("the layer below it is missing");
                     } else if depth == Depth::Contents {
                         signal::check()?;
