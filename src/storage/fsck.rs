@@ -121,8 +121,9 @@ impl Storage {
     fn check_blobs(&self, depth: Depth, found: &mut Vec<Damage>) -> Result<()> {
         for digest in self.blobs()? {
             signal::check()?;
-            let size = self.blob_size(&digest);
-            let Some(file) = self.blob(&digest, size) else {
+            // It may be freed and downloaded again between the two calls.
+            let open = || self.blob(&digest, self.blob_size(&digest));
+            let Some(file) = open().or_else(open) else {
                 if !self.blob_exists(&digest) {
                     continue;
                 }

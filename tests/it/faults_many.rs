@@ -89,7 +89,7 @@ fn share(site: &Site) {
                         Some(1) => done.stderr.contains("image not found"),
                         _ => done.status.signal() == Some(9),
                     };
-                    assert!(expected, "{}\n{}", done.status, done.stderr);
+                    assert!(expected, "{}\n{}{}", done.status, done.stdout, done.stderr);
                 }
             });
         }
