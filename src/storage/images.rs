@@ -115,17 +115,11 @@ impl Storage {
     /// `None` if there is no image of that name.
     pub fn image(&self, reference: &ImageRef) -> Result<Option<Image>> {
         let path = self.image_path(reference)?;
-        if let Err(e) = path.symlink_metadata()
-            && e.kind() == io::ErrorKind::NotFound
-        {
-            return Ok(None);
-        }
-        let read = || Image::from_json(&read_json(&path)?);
-        let image = read().map_err(|e| {
+        let read = || read_json(&path)?.map(|value| Image::from_json(&value)).transpose();
+        read().map_err(|e| {
             e.context(format!("damaged image {reference}"))
                 .hint(format!("delete it and pull or build it again: ch-image delete {reference}"))
-        })?;
-        Ok(Some(image))
+        })
     }
 
     /// All images, sorted by name; a damaged one is its name and what is wrong.
@@ -138,15 +132,16 @@ impl Storage {
             .collect();
         names.sort();
         let read = |name: String| {
-            let file = path.join(format!("{name}.json"));
-            let image = read_json(&file).and_then(|v| Image::from_json(&v));
-            match image.and_then(|image| Ok((image.reference.file_name()?, image))) {
+            // One that is deleted while we look is none.
+            let value = read_json(&path.join(format!("{name}.json"))).transpose()?;
+            let image = value.and_then(|value| Image::from_json(&value));
+            Some(match image.and_then(|image| Ok((image.reference.file_name()?, image))) {
                 Ok((own, image)) if own == name => Ok(image),
                 Ok((own, _)) => Err((name, Error::new(format!("it is a copy of {own}")))),
                 Err(e) => Err((name, e)),
-            }
+            })
         };
-        let mut images: Vec<_> = names.into_iter().map(read).collect();
+        let mut images: Vec<_> = names.into_iter().filter_map(read).collect();
         let key = |i: &Result<Image, (String, Error)>| match i {
             Ok(image) => image.reference.storage_name(),
             Err((name, _)) => name.clone(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::layout::{Draft, Storage};
 use super::locks;
 use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::oci::json as strict;
 use crate::sys::fs::{Lock, Wait};
@@ -169,7 +169,10 @@ impl Storage {
 
     pub fn layer_info(&self, id: &LayerId) -> Result<LayerInfo> {
         let path = self.layer_path(id).join("layer.json");
-        let read = || -> Result<LayerInfo> { LayerInfo::from_json(&read_json(&path)?) };
+        let read = || -> Result<LayerInfo> {
+            let record = read_json(&path)?.ok_or_else(|| Error::new(format!("no {}", path.display())))?;
+            LayerInfo::from_json(&record)
+        };
         read().map_err(|e| {
             e.context(format!("damaged layer {id}"))
                 .hint("ch-image fsck --repair drops what is damaged; then pull or build again")
@@ -261,13 +264,16 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Reads one of our JSON files, whatever it has become (a FIFO never blocks us).
-pub(super) fn read_json(path: &Path) -> Result<Value> {
+/// `None` if there is none.
+pub(super) fn read_json(path: &Path) -> Result<Option<Value>> {
     let failed = || format!("can't read {}", path.display());
-    let file =
-        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).context(failed)?;
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.context(failed)?,
+    };
     let mut bytes = Vec::new();
     file.take(strict::MAX_DOCUMENT as u64 * 2).read_to_end(&mut bytes).context(failed)?;
-    strict::parse(&bytes).context(failed)
+    strict::parse(&bytes).map(Some).context(failed)
 }
 
 /// Bytes of the files below `tree`. What cannot be read does not count: this is for people.
