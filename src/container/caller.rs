@@ -111,10 +111,20 @@ impl Caller<'_> {
     }
 }
 
+/// Links of /proc that stand for files of other processes are not followed: EXDEV, as for all that leads elsewhere.
 fn open_in(base: &OwnedFd, path: &[u8], flags: i32, resolve: u64) -> io::Result<OwnedFd> {
     let begin = path.iter().position(|&b| b != b'/').unwrap_or(path.len());
     let relative = if begin == path.len() { b"." } else { &path[begin..] };
-    file::openat2(base.as_fd(), relative, flags, 0, resolve)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSYS))
+    let error = io::Error::from_raw_os_error;
+    let open = |resolve| file::openat2(base.as_fd(), relative, flags, 0, resolve)?.ok_or_else(|| error(libc::ENOSYS));
+    match open(resolve | file::RESOLVE_NO_MAGICLINKS) {
+        // The kernel says the same of links that go in circles, and of those without the flag, too.
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => match open(resolve) {
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(e),
+            _ => Err(error(libc::EXDEV)),
+        },
+        done => done,
+    }
 }
 
 /// Where a path begins: a link in the process's directory of /proc, and what comes after it.
@@ -170,5 +180,24 @@ mod tests {
         }
         check("fd/5", "fd/7", "fd/5");
         assert_eq!(start(libc::AT_FDCWD, b"a"), ("cwd".to_owned(), &b"a"[..]));
+    }
+
+    #[test]
+    fn links_of_proc_are_told_from_circles() {
+        let dir = std::env::temp_dir().join(format!("ch-caller-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink("circle", dir.join("circle")).unwrap();
+        let circle = format!("{}/circle", dir.display());
+        let root = file::openat(file::CWD, b"/", O_PATH, 0).unwrap();
+        let check = |path: &str, flags: i32, want: Option<i32>| {
+            let got = open_in(&root, path.as_bytes(), O_PATH | flags, file::RESOLVE_IN_ROOT);
+            assert_eq!(got.err().and_then(|e| e.raw_os_error()), want, "{path}");
+        };
+        check("/proc/self/root/etc", 0, Some(libc::EXDEV));
+        check("/proc/self/fd/0", 0, Some(libc::EXDEV));
+        check("/proc/self/fd/0", O_NOFOLLOW, None);
+        check(&circle, 0, Some(libc::ELOOP));
+        check("/proc/self/status", 0, None);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
