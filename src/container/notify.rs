@@ -175,8 +175,7 @@ impl Supervisor {
             }
             return Ok(Answer::Continue);
         }
-        // Through /proc, since an O_PATH descriptor itself can't be changed. What it stands for is no link.
-        file::fchmodat(file::CWD, fd_path(fd.as_fd()).as_bytes(), mode & !SET_ID)?;
+        file::chmod_place(fd.as_fd(), mode & !SET_ID)?;
         self.files.entry(fd)?.bits = bits;
         Ok(Answer::Value(0))
     }

@@ -14,7 +14,7 @@ use super::ladder::Ladder;
 use super::root::show;
 use crate::bail;
 use crate::error::{Context, Error, Result, io_text};
-use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_RDONLY};
+use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY};
 
 /// Removes a directory and all below it; a file or link at `dir` itself too. Nothing there is fine.
 pub fn remove_tree(dir: &Path) -> Result<()> {
@@ -140,10 +140,11 @@ impl Sweep<'_> {
 
 /// Opens a directory to empty it; EXDEV at a mount point.
 fn open(parent: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> {
-    let fd = match open_once(parent, name) {
+    let fd = match open_once(parent, name, O_RDONLY) {
         Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
-            file::fchmodat(parent, name, 0o700)?;
-            open_once(parent, name)?
+            // Not by name: by now it may be another's, or a link.
+            file::chmod_place(open_once(parent, name, O_PATH)?.as_fd(), 0o700)?;
+            open_once(parent, name, O_RDONLY)?
         }
         done => done?,
     };
@@ -154,8 +155,8 @@ fn open(parent: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn open_once(parent: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> {
-    let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
+fn open_once(parent: BorrowedFd, name: &[u8], how: i32) -> io::Result<OwnedFd> {
+    let flags = how | O_DIRECTORY | O_NOFOLLOW;
     if let Some(fd) = file::openat2(parent, name, flags, 0, file::RESOLVE_NO_XDEV | file::RESOLVE_NO_SYMLINKS)? {
         return Ok(fd);
     }
@@ -201,6 +202,26 @@ mod tests {
         assert!(scratch.path("toplink").symlink_metadata().is_err());
         assert_eq!(fs::read_to_string(outside.join("keep")).unwrap(), "keep");
         assert!(remove_tree(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn permissions_are_given_to_what_was_opened() {
+        let scratch = Scratch::new();
+        let mode = |name: &str| fs::symlink_metadata(scratch.path(name)).unwrap().permissions().mode() & 0o777;
+        for name in ["mine", "other"] {
+            fs::create_dir(scratch.path(name)).unwrap();
+            fs::set_permissions(scratch.path(name), fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        let parent = file::openat(file::CWD, scratch.path("").as_os_str().as_bytes(), O_RDONLY, 0).unwrap();
+        let opened = open_once(parent.as_fd(), b"mine", O_PATH).unwrap();
+        // Meanwhile somebody puts a link in its place.
+        fs::rename(scratch.path("mine"), scratch.path("moved")).unwrap();
+        symlink("other", scratch.path("mine")).unwrap();
+        file::chmod_place(opened.as_fd(), 0o700).unwrap();
+        assert!(open_once(parent.as_fd(), b"mine", O_PATH).is_err());
+        let link = file::openat(parent.as_fd(), b"mine", O_PATH | O_NOFOLLOW, 0).unwrap();
+        assert!(file::chmod_place(link.as_fd(), 0o700).is_err());
+        assert_eq!((mode("moved"), mode("other")), (0o700, 0));
     }
 
     #[test]

@@ -237,11 +237,12 @@ pub fn fchmod(fd: BorrowedFd, mode: u32) -> io::Result<()> {
     cvt(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }).map(drop)
 }
 
-/// fchmodat(2). Follows a symbolic link: look first, and only where nobody else can change the directory.
-pub fn fchmodat(dir: BorrowedFd, path: &[u8], mode: u32) -> io::Result<()> {
-    with_c(path, |p| {
-        // SAFETY: `p` is NUL-terminated and outlives the call; `dir` is open.
-        cvt(unsafe { libc::fchmodat(dir.as_raw_fd(), p, mode, 0) }).map(drop)
+/// chmod(2) of what a descriptor opened with `O_PATH` stands for. By its name in /proc, which is no link to follow: of
+/// a symbolic link it is an error.
+pub fn chmod_place(fd: BorrowedFd, mode: u32) -> io::Result<()> {
+    with_c(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes(), |p| {
+        // SAFETY: `p` is NUL-terminated and outlives the call.
+        cvt(unsafe { libc::chmod(p, mode) }).map(drop)
     })
 }
 
