@@ -221,6 +221,23 @@ fn secrets_stay_secret() {
     });
 }
 
+/// Even where commands see the storage directory: below /tmp, which is the host's.
+#[test]
+fn secrets_go_with_their_instruction() {
+    let site = Site::new();
+    let file = site.write("token", SECRET);
+    let storage = format!("/tmp/ch-image-secrets-{}", std::process::id());
+    site.run("import").arg(image::small()).arg("base").env("CH_IMAGE_STORAGE", &storage).success();
+    let dockerfile = format!(
+        "FROM base\nRUN --mount=type=secret,id=a test -f /run/secrets/a\n\
+         RUN test -d {storage}/tmp && for f in {storage}/tmp/*/*/secret; do test ! -e $f || cat $f; done\n"
+    );
+    let build = site.build("out", &dockerfile).args(["--secret", &format!("id=a,src={}", file.display())]);
+    build.env("CH_IMAGE_STORAGE", &storage).stdout("").success();
+    assert_eq!(fs::read_dir(format!("{storage}/tmp")).unwrap().count(), 0, "left behind");
+    site.program("rm").args(["-rf", &storage]).success();
+}
+
 /// Files below a directory that hold the secret.
 fn holders(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();

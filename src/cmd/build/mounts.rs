@@ -3,6 +3,7 @@
 //! [`Mounts::new`] only looks: what counts for the cache is known before anything is mounted. [`Mounts::prepare`] then
 //! does it, if the command has to run at all. Secrets lie on a tmpfs that only this process sees, never on disk.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -22,7 +23,7 @@ use crate::oci::digest::Digest;
 use crate::rootfs::{self, Last, Root};
 use crate::storage::{Draft, Image, Mode};
 use crate::sys::fs::c_path;
-use crate::sys::mount;
+use crate::sys::mount::{self, Unmount};
 
 /// Where a script outside the image is seen. (`/dev/pipes`, which its path says, would be in the host's /dev.)
 pub const SCRIPTS: &str = "/ch/pipes";
@@ -44,8 +45,22 @@ pub struct Prepared {
     // In this order: what is mounted goes before what it is mounted on.
     overlays: Vec<Overlay>,
     views: Vec<View>,
+    hidden: Vec<Hidden>,
     locks: Vec<File>,
     drafts: Vec<Draft>,
+}
+
+/// A tmpfs on a draft; gone when dropped, so that later commands don't find it, wherever the storage directory is.
+struct Hidden {
+    at: CString,
+    _draft: Draft,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // What can't be undone here is undone when the process ends, with its namespace.
+        let _ = mount::unmount(&self.at, Unmount::Detach);
+    }
 }
 
 impl Mounts {
@@ -253,8 +268,8 @@ impl Prepared {
         let flags = mount::NO_SUID | mount::NO_DEV;
         mount::mount(Some(c"none"), &at, Some(c"tmpfs"), flags, Some(c"mode=700")).context(|| "can't mount a tmpfs")?;
         let path = draft.path().join("secret");
+        self.hidden.push(Hidden { at, _draft: draft });
         write(&path, content, mode)?;
-        self.drafts.push(draft);
         Ok(path)
     }
 }
