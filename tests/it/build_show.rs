@@ -1,5 +1,6 @@
 //! What `--parse-only` and `--dry-run` say, and that they do nothing.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -97,6 +98,10 @@ fn downloads() {
         server.forget();
         build(&checked).arg("--rebuild").success();
         assert_eq!(server.seen().len(), 0);
+        // Nor is what has decayed in storage taken for it.
+        let kept = site.storage().join(format!("cache/file-{}", sum.trim_start_matches("sha256:")));
+        fs::write(kept, "decayed 2\n").unwrap();
+        build(&checked).arg("--rebuild").stdout("/srv/y 600 1700000000\nversion 2\n").success();
         let wrong = format!("--checksum=sha256:{} {} /srv/y", "0".repeat(64), url("/other"));
         build(&wrong).stderr_has("digest mismatch").failure();
         build(&format!("{} /srv/", url("/nix"))).stderr_has("404").failure();

@@ -4,8 +4,9 @@
 //! whether what it sent (`ETag`, `Last-Modified`) still holds, as Docker does.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use super::Build;
 use crate::dockerfile::remote;
 use crate::error::{Context, Error, Result};
 use crate::info;
-use crate::oci::digest::{Digest, Hasher};
+use crate::oci::digest::{Digest, Hasher, Hashing};
 use crate::registry::download::{Answer, Download, Validators, Web};
 use crate::registry::retry::Policy;
 use crate::registry::settings::Settings;
@@ -66,7 +67,8 @@ impl WebFile {
     pub fn place(&self, build: &Build) -> Result<Draft> {
         let failed = || format!("can't ADD {}", crate::log::escape(&self.url));
         let mut time = self.time;
-        if !self.is_here {
+        // It may have decayed since.
+        if !self.is_here || !holds(&build.storage.web_file(&self.digest), &self.digest) {
             let Answer::Is(download) = ask(&self.url, None).context(failed)? else {
                 return Err(Error::new("the server sends nothing").context(failed()));
             };
@@ -84,7 +86,7 @@ impl WebFile {
         fs::copy(build.storage.web_file(&self.digest), &path).context(failed)?;
         let set = || {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-            let time = UNIX_EPOCH + Duration::from_secs(time.unwrap_or(0));
+            let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.unwrap_or(0))).unwrap_or(UNIX_EPOCH);
             File::options().write(true).open(&path)?.set_modified(time)
         };
         set().context(failed)?;
@@ -148,6 +150,12 @@ fn save(build: &Build, url: &str, mut download: Download) -> Result<Note> {
     build.storage.keep_web_file(&path, &note.digest)?;
     build.storage.set_web_note(&Digest::of(url.as_bytes()).hex(), &note.to_bytes())?;
     Ok(note)
+}
+
+fn holds(file: &Path, digest: &Digest) -> bool {
+    let Ok(file) = File::open(file) else { return false };
+    let mut hashed = Hashing::new(file);
+    io::copy(&mut hashed, &mut io::sink()).is_ok() && hashed.hasher().digest() == *digest
 }
 
 /// A URL without what may be a secret in it: user information and query.
