@@ -18,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, O_NOFOLLOW, O_PATH};
-use crate::sys::fs::{Lock, Wait, flock};
+use crate::sys::fs::{Lock, Wait, euid, flock};
 
 /// Links followed on the way to one target, as in the kernel.
 const MAX_LINKS: usize = 40;
@@ -222,6 +222,10 @@ impl Made {
             let flags = O_NOFOLLOW | libc::O_NONBLOCK;
             // What we may not open belongs to somebody else, who does not look for locks.
             let Ok(place) = OpenOptions::new().read(true).custom_flags(flags).open(&path) else { return Ok(()) };
+            // And who could keep us waiting for ever.
+            if place.metadata().map_or(true, |meta| meta.uid() != euid()) {
+                return Ok(());
+            }
             flock(&place, Lock::Shared, Wait::Yes).context(failed)?;
             let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
             if let (Ok(locked), Ok(there)) = (place.metadata(), path.symlink_metadata())
@@ -293,5 +297,23 @@ fn with_hint(e: io::Error) -> Error {
         error.hint("the image is read-only: mount on a directory that exists in it, such as /mnt/0, or use --write")
     } else {
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_of_other_users_are_not_waited_for() {
+        // Root's, unless this is root.
+        let dir = Path::new("/usr");
+        if dir.metadata().unwrap().uid() == euid() {
+            return;
+        }
+        let held = File::open(dir).unwrap();
+        flock(&held, Lock::Exclusive, Wait::Yes).unwrap();
+        let target = locate(Path::new("/"), dir).unwrap();
+        Made::default().make_shared(Path::new("/"), &target, Shape::Directory).unwrap();
     }
 }

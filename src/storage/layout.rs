@@ -175,8 +175,11 @@ impl Storage {
 
     fn session_in(&self, tmp: &Path) -> io::Result<Session> {
         let dir = File::open(tmp)?;
-        // A sweeper holds this exclusively: it never sees a session without its lock.
-        locks::flock(&dir, Lock::Shared, Wait::Yes)?;
+        // A sweeper holds this exclusively: it never sees a session without its lock. Nobody sweeps the system's
+        // temporary directory, which anybody may lock.
+        if tmp.starts_with(&self.path) {
+            locks::flock(&dir, Lock::Shared, Wait::Yes)?;
+        }
         let boot = &self.boot[..self.boot.len().min(8)];
         let mut n = 0u32;
         let path = loop {
