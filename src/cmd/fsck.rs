@@ -1,4 +1,5 @@
-//! `fsck`: says what is damaged in storage; if asked to, drops it and pulls again what was pulled.
+//! `fsck`: says what is damaged in storage; if asked to, drops it and pulls again what was pulled. It succeeds only if
+//! every image is there afterwards.
 
 use super::{Host, print, pull};
 use crate::cli::Options;
@@ -31,10 +32,10 @@ pub fn fsck(host: &Host, options: &Options) -> Result<()> {
             Ok(())
         }
         n if options.repair => {
-            let images = damaged_images(&storage, &found)?;
+            let (pulled, lost) = damaged_images(&storage, &found)?;
             storage.repair(&found)?;
             info!("dropped what is damaged: {}", things(n));
-            restore(host, options, &storage, &images)
+            restore(host, options, &storage, &pulled, &lost)
         }
         n => Err(Error::new(format!("{} damaged in {place}", things(n)))
             .hint("ch-image fsck --repair drops what is damaged, and pulls again what was pulled")),
@@ -45,24 +46,25 @@ fn things(n: usize) -> String {
     format!("{n} {}", if n == 1 { "thing" } else { "things" })
 }
 
-/// Images of which only the record is left whole.
-fn damaged_images(storage: &Storage, found: &[Damage]) -> Result<Vec<Image>> {
-    let mut images = Vec::new();
-    for image in storage.images()?.into_iter().flatten() {
-        let name = image.reference.file_name()?;
-        if found.iter().any(|d| matches!(d, Damage::Image(damaged, _) if *damaged == name)) {
-            images.push(image);
+/// Damaged images that were pulled, and the names of those that only a person can make again.
+fn damaged_images(storage: &Storage, found: &[Damage]) -> Result<(Vec<Image>, Vec<String>)> {
+    let images: Vec<Image> = storage.images()?.into_iter().flatten().collect();
+    let (mut pulled, mut lost) = (Vec::new(), Vec::new());
+    for damage in found {
+        let Damage::Image(name, _) = damage else { continue };
+        let is_this = |image: &&Image| image.reference.file_name().is_ok_and(|own| own == *name);
+        match images.iter().find(is_this) {
+            Some(image) if image.source.is_some() => pulled.push(image.clone()),
+            Some(image) => lost.push(image.reference.to_string()),
+            // Its record is damaged: nobody knows where it came from.
+            None => lost.push(crate::log::escape(&name.replace('%', "/").replace('+', ":")).into_owned()),
         }
     }
-    Ok(images)
+    Ok((pulled, lost))
 }
 
-/// Pulls what was pulled; of the rest, says that it has to be built.
-fn restore(host: &Host, options: &Options, storage: &Storage, images: &[Image]) -> Result<()> {
-    let (pulled, built): (Vec<&Image>, Vec<&Image>) = images.iter().partition(|image| image.source.is_some());
-    for image in &built {
-        warning!("build or import it again: {}", image.reference);
-    }
+/// Pulls what was pulled; says what could not be had again.
+fn restore(host: &Host, options: &Options, storage: &Storage, pulled: &[Image], lost: &[String]) -> Result<()> {
     let mut missing = Vec::new();
     for image in pulled {
         if let Err(e) = pull::again(host, options, storage, image) {
@@ -70,9 +72,19 @@ fn restore(host: &Host, options: &Options, storage: &Storage, images: &[Image]) 
             missing.push(image.reference.to_string());
         }
     }
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(Error::new(format!("dropped and not yet pulled again: {}", missing.join(", ")))
-            .hint("the next ch-image pull of it goes on from what is in storage")),
+    let missing = (missing.join(", "), "dropped and not yet pulled again");
+    let lost = (lost.join(", "), "dropped, to be built or imported again");
+    let left: Vec<String> = [&missing, &lost]
+        .iter()
+        .filter(|(names, _)| !names.is_empty())
+        .map(|(names, what)| format!("{what}: {names}"))
+        .collect();
+    if left.is_empty() {
+        return Ok(());
     }
+    let error = Error::new(left.join("; "));
+    Err(match missing.0.is_empty() {
+        true => error,
+        false => error.hint("the next ch-image pull of it goes on from what is in storage"),
+    })
 }

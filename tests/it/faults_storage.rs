@@ -114,7 +114,7 @@ fn fsck_repairs() {
         site.import(image::small(), "base");
         damage(&only_file(&site.storage().join("layers")));
         site.run("fsck").stdout_has("image base").failure();
-        site.run("fsck").arg("--repair").success();
+        site.run("fsck").arg("--repair").stderr_has("dropped, to be built or imported again: base").failure();
         site.run("fsck").arg("--deep").success();
         site.import(image::small(), "base");
         site.ch_run("base").arg("true").success();
