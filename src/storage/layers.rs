@@ -103,10 +103,13 @@ impl LayerInfo {
             bail!("unknown kind {kind:?}");
         };
         let pair = |p: &Value| Some((p[0].as_str()?.to_owned(), p[1].as_str()?.to_owned()));
+        let Some(size) = value["size"].as_u64().filter(|&n| n <= MAX_SIZE) else {
+            bail!("no valid size: {}", strict::shown(&value["size"].to_string()));
+        };
         Ok(LayerInfo {
             parent: value["parent"].as_str().map(str::parse).transpose()?,
             kind: *kind,
-            size: value["size"].as_u64().unwrap_or(0),
+            size,
             content: value["content"].as_str().and_then(|hex| u64::from_str_radix(hex, 16).ok()),
             created_by: text("created_by"),
             inputs: value["inputs"].as_array().map_or(Vec::new(), |list| list.iter().filter_map(pair).collect()),
@@ -115,6 +118,8 @@ impl LayerInfo {
     }
 }
 
+/// No layer has more bytes, and the sum of all can be had.
+const MAX_SIZE: u64 = 1 << 50;
 /// Trees with more than this are not read when they are committed, bytes: it would take seconds.
 const READ_AT_COMMIT: u64 = 1 << 30;
 /// Marker of a layer that is not yet known to be on disk; contains the boot ID.

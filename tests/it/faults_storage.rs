@@ -123,6 +123,11 @@ fn fsck_repairs() {
     check(&|layer| fs::rename(layer.join("tree"), layer.join("elsewhere")).unwrap());
     check(&|layer| fs::write(layer.join("layer.json"), "{}").unwrap());
     check(&|layer| {
+        let record = fs::read_to_string(layer.join("layer.json")).unwrap();
+        fs::write(layer.join("layer.json"), record.replace("\"size\":", "\"size\":9999999999999")).unwrap();
+        site.run("list").arg("-l").stdout_has("base").success();
+    });
+    check(&|layer| {
         fs::remove_dir_all(layer).unwrap();
         symlink("/proc", layer).unwrap();
     });
