@@ -92,6 +92,8 @@ fn dockerfiles(site: &Site) {
     let nested = format!("FROM base\nENV a={}x{}\n", "${b:-".repeat(10_000), "}".repeat(10_000));
     let growing = format!("FROM base\nENV a=0123456789\n{}", "ENV a=$a$a$a$a$a$a$a$a$a$a\n".repeat(9));
     let long = format!("FROM base\nRUN {}\n", "x".repeat(9 << 20));
+    site.write("context/file", "");
+    site.program("mkfifo").arg(site.path("context/fifo")).success();
     let bad = [
         "",
         "\0",
@@ -106,6 +108,7 @@ fn dockerfiles(site: &Site) {
         "FROM base\nCOPY --chmod=99999999999 a b\n",
         "FROM base\nRUN --mount=type=cache,id=../../x\n",
         "FROM base\nRUN --mount=type=bind,source=../..,target=/x true\n",
+        "FROM base\nRUN --mount=type=bind,rw,source=fifo,target=/x true\n",
         "FROM base\nENV\n",
         "FROM base\nENV a=${\n",
         "FROM base\nENV a=${b:?no}\n",

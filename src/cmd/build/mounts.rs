@@ -170,6 +170,10 @@ impl Prepared {
         let at = |name: &str| draft.path().join(name);
         let failed = || format!("can't copy {source}");
         let place = if !is_dir {
+            // A FIFO would make us wait.
+            if !path.is_file() {
+                bail!("not a file or directory: {source}");
+            }
             fs::copy(&path, at("copy")).context(failed)?;
             at("copy")
         } else if hides {
