@@ -16,6 +16,9 @@ use crate::sys::trace;
 /// The kernel's limit of groups.
 const MAX_GROUPS: u64 = 65536;
 
+/// So many processes are remembered before it is asked which of them are still there.
+const MANY: usize = 256;
+
 /// Processes that believe to be someone else than root, with the time of their start.
 #[derive(Default)]
 pub struct People(HashMap<Pid, (u64, Identity)>);
@@ -61,6 +64,10 @@ impl People {
         // The C library makes the call in every thread: one of them tells for the process.
         let process = family(pid).map_or(pid, |(process, _)| process);
         if let Some(start) = started(process) {
+            // Those that have ended are forgotten now and then: a command may start any number.
+            if self.0.len() >= MANY && self.0.len().is_power_of_two() {
+                self.0.retain(|pid, (start, _)| started(*pid) == Some(*start));
+            }
             self.0.insert(process, (start, identity));
         }
     }
@@ -149,5 +156,16 @@ mod tests {
         assert_eq!(family(me), Some((me, crate::sys::process::parent_pid())));
         assert!(started(me).is_some());
         assert_eq!(started(-1), None);
+    }
+
+    #[test]
+    fn processes_that_have_ended_are_forgotten() {
+        let me = crate::sys::process::pid();
+        let mut people = People::default();
+        people.believe(me, Identity { keeps_rights: true, ..Identity::default() });
+        // As if of processes that had these numbers before.
+        people.0.extend((1..MANY as Pid).map(|n| (-n, (0, Identity::default()))));
+        people.believe(crate::sys::process::parent_pid(), Identity::default());
+        assert!(people.0.len() <= 2 && people.identity(me).is_some_and(|identity| identity.keeps_rights));
     }
 }
