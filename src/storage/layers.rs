@@ -3,8 +3,11 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -15,6 +18,7 @@ use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::oci::json as strict;
+use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_PATH};
 use crate::sys::fs::{Lock, Wait};
 use crate::{debug, rootfs, warning};
 
@@ -306,16 +310,26 @@ pub fn seal(tree: &Path) -> Result<u64> {
 
 const SET_ID: u32 = 0o6000;
 
+/// Directories with a longer path are named by a descriptor, since a tree may be deeper than a path can be long.
+const LONG_PATH: usize = 2048;
+
 /// All names below `tree`; links are not followed.
 fn visit(tree: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) {
-    let mut todo = vec![tree.to_owned()];
-    while let Some(dir) = todo.pop() {
+    let mut todo: Vec<(Option<Rc<OwnedFd>>, PathBuf)> = vec![(None, tree.to_owned())];
+    while let Some((mut base, mut dir)) = todo.pop() {
+        let flags = O_PATH | O_DIRECTORY | O_NOFOLLOW;
+        if dir.as_os_str().len() > LONG_PATH
+            && let Ok(fd) = file::openat(file::CWD, dir.as_os_str().as_bytes(), flags, 0)
+        {
+            dir = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            base = Some(Rc::new(fd));
+        }
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let Ok(meta) = entry.metadata() else { continue };
             let path = entry.path();
             see(&path, &meta);
             if meta.is_dir() {
-                todo.push(path);
+                todo.push((base.clone(), path));
             }
         }
     }

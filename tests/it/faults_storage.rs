@@ -142,6 +142,12 @@ fn no_set_id_bits_on_disk() {
         site.build("out", run).success();
         site.program("find").arg(site.storage()).args(["-perm", "/6000"]).stdout("").success();
         site.ch_run("out").args(["stat", "-c", "%a", "/mine"]).stdout("755\n").success();
+        // Nor where no path reaches.
+        let run = "FROM base\nRUN n=$(printf %0200d 1); for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19; do \
+                   mkdir $n; cd ./$n; done; mkdir -p $n/$n/$n; cp /bin/cat $n/$n/$n/deep; chmod 4755 $n/$n/$n/deep\n";
+        site.build("deep", run).arg("--force=none").success();
+        let find = site.program("find").arg(site.storage()).args(["-name", "deep", "-printf", "%m\n"]);
+        find.stdout("755\n").success();
     });
 }
 
