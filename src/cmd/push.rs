@@ -1,18 +1,17 @@
 //! `push`: the image as one flattened layer (manual page, "Push"): owners root:root, no set-id bits. With `--layers`
 //! the layers of its base stay as they are, and one layer of ours goes on top.
 //!
-//! The layer is packed, compressed and hashed in one go into a draft, then uploaded: its digest has to be known first,
-//! since most pushes need no upload. The manifest goes last, so that a tag never names what is not there.
+//! The manifest goes last, so that a tag never names what is not there.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::base::Base;
-use super::progress::{Counted, Progress};
+use super::packed::{self, Packed, Plan};
+use super::progress::Progress;
 use super::remote::{self, Named, Remote, Remotes};
 use super::{Host, layers, meta};
 use crate::cli::Options;
@@ -20,16 +19,15 @@ use crate::container;
 use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
-use crate::oci::digest::{Digest, Hashing};
-use crate::oci::gzip::Encoder;
+use crate::oci::digest::Digest;
 use crate::oci::manifest::{
     DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST,
 };
 use crate::oci::reference::ImageRef;
 use crate::registry::Client;
 use crate::registry::auth::Access as Permission;
-use crate::rootfs::{self, Ownership, PackOptions, Root, Stack};
-use crate::storage::{Access, Image, LayerKind, Storage};
+use crate::rootfs::{Ownership, PackOptions, Root};
+use crate::storage::{Access, Image, LayerId, LayerKind, Storage};
 use crate::{bail, info, sys, verbose, warning};
 
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
@@ -61,20 +59,15 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
     if options.layers && pushed.base.is_none() {
         info!("--layers: no layers of a registry are known to be in this image: pushing it as one layer");
     }
-    let owners = match options.ownership {
-        true if pushed.ledger.is_empty() => {
-            warning!("--ownership: no owners are recorded in this image; build it with --force=notify");
-            HashMap::new()
-        }
-        true => owners(&pushed.ledger),
-        false => HashMap::new(),
-    };
+    if options.ownership && pushed.ledger.is_empty() {
+        warning!("--ownership: no owners are recorded in this image; build it with --force=notify");
+    }
     let remotes = Remotes::new(options, Named::Image(&target))?;
     let Remote { client, .. } = remotes.of(&target)?;
     // A password is asked for before the long work, not after it.
     client.authorize(&target.repository(), Permission::Push)?;
     let packed = match pushed.has_layer_of_ours {
-        true => Some(Packed::new(&storage, &pushed, owners)?),
+        true => Some(pushed.plan(&storage, options)?.carry_out(&client, &target.repository())?),
         false => None,
     };
     info!("preparing metadata");
@@ -90,7 +83,8 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
 
 /// What is pushed.
 struct Pushed {
-    /// Lowest first.
+    /// Lowest first; empty for a directory.
+    layers: Vec<LayerId>,
     trees: Vec<PathBuf>,
     config: Config,
     ledger: Ledger,
@@ -111,12 +105,25 @@ impl Pushed {
         }
         let ledger = layers::ledger(storage, &image.layers)?;
         let trees = layers::trees(storage, &image.layers);
-        Ok(Pushed { trees, config: image.config, ledger, base, has_layer_of_ours })
+        Ok(Pushed { layers: image.layers, trees, config: image.config, ledger, base, has_layer_of_ours })
     }
 
     fn directory(host: &Host, directory: &Path) -> Result<Pushed> {
         let (trees, config) = (vec![directory.to_owned()], directory_config(host, directory)?);
-        Ok(Pushed { trees, config, ledger: Ledger::new(), base: None, has_layer_of_ours: true })
+        Ok(Pushed { layers: Vec::new(), trees, config, ledger: Ledger::new(), base: None, has_layer_of_ours: true })
+    }
+
+    /// How the layer of ours is made.
+    fn plan<'a>(&'a self, storage: &'a Storage, options: &Options) -> Result<Plan<'a>> {
+        let ledger = Some(&self.ledger).filter(|_| options.ownership);
+        let above = self.below();
+        let owners = ledger.map(owners).unwrap_or_default();
+        let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude: Vec::new(), owners, above };
+        let key = match self.layers.is_empty() || options.no_cache {
+            true => None,
+            false => packed::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack),
+        };
+        Ok(Plan { storage, trees: &self.trees, options: pack, number: above + 1, key })
     }
 
     /// Layers that are not ours.
@@ -155,44 +162,6 @@ fn directory_config(host: &Host, directory: &Path) -> Result<Config> {
     Ok(config)
 }
 
-/// The compressed layer in a draft.
-struct Packed {
-    // Deleted with the value.
-    _draft: crate::storage::Draft,
-    file: PathBuf,
-    diff_id: Digest,
-    digest: Digest,
-    size: u64,
-}
-
-impl Packed {
-    fn new(storage: &Storage, pushed: &Pushed, owners: HashMap<Vec<u8>, Ownership>) -> Result<Packed> {
-        let n = pushed.below() + 1;
-        info!("layer {n}/{n}: gathering");
-        let stack = Stack::open(&pushed.trees)?;
-        info!("layer {n}/{n}: preparing");
-        let above = pushed.below();
-        let options = PackOptions { clamp_mtime: source_date_epoch()?, exclude: Vec::new(), owners, above };
-        let draft = storage.draft()?;
-        let path = draft.path().join("layer");
-        let failed = || "can't pack the image";
-        let file = File::create_new(&path).context(|| format!("can't make {}", path.display()))?;
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let encoder = Encoder::new(Hashing::new(BufWriter::with_capacity(1 << 20, file)), threads);
-        let progress = Progress::new("preparing", None);
-        let part = progress.part(&format!("layer {n}/{n}"), None);
-        let mut tar = Counted { inner: Hashing::new(encoder), part };
-        let packed = rootfs::pack(&stack, &mut tar, &options).context(failed)?;
-        if packed.skipped > 0 {
-            verbose!("layer {n}/{n}: ignored {} sockets, devices and/or FIFOs", packed.skipped);
-        }
-        let (encoder, content) = tar.inner.into_parts();
-        let (mut file, blob) = encoder.finish().context(failed)?.into_parts();
-        file.flush().context(failed)?;
-        Ok(Packed { _draft: draft, file: path, diff_id: content.digest(), digest: blob.digest(), size: blob.size() })
-    }
-}
-
 /// `$SOURCE_DATE_EPOCH`, seconds since 1970 (reproducible-builds.org).
 fn source_date_epoch() -> Result<Option<i64>> {
     match std::env::var("SOURCE_DATE_EPOCH") {
@@ -229,8 +198,8 @@ fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>,
     // History has an entry for each layer, or it says nothing.
     let adds_up = pushed.base.is_none() || !history.is_empty();
     if let Some(packed) = packed {
-        layers.push(descriptor(layer_type, packed.digest, packed.size));
-        diff_ids.push(packed.diff_id);
+        layers.push(descriptor(layer_type, packed.blob.digest, packed.blob.size));
+        diff_ids.push(packed.blob.diff_id);
         // One layer, so one entry, however many steps it was made in.
         history.push(json!({"created_by": "ch-image push", "comment": "flattened"}));
     }
@@ -259,11 +228,15 @@ impl Upload<'_> {
         for (i, layer) in manifest.layers.iter().enumerate() {
             let what = format!("layer {}/{n}", i + 1);
             let ours = packed.filter(|_| i + 1 == n);
+            if let Some(how) = ours.and_then(Packed::is_there) {
+                let short = layer.digest.short();
+                progress.part(&format!("{what}: {short}"), Some(layer.size)).begin_at(layer.size);
+                info!("{what}: {short}: checking if already in repository");
+                info!("{what}: {short}: {how}");
+                continue;
+            }
             self.blob(&progress, &what, layer, ours.is_none(), &mut || match ours {
-                Some(packed) => {
-                    let file = File::open(&packed.file).context(|| format!("can't open {}", packed.file.display()))?;
-                    Ok(Box::new(file) as Box<dyn Read>)
-                }
+                Some(packed) => packed.open(),
                 None => self.stored(layer),
             })?;
         }

@@ -1,5 +1,5 @@
 //! What only saves time: directories of `RUN --mount=type=cache`, digests of context files, steps done again, files
-//! that ADD downloaded.
+//! that ADD downloaded, what a push packed.
 //!
 //! All of it lies below `cache/` and may be lost at any time.
 
@@ -72,6 +72,15 @@ impl Storage {
     /// Gives a downloaded file its name.
     pub fn keep_web_file(&self, file: &Path, digest: &Digest) -> Result<()> {
         self.replace(file, &self.web_file(digest))
+    }
+
+    /// What came of packing a layer; `key` is a digest.
+    pub fn packed_note(&self, key: &str) -> Option<String> {
+        fs::read_to_string(self.cache_path(&format!("packed-{key}"))).ok()
+    }
+
+    pub fn set_packed_note(&self, key: &str, note: &[u8]) -> Result<()> {
+        self.write_file(&self.cache_path(&format!("packed-{key}")), note)
     }
 
     pub fn set_memo(&self, context: &str, bytes: &[u8]) {

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -186,6 +186,17 @@ impl Storage {
             e.context(format!("damaged layer {id}"))
                 .hint("ch-image fsck --repair drops what is damaged; then pull or build again")
         })
+    }
+
+    /// Differs when a layer is made again under its old name, since steps may give other files and times each time.
+    /// `None` for a tree that was written to, and for what cannot be read.
+    pub fn layer_stamp(&self, id: &LayerId) -> Option<String> {
+        let info = self.layer_info(id).ok()?;
+        if info.kind == LayerKind::Tree && info.content.is_none() {
+            return None;
+        }
+        let meta = self.layer_tree(id).symlink_metadata().ok()?;
+        Some(format!("{}:{}.{} {:?}", meta.ino(), meta.ctime(), meta.ctime_nsec(), info.content))
     }
 
     /// Remembers that the layer was used now (garbage collection goes by last use).

@@ -1,11 +1,13 @@
 //! What arrives at a registry: flat and layered pushes, from storage and from directories, the same bytes each time.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::harness::registry::{Registry, Reply};
 use crate::harness::site::Mode;
+use crate::harness::tree::Kind;
 use crate::harness::{Server, Site, Tree, hold, image, in_each_mode};
 use crate::needs;
 
@@ -146,6 +148,97 @@ fn lines_of_a_push() {
         assert_eq!(first, lines("not present, uploading"));
         push().stderr(&lines("already present")).success();
     });
+}
+
+/// What was pushed before is not packed again, wherever it goes; what could give other bytes is.
+#[test]
+fn what_is_known_is_not_packed_again() {
+    in_each_mode(|site| {
+        let (registry, other) = (Registry::start(), Registry::start());
+        hold_base(&registry, "base");
+        site.build("ours", &format!("FROM {}\n{STEPS}", registry.name("base:1"))).success();
+        let known = "layer 1/1: packed before: ";
+        let push = |args: &[&str]| site.run("push").arg("-v").args(args);
+        let name = registry.name("a:1");
+        push(&["ours", &name]).stderr_lacks(known).success();
+        let first = manifest(&registry, "a", "1");
+
+        registry.server.forget();
+        push(&["ours", &name]).stderr_has(known).success();
+        assert_eq!(manifest(&registry, "a", "1"), first);
+        let layer = first["layers"][0]["digest"].as_str().unwrap().to_owned();
+        let asked = |registry: &Registry| registry.server.lines().iter().filter(|line| line.contains(&layer)).count();
+        assert_eq!(asked(&registry), 1, "{:?}", registry.server.lines());
+        assert!(registry.server.lines().iter().all(|line| !line.starts_with("POST")));
+        // The same layers under another name; another repository of the same registry.
+        if site.mode() == Mode::Overlay {
+            site.build("twin", &format!("FROM {}\n{STEPS}", registry.name("base:1"))).success();
+            push(&["twin", &name]).stderr_has(known).success();
+        }
+        let done = push(&["ours", &registry.name("b:1")]).stderr_has(known).success();
+        assert!(done.stderr.contains(": mounted from a\n"), "{}", done.stderr);
+        assert_eq!(manifest(&registry, "b", "1"), first);
+
+        // A registry that has not got it, or has lost it; and what it then has again.
+        push(&["ours", &other.name("a:1")]).stderr_lacks(known).success();
+        assert_eq!(manifest(&other, "a", "1"), first);
+        push(&["ours", &other.name("a:2")]).stderr_has(known).success();
+        registry.with(|content| content.blobs.retain(|(_, digest), _| *digest != layer));
+        push(&["ours", &name]).stderr_lacks(known).success();
+        push(&["ours", &registry.name("b:2")]).stderr_has(": mounted from a\n").success();
+        pulled(&name, site.mode()).assert_same(&pulled(&other.name("a:2"), site.mode()), "from both");
+
+        // Other bytes.
+        push(&["ours", &name]).env("SOURCE_DATE_EPOCH", "1000000000").stderr_lacks(known).success();
+        assert_ne!(manifest(&registry, "a", "1")["layers"], first["layers"]);
+        push(&["--no-cache", "ours", &name]).stderr_lacks(known).success();
+        assert_eq!(manifest(&registry, "a", "1"), first);
+        if site.mode() == Mode::Overlay {
+            push(&["--layers", "ours", &name]).stderr_lacks("packed before").success();
+            push(&["--layers", "ours", &name]).stderr_has("layer 3/3: packed before: ").success();
+        }
+        let more = format!("FROM {}\n{STEPS}RUN echo more >/opt/more\n", registry.name("base:1"));
+        site.build("ours", &more).success();
+        push(&["ours", &name]).stderr_lacks(known).success();
+        assert!(pulled(&name, site.mode()).0.contains_key("opt/more"));
+        push(&["ours", &name]).stderr_has(known).success();
+
+        // Files that ch-run changes, if the tree is written to; and what is made again under an old name.
+        if site.mode() == Mode::Plain {
+            site.ch_run_with(&["-w"], "ours").args(["/bin/sh", "-c", "echo x >/opt/more"]).success();
+            push(&["ours", &name]).stderr_lacks(known).success();
+            push(&["ours", &name]).stderr_lacks(known).success();
+            let more = pulled(&name, site.mode()).0["opt/more"].clone();
+            assert!(matches!(more.kind, Kind::File { size: 2, .. }), "{more:?}");
+        }
+    });
+}
+
+/// A step that is done again gives other files under the same name.
+#[test]
+fn what_is_made_again_is_packed_again() {
+    let (site, registry) = (Site::new(), Registry::start());
+    site.import(image::small(), "base");
+    let name = registry.name("a:1");
+    let push = || {
+        site.build("ours", "FROM base\nRUN cat /proc/sys/kernel/random/uuid >/number\n").success();
+        site.run("push").args(["-v", "ours", &name]).stderr_lacks("packed before").success();
+        manifest(&registry, "a", "1")["layers"][0]["digest"].as_str().unwrap().to_owned()
+    };
+    let first = push();
+    let notes = |dir: &Path| {
+        let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.to_str().unwrap().contains("/packed-")).collect::<Vec<_>>()
+    };
+    let cache = site.storage().join("cache");
+    let kept: Vec<_> = notes(&cache).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    assert_eq!(kept.len(), 1);
+    // Only what the step made goes, and comes again.
+    site.run("delete").arg("ours").success();
+    site.run("gc").success();
+    assert!(notes(&cache).is_empty());
+    kept.iter().for_each(|(note, path)| fs::write(path, note).unwrap());
+    assert_ne!(push(), first);
 }
 
 /// A10: a registry that says "created" and has nothing.
