@@ -187,7 +187,7 @@ impl BlobReader<'_> {
     fn resume(&mut self, failure: Failure) -> Result<()> {
         self.body = None;
         let mut error = match failure {
-            Failure::Passing(error) => error,
+            Failure::Passing(error) | Failure::Unreached(error) => error,
             Failure::Lasting(error) => return Err(error.context(format!("blob {}", self.digest))),
         };
         loop {
@@ -200,7 +200,7 @@ impl BlobReader<'_> {
                 let about = format!("blob {}: gave up at byte {} of {}", self.digest, self.at, self.size);
                 return Err(error.context(about));
             }
-            self.client.pause(self.failures, None, &error);
+            self.client.policy.pause(self.failures, None, &error);
             match self.open() {
                 Ok(()) => return Ok(()),
                 // `perform` was patient already; what breaks after it, while skipping, counts here.

@@ -3,8 +3,9 @@
 //!
 //! One client per registry, shared by threads: connections, tokens and the answer to "TLS or not" are kept in it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::Endpoint;
 use super::auth::{Access, Answer, Auth, First, Scope, next_hop};
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::oci::digest::Digest;
 use crate::oci::json::MAX_DOCUMENT;
 use crate::oci::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
-use crate::{bail, debug, info, verbose};
+use crate::{bail, debug, verbose};
 
 const MAX_REDIRECTS: usize = 10;
 /// Questions and answers about who we are before a 401 counts.
@@ -87,6 +88,8 @@ pub struct Client {
     auth: OnceLock<Auth>,
     /// Held while it is found out whether a loopback registry speaks TLS.
     probing: Mutex<()>,
+    /// Whether anybody has, yet.
+    answered: AtomicBool,
     hint: Mutex<Option<String>>,
 }
 
@@ -120,6 +123,7 @@ impl Client {
             policy: options.policy,
             auth: OnceLock::new(),
             probing: Mutex::new(()),
+            answered: AtomicBool::new(false),
             hint: Mutex::new(None),
         })
     }
@@ -248,35 +252,29 @@ impl Client {
         let mut tried = 0;
         loop {
             tried += 1;
-            let last = tried > self.policy.retries;
-            let (error, asked) = match self.attempt(call) {
+            match self.attempt(call) {
                 Ok(response) if retry::is_transient(response.status) => {
                     let asked = response.header("retry-after").and_then(|v| retry::retry_after(v, SystemTime::now()));
                     let hint = hint_for(response.status, &self.endpoint);
                     let error = response.into_error();
-                    (hint.into_iter().fold(error, |e, hint| e.hint(hint)), asked)
+                    let error = hint.into_iter().fold(error, |e, hint| e.hint(hint));
+                    self.policy.again(tried, asked, error)?;
                 }
                 Ok(response) => return Ok(response),
-                Err(Failure::Passing(error)) => (error, None),
-                Err(Failure::Lasting(error)) => return Err(error),
-            };
-            if last {
-                return Err(error.context(format!("gave up after {tried} tries")));
+                Err(failure) => self.again(tried, failure)?,
             }
-            self.pause(tried, asked, &error);
         }
     }
 
-    /// Waits before retry number `n`, and says so.
-    pub(super) fn pause(&self, n: u32, asked: Option<Duration>, why: &Error) {
-        let wait = self.policy.wait(n, asked);
-        let tries = self.policy.retries + 1;
-        if wait >= Duration::from_secs(5) {
-            info!("{why}; trying again in {} s (try {} of {tries})", wait.as_secs(), n + 1);
-        } else {
-            verbose!("{why}; trying again in {:.1} s (try {} of {tries})", wait.as_secs_f64(), n + 1);
+    /// After failure number `n` in a row: waits, or gives up.
+    fn again(&self, n: u32, failure: Failure) -> Result<()> {
+        match failure {
+            Failure::Unreached(error) if !self.answered.load(Ordering::Relaxed) => {
+                self.policy.with_stranger().again(n, None, error)
+            }
+            Failure::Unreached(error) | Failure::Passing(error) => self.policy.again(n, None, error),
+            Failure::Lasting(error) => Err(error),
         }
-        std::thread::sleep(wait);
     }
 
     /// One attempt: authentication and redirects, no retry.
@@ -324,6 +322,7 @@ impl Client {
         let authorization = if self.is_own(url)? { self.auth()?.current(&self.http, scope)? } else { None };
         let request = Request { method, url, headers, authorization: authorization.as_ref() };
         let response = self.http.send(request, payload)?;
+        self.answered.store(true, Ordering::Relaxed);
         if let Some(used) = authorization.as_ref().filter(|_| response.status != 401) {
             self.auth()?.proven(scope, used);
         }
@@ -350,11 +349,10 @@ impl Client {
         loop {
             match self.origin() {
                 Ok(origin) => return origin.url(path),
-                Err(Failure::Passing(error)) if tried < self.policy.retries => {
+                Err(failure) => {
                     tried += 1;
-                    self.pause(tried, None, &error);
+                    self.again(tried, failure)?;
                 }
-                Err(failure) => return Err(failure.into_error()),
             }
         }
     }
@@ -374,7 +372,7 @@ impl Client {
         }
         let mut scheme = Scheme::Https;
         if self.endpoint.is_loopback() {
-            let tls = self.network.speaks_tls(&self.endpoint).map_err(|e| Failure::Passing(e.error))?;
+            let tls = self.network.speaks_tls(&self.endpoint).map_err(Failure::from)?;
             if !tls {
                 verbose!("{}: no TLS there; using plain HTTP, since it is on this machine", self.endpoint);
                 scheme = Scheme::Http;

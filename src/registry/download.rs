@@ -13,7 +13,6 @@ use super::retry::{self, Policy};
 use super::settings::Settings;
 use super::url::Url;
 use crate::error::{Error, Result};
-use crate::verbose;
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -70,26 +69,24 @@ impl Web {
             let conditions = [("if-none-match", &known.etag), ("if-modified-since", &known.last_modified)];
             headers.extend(conditions.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         }
-        for tried in 1.. {
-            let error = match self.follow(&url, &headers) {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.follow(&url, &headers) {
                 Ok(response) if response.status == 304 && known.is_some() => {
                     response.finish();
                     return Ok(Answer::Unchanged);
                 }
                 Ok(response) if response.status == 200 => return Ok(Answer::Is(download(response))),
-                Ok(response) if retry::is_transient(response.status) => response.into_error(),
+                Ok(response) if retry::is_transient(response.status) => {
+                    self.policy.again(tried, None, response.into_error())?
+                }
                 Ok(response) => return Err(response.into_error()),
-                Err(Failure::Passing(error)) => error,
+                Err(Failure::Passing(error)) => self.policy.again(tried, None, error)?,
+                Err(Failure::Unreached(error)) => self.policy.with_stranger().again(tried, None, error)?,
                 Err(Failure::Lasting(error)) => return Err(error),
-            };
-            if tried > self.policy.retries {
-                return Err(error.context(format!("gave up after {tried} tries")));
             }
-            let wait = self.policy.wait(tried, None);
-            verbose!("{error}; trying again in {:.1} s", wait.as_secs_f64());
-            std::thread::sleep(wait);
         }
-        Err(Error::new("no try was made"))
     }
 
     fn follow(&self, url: &Url, headers: &[(&'static str, String)]) -> Result<Response, Failure> {

@@ -91,20 +91,33 @@ pub struct Request<'a> {
 pub enum Failure {
     /// Broken or silent connections: worth another try.
     Passing(Error),
+    /// No connection at all: worth another try, but not many where nobody has ever answered.
+    Unreached(Error),
     Lasting(Error),
 }
 
 impl Failure {
     pub fn into_error(self) -> Error {
         match self {
-            Failure::Passing(e) | Failure::Lasting(e) => e,
+            Failure::Passing(e) | Failure::Unreached(e) | Failure::Lasting(e) => e,
         }
     }
 
     pub fn context(self, outer: impl Into<String>) -> Failure {
         match self {
             Failure::Passing(e) => Failure::Passing(e.context(outer)),
+            Failure::Unreached(e) => Failure::Unreached(e.context(outer)),
             Failure::Lasting(e) => Failure::Lasting(e.context(outer)),
+        }
+    }
+}
+
+impl From<Unreachable> for Failure {
+    fn from(unreachable: Unreachable) -> Failure {
+        match unreachable.kind {
+            Trouble::Passing => Failure::Passing(unreachable.error),
+            Trouble::Unreached => Failure::Unreached(unreachable.error),
+            Trouble::Lasting | Trouble::NotTls => Failure::Lasting(unreachable.error),
         }
     }
 }
@@ -351,8 +364,7 @@ pub fn sort_io(e: io::Error) -> Failure {
 fn sort(e: ureq::Error) -> Failure {
     match e {
         ureq::Error::Other(inner) => match inner.downcast::<Unreachable>() {
-            Ok(unreachable) if unreachable.kind == Trouble::Passing => Failure::Passing(unreachable.error),
-            Ok(unreachable) => Failure::Lasting(unreachable.error),
+            Ok(unreachable) => Failure::from(*unreachable),
             Err(other) => Failure::Lasting(Error::new(other.to_string())),
         },
         ureq::Error::Timeout(Timeout::RecvResponse) => Failure::Passing(Error::new("server is too slow to answer")),

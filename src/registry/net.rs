@@ -44,6 +44,8 @@ pub struct Unreachable {
 pub enum Trouble {
     /// Trying again may help.
     Passing,
+    /// The same, and nobody was found: no address, or none where anybody listens.
+    Unreached,
     /// It will not.
     Lasting,
     /// Something answers, but it does not speak TLS.
@@ -60,6 +62,10 @@ impl std::error::Error for Unreachable {}
 
 pub fn passing(error: Error) -> Unreachable {
     Unreachable { error, kind: Trouble::Passing }
+}
+
+fn unreached(error: Error) -> Unreachable {
+    Unreachable { error, kind: Trouble::Unreached }
 }
 
 pub fn lasting(error: Error) -> Unreachable {
@@ -187,7 +193,7 @@ fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, Unreachable
     if addresses.len() > 1 {
         last = last.context(format!("{} addresses tried, the last one", addresses.len()));
     }
-    Err(passing(about(last)))
+    Err(unreached(about(last)))
 }
 
 pub fn unresolved(endpoint: &Endpoint, e: &io::Error) -> Unreachable {
@@ -198,7 +204,7 @@ pub fn unresolved(endpoint: &Endpoint, e: &io::Error) -> Unreachable {
     let again = cause.contains("Temporary failure") || cause.contains("Try again");
     let error =
         error.hint("is the name right, and does this machine reach the internet directly (else set HTTPS_PROXY)?");
-    if again { passing(error) } else { lasting(error) }
+    if again { unreached(error) } else { lasting(error) }
 }
 
 fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {

@@ -6,6 +6,12 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::error::Error;
+use crate::info;
+
+/// Retries while nobody has answered yet: a wrong name or port is more likely than a server that is starting.
+const STRANGERS: u32 = 2;
+
 /// How patient we are. The default is for people; tests use shorter times.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -40,6 +46,27 @@ impl Policy {
             Some(asked) => asked.min(self.server_ceiling).max(own.min(doubled)),
             None => own,
         }
+    }
+
+    /// The same patience with somebody who has never answered.
+    pub fn with_stranger(&self) -> Policy {
+        Policy { retries: self.retries.min(STRANGERS), ..self.clone() }
+    }
+
+    /// After failure number `n`: waits and says so, or gives up.
+    pub fn again(&self, n: u32, asked: Option<Duration>, why: Error) -> Result<(), Error> {
+        if n > self.retries {
+            return Err(why.context(format!("gave up after {n} tries")));
+        }
+        self.pause(n, asked, &why);
+        Ok(())
+    }
+
+    /// Waits before retry number `n`, and says so.
+    pub fn pause(&self, n: u32, asked: Option<Duration>, why: &Error) {
+        let wait = self.wait(n, asked);
+        info!("{why}; trying again in {:.1} s (try {} of {})", wait.as_secs_f64(), n + 1, self.retries + 1);
+        std::thread::sleep(wait);
     }
 }
 

@@ -88,10 +88,7 @@ impl Client {
                 Outcome::Again(error, asked) => (error, asked),
             };
             tried += 1;
-            if tried > self.policy.retries {
-                return Err(error.context(format!("blob {digest}: gave up after {tried} tries")));
-            }
-            self.pause(tried, asked, &error);
+            self.policy.again(tried, asked, error).context(|| format!("blob {digest}"))?;
             // The connection may have broken after the registry had it all.
             if self.has_blob(repository, digest)? {
                 return Ok(());
@@ -192,7 +189,7 @@ fn judge(sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) 
     }
     let response = match sent {
         Ok(response) => response,
-        Err(Failure::Passing(error)) => return Ok(Outcome::Again(error, None)),
+        Err(Failure::Passing(error) | Failure::Unreached(error)) => return Ok(Outcome::Again(error, None)),
         Err(Failure::Lasting(error)) => return Err(error),
     };
     match response.status {

@@ -121,3 +121,21 @@ fn absent_images_are_named_in_full() {
     let done = site.run("pull").arg(&name).stderr_has(&format!("error: not in registry: {name}\n")).failure();
     assert!(done.stderr.contains("hint: the registry answered 401"), "{}", done.stderr);
 }
+
+/// Nobody waits without knowing for what.
+#[test]
+fn waits_are_told() {
+    let (site, registry) = (Site::new(), Registry::start());
+    hold(&registry, "a/b", 1000);
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    registry.intercept(move |seen, _| {
+        let first = seen.path().contains("/manifests/") && tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+        first.then(|| Reply::new(503))
+    });
+    let done = site.run("pull").arg(registry.name("a/b:1")).success();
+    let line = done.stderr.lines().find(|line| line.contains("trying again")).unwrap();
+    assert!(
+        line.contains("503 ") && line.contains("; trying again in ") && line.ends_with(" s (try 2 of 6)"),
+        "{line}"
+    );
+}

@@ -128,11 +128,32 @@ fn nobody_listens() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = Client::new(&endpoint(&free.to_string()), hasty(), Arc::new(Anonymous)).unwrap();
     let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
-    assert_eq!(e, format!("can't connect to {free}: Connection refused"));
+    assert_eq!(e, format!("gave up after 3 tries: can't connect to {free}: Connection refused"));
     let client = Client::new(&Endpoint::new("no-such-host.invalid", 443), hasty(), Arc::new(Anonymous)).unwrap();
     let e = client.manifest("a/b", "1", Accept::Any).unwrap_err();
     assert!(e.to_string().contains("can't find host \"no-such-host.invalid\""), "{e}");
     assert!(e.get_hint().unwrap().contains("HTTPS_PROXY"));
+}
+
+/// A wrong port is found out soon; with a registry that answered before, we are patient.
+#[test]
+fn patience_is_for_those_who_answered() {
+    let patient = || Options { policy: Policy { retries: 4, ..hasty().policy }, ..hasty() };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let client = Client::new(&endpoint(&free.to_string()), patient(), Arc::new(Anonymous)).unwrap();
+    let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
+    assert_eq!(e, format!("gave up after 3 tries: can't connect to {free}: Connection refused"));
+
+    let registry = Registry::start();
+    registry.manifest("a/b", "1", OCI_MANIFEST, b"{}");
+    // Connections are not kept, so that nothing is left of it.
+    registry.intercept(|seen, _| seen.path().ends_with("/1").then(|| Reply::new(404).how(How::UntilClose)));
+    let name = registry.server.name();
+    let client = Client::new(&endpoint(&name), patient(), Arc::new(Anonymous)).unwrap();
+    assert!(client.manifest("a/b", "1", Accept::Any).unwrap().is_none());
+    drop(registry);
+    let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
+    assert!(e.starts_with("gave up after 5 tries: ") && e.contains("Connection refused"), "{e}");
 }
 
 /// A name with addresses of both families, of which one answers: `localhost` is such, and nothing listens on `::1`.
@@ -150,5 +171,5 @@ fn addresses_are_tried_in_turn() {
     let client = Client::new(&Endpoint::new("localhost", port), hasty(), Arc::new(Anonymous)).unwrap();
     let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
     let tried = if both { "2 addresses tried, the last one: " } else { "" };
-    assert_eq!(e, format!("can't connect to localhost:{port}: {tried}Connection refused"));
+    assert_eq!(e, format!("gave up after 3 tries: can't connect to localhost:{port}: {tried}Connection refused"));
 }
