@@ -19,7 +19,7 @@ use super::root::show;
 use super::stack::{Found, Node, Stack};
 use super::walk::{join, split};
 use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, Kind, Stat};
 use std::os::unix::ffi::OsStrExt;
 
@@ -122,6 +122,7 @@ impl Pack<'_> {
                 continue;
             }
             let pushed = match change {
+                Change::Is(..) if name.starts_with(b".wh.") => Err(reserved()),
                 Change::Gone => self.marker(&path).map(|()| None),
                 Change::Is(Found::Other(layer, stat), _) => self.leaf(layer, &path, &stat).map(|()| None),
                 Change::Is(Found::Dir(node, stat), below) => self.merged_dir(&node, &stat, below).map(Some),
@@ -324,6 +325,12 @@ impl Pack<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).context(|| "can't write archive")
     }
+}
+
+/// Every reader of layers would take such a file for a whiteout, and remove something else.
+fn reserved() -> Error {
+    Error::new("in a layer, a name that begins with .wh. says that a file is removed")
+        .hint("rename or remove it in the image, then push again")
 }
 
 /// Puts text into a header field; `false` if it does not fit.

@@ -241,6 +241,26 @@ fn what_is_made_again_is_packed_again() {
     assert_ne!(push(), first);
 }
 
+/// A file whose name means something in a layer would remove another one wherever the image is pulled.
+#[test]
+fn names_of_whiteouts_are_refused() {
+    in_each_mode(|site| {
+        let registry = Registry::start();
+        site.import(image::small(), "base");
+        for name in [".wh.passwd", ".wh..wh..opq", ".wh."] {
+            site.write(&format!("context/dir/{name}"), "ours\n");
+            site.build("ours", "FROM base\nCOPY dir /etc\nRUN cat /etc/.wh.*\n").stdout("ours\n").success();
+            fs::remove_dir_all(site.path("context/dir")).unwrap();
+            let error = format!(
+                "error: can't pack the image: can't archive etc/{name}: in a layer, a name that begins with .wh. says that \
+                 a file is removed\nhint: rename or remove it in the image, then push again\n"
+            );
+            site.run("push").args(["ours", &registry.name("ours:1")]).stderr_has(&error).failure();
+        }
+        assert!(registry.with(|content| content.manifests.is_empty()));
+    });
+}
+
 /// A10: a registry that says "created" and has nothing.
 #[test]
 fn uploads_are_verified() {
