@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// `2026-11-23T03:51:36.049`, in the local time zone.
 pub fn local_iso_millis() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = now.as_secs() as libc::time_t;
+    // Of the type that localtime_r wants: `libc::time_t` is deprecated where it is about to grow (musl).
+    let seconds = now.as_secs() as _;
     let mut tm = MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid for the call; `tm` is plain data and stays zero if the call fails.
     let tm = unsafe {
