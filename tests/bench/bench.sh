@@ -1,12 +1,13 @@
 #!/bin/bash
 # bench.sh (make bench): the main jobs against whatever peers this machine has.
 #
-# Rows: pull (one layer; again, nothing changed), push (to a new repository, again), build of ten mixed instructions cold and cached, 50 times RUN true, COPY of 5,000 and of 50,000
-# files (FILES) cold and cached, parsing of a Dockerfile with 100,000 lines (ours alone; and whether memory stays within
+# Rows: pull (one layer; again, nothing changed), push (to a new repository, again), build of ten mixed instructions
+# cold and cached, the same of four on an image of eight layers, 50 times RUN true, COPY of 5,000 and of 50,000 files
+# (FILES) cold and cached, parsing of a Dockerfile with 100,000 lines (ours alone; and whether memory stays within
 # 16 MiB and 24 times its size), start. Tools take turns within each round, so that a disturbance hits all of them;
 # figures are medians, and ratios of medians to ours.
 # Settings: ROUNDS (3), SIZE (MiB of files in the pulled image, 200), TOOLS, BENCH_DIR (target/bench).
-# The pull row wants docker-registry and openssl. Files come from this machine's /usr: compare within one run alone.
+# The rows pull, push and eight want docker-registry and openssl. Files come from this machine's /usr: compare within one run alone.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -116,6 +117,29 @@ done
     } }'
 } >"$work/parse.df"
 
+# An image of eight layers: each push adds one to those of its base.
+if [ -n "$REG" ]; then
+    last=$from
+    for n in 2 3 4 5 6 7 8; do
+        printf 'FROM %s\nCOPY tree /layer%s/\n' "$last" "$n" >"$work/layer.df"
+        last=$REG/eight:$n
+        if ! { "$OURS" build -s "$work/setup" --tls-no-verify -t "$last" -f "$work/layer.df" "$work/context" &&
+            "$OURS" push -s "$work/setup" --tls-no-verify --layers "$last"; } >"$work/setup.log" 2>&1; then
+            cat "$work/setup.log" >&2
+            exit 1
+        fi
+    done
+    "$OURS" push -s "$work/setup" --tls-no-verify --layers "$last" "$REG/eight:latest" 2>>"$work/setup.log"
+    clear_dir "$work/setup"
+    cat >"$work/eight.df" <<END
+FROM $REG/eight:latest
+COPY one /layer2/
+RUN ls /layer2 /layer8 | wc -l >/count
+RUN rm /layer2/file1
+COPY tree /layer9/
+END
+fi
+
 # Each adapter returns 64 for what its tool does not offer.
 ch_image() {
     local program=$1 store=$2 action=$3; shift 3
@@ -200,6 +224,10 @@ for round in $(seq "$ROUNDS"); do
         tool "$name" base >"$work/log.$name" 2>&1 </dev/null || continue
         timed build-cold "$name" build ten
         timed build-cached "$name" build ten
+        if [ -n "$REG" ] && tool "$name" pull eight >"$work/log.$name" 2>&1 </dev/null; then
+            timed eight-cold "$name" build eight
+            timed eight-cached "$name" build eight
+        fi
         timed run-50-cold "$name" build fifty
         timed run-50-cached "$name" build fifty
         for n in $FILES; do
@@ -217,7 +245,7 @@ for n in $FILES; do copies="$copies copy-$n-cold copy-$n-cached"; done
 printf '%-18s' row
 for name in $TOOLS; do printf '%22s' "$name"; done
 echo
-for row in start parse-100k pull pull-again push push-again build-cold build-cached run-50-cold run-50-cached $copies; do
+for row in start parse-100k pull pull-again push push-again build-cold build-cached eight-cold eight-cached run-50-cold run-50-cached $copies; do
     printf '%-18s' $row
     ours=0
     [ ! -s "$work/results/$row.ours" ] || ours=$(median "$work/results/$row.ours")
