@@ -1,8 +1,12 @@
 //! Which steps run again, and what remains of those that did not end well?
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,10 +66,88 @@ fn why_a_step_ran() {
         build("a=2", "    why: changed: env a (1 → 2)\n");
         site.write("context/file", "2\n");
         build("a=2", "    why: changed: content of file\n");
+        fs::set_permissions(site.path("context/file"), fs::Permissions::from_mode(0o755)).unwrap();
+        build("a=2", "    why: changed: mode of file (644 → 755)\n");
+        let bound = || site.build("out", "FROM base\nRUN --mount=type=bind,target=/m ls /m\n").arg("--why");
+        fs::create_dir(site.path("context/d")).unwrap();
+        bound().success();
+        fs::set_permissions(site.path("context/d"), fs::Permissions::from_mode(0o700)).unwrap();
+        bound().stderr_has("    why: changed: mode of d (755 → 700)\n").success();
+        site.write("context/file", "3\n");
+        bound().stderr_has("    why: changed: content of file\n").success();
+        fs::remove_dir(site.path("context/d")).unwrap();
+        std::os::unix::fs::symlink("file", site.path("context/d")).unwrap();
+        bound().stderr_has("    why: changed: type of d (dir → link)\n").success();
         site.build("out", "FROM base\nARG a\nRUN echo $a >/a\n")
             .args(["--rebuild", "--why", "--build-arg", "a=2"])
             .stderr_has("    why: asked for\n")
             .success();
+    });
+}
+
+/// Whether names are of one file shows in the image, so it counts.
+#[test]
+fn hard_links_count() {
+    with_cache(|site| {
+        site.write("context/a", "1\n");
+        site.write("context/b", "1\n");
+        let build = || site.build("out", "FROM base\nCOPY a b /d/\n");
+        build().success();
+        fs::remove_file(site.path("context/b")).unwrap();
+        fs::hard_link(site.path("context/a"), site.path("context/b")).unwrap();
+        build().stderr_has("  2 COPY").success();
+        site.ch_run("out").args(["sh", "-c", "test /d/a -ef /d/b"]).success();
+    });
+}
+
+/// The context may change while a step takes files from it. Then nobody else gets what the step made.
+#[test]
+fn files_that_change_meanwhile() {
+    with_cache(|site| {
+        let changes = |command: &str, said: &str| {
+            site.write("context/file", "old\n");
+            let dockerfile = format!("FROM base\nRUN --mount=type=bind,target=/m {command}\n");
+            let build = || {
+                let bind = format!("{}:/mnt/0", site.path("context").display());
+                site.build("out", &dockerfile).args(["--why", "--bind", &bind])
+            };
+            let warning =
+                format!("warning: RUN: files changed while they were taken{said}: the next build does it again\n");
+            build().stdout("new\n").stderr_has(&warning).success();
+            site.write("context/file", "old\n");
+            let why = "    why: changed: files while they were taken\n";
+            build().stdout("new\n").stderr_has("  2 RUN").stderr_has(why).success();
+        };
+        changes("echo new >/mnt/0/file; cat /m/file", ": content of file");
+        changes("echo new >/mnt/0/file; cat /m/file; echo old >/mnt/0/file", "");
+        changes("mv /mnt/0/file /mnt/0/f; echo new; cp /m/f /mnt/0/file; rm /mnt/0/f", "");
+    });
+}
+
+#[test]
+fn copies_of_a_changing_file_are_no_others() {
+    with_cache(|site| {
+        let build = || site.build("out", "FROM base\nCOPY file /\n").success();
+        let copied = || site.ch_run("out").args(["cat", "/file"]).success().stdout;
+        for round in 0..4 {
+            let text = |n: usize| format!("{round} {}\n", n % 2);
+            let done = AtomicBool::new(false);
+            site.write("context/file", &text(0));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for n in (0..).take_while(|_| !done.load(Ordering::Relaxed)) {
+                        fs::rename(site.write("new", &text(n)), site.path("context/file")).unwrap();
+                    }
+                });
+                build();
+                done.store(true, Ordering::Relaxed);
+            });
+            for n in 0..2 {
+                site.write("context/file", &text(n));
+                build();
+                assert_eq!(copied(), text(n));
+            }
+        }
     });
 }
 
@@ -218,6 +300,25 @@ fn secrets_stay_secret() {
             assert!(!text.contains(SECRET), "{text}");
         }
         assert_eq!(holders(&site.storage()), Vec::<String>::new());
+    });
+}
+
+/// Whatever their bytes.
+#[test]
+fn secrets_are_bytes() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let build = |value: &[u8]| {
+            let file = site.path("secret");
+            fs::write(&file, value).unwrap();
+            let mount = "--mount=type=secret,id=v --mount=type=secret,id=f,env=F";
+            site.build("out", &format!("FROM base\nRUN {mount} test \"$(cat /run/secrets/v)\" = \"$F\"; echo $?\n"))
+                .args(["--secret", "id=v,env=V", "--secret", &format!("id=f,src={}", file.display())])
+                .arg("--rebuild")
+                .env("V", OsStr::from_bytes(b"a\xffb"))
+        };
+        build(b"a\xffb").stdout("0\n").success();
+        build(b"a\0b").stderr_has("error: secret f has a NUL byte, so it can't be a variable\n").failure();
     });
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::harness::Site;
 use crate::harness::registry::{Guard, How, Registry, Reply, Server, TokenRules, ranged, sha256};
+use crate::harness::{Site, image};
 
 /// `user:secretpassword`
 const LOGIN: &str = "dXNlcjpzZWNyZXRwYXNzd29yZA==";
@@ -116,6 +116,10 @@ fn absent_images_are_named_in_full() {
     let (site, registry) = (Site::new(), Registry::start());
     let name = registry.name("a/b:9");
     site.run("pull").arg(&name).stderr_has(&format!("error: not in registry: {name}\n")).failure();
+    site.import(image::small(), "base");
+    site.build("out", &format!("FROM base\nCOPY --from={name} /a /b\n"))
+        .stderr_has(&format!(": line 2: COPY: no stage is called {name}, so it is an image: not in registry: {name}\n"))
+        .failure();
     // 401 for ever: as the manual page has it, but with a word about it.
     registry.guard(Guard::Basic(LOGIN.into()));
     let done = site.run("pull").arg(&name).stderr_has(&format!("error: not in registry: {name}\n")).failure();

@@ -1,5 +1,6 @@
 //! What could change the result of a step? Its name is the digest of all of it, so a name that exists is a result.
 
+use crate::error::Result;
 use crate::oci::digest::Digest;
 use crate::rootfs::copy::Contents;
 use crate::storage::{LayerId, Storage};
@@ -20,6 +21,10 @@ impl Inputs {
         self.0.push((name.into(), value.into()));
     }
 
+    pub fn extend(&mut self, more: &Inputs) {
+        self.0.extend_from_slice(&more.0);
+    }
+
     /// The layer's name. Lengths go in as well, so that no two lists read alike.
     pub fn id(&self) -> LayerId {
         let mut text = String::from("step 1\n");
@@ -29,16 +34,25 @@ impl Inputs {
         LayerId::new(Digest::of(text.as_bytes()))
     }
 
+    /// The result is for this build alone, because of `why`.
+    pub fn make_unique(&mut self, why: &str) {
+        self.add(why, format!("{:?} {}", std::time::SystemTime::now(), std::process::id()));
+    }
+
     /// What the files that a step takes hold; few of them are named one by one, for [`Inputs::why`].
     pub fn add_contents(&mut self, contents: &Contents) {
         self.add(CONTENT, contents.digest.to_string());
-        for (path, digest) in &contents.files {
-            self.add(format!("{CONTENT_OF}{path}"), digest.to_string());
+        for (path, what) in &contents.files {
+            self.add(format!("{CONTENT_OF}{path}"), what);
         }
     }
 
     pub fn into_pairs(self) -> Vec<(String, String)> {
         self.0
+    }
+
+    fn files(&self) -> impl Iterator<Item = &(String, String)> {
+        self.0.iter().filter(|(name, _)| name.starts_with(CONTENT_OF))
     }
 
     fn get(&self, name: &str) -> &str {
@@ -58,11 +72,7 @@ impl Inputs {
         if changes.is_empty() {
             return "its layer was removed".to_owned();
         }
-        let more = match changes.len() {
-            0..=MOST_CHANGES => String::new(),
-            n => format!(" and {} more", n - MOST_CHANGES),
-        };
-        format!("changed: {}{more}", changes[..changes.len().min(MOST_CHANGES)].join(", "))
+        format!("changed: {}", listed(&changes))
     }
 
     /// The same kind of instruction at the same place, or the very same instruction.
@@ -79,31 +89,74 @@ impl Inputs {
             match old {
                 Some(old) if old == new => {}
                 Some(_) if name == "parent" => changes.push("what lies below".to_owned()),
-                // A digest tells nobody anything.
-                Some(_) if name.starts_with("content") => changes.push(name.clone()),
+                Some(old) if name.starts_with(CONTENT) => changes.extend(aspects(name, old, new)),
                 Some(old) => changes.push(format!("{name} ({})", difference(old, new))),
-                None if name.starts_with("content") => changes.push(format!("{name} (new)")),
+                None if name.starts_with(CONTENT) => changes.push(format!("{name} (new)")),
                 None => changes.push(format!("{name} (new: {})", brief(new))),
             }
         }
         for (name, old) in &other.0 {
             match self.0.iter().any(|(n, _)| n == name) {
                 true => {}
-                false if name.starts_with("content") => changes.push(format!("{name} (gone)")),
+                false if name == AGAIN => {}
+                false if name == MEANWHILE => changes.push("files while they were taken".to_owned()),
+                false if name.starts_with(CONTENT) => changes.push(format!("{name} (gone)")),
                 false => changes.push(format!("{name} (gone: {})", brief(old))),
             }
         }
         // Which files it is says more than that it is some.
-        if changes.iter().any(|change| change.starts_with(CONTENT_OF)) {
+        if self.files().ne(other.files()) {
             changes.retain(|change| change != CONTENT);
         }
         changes.iter().map(|change| crate::log::escape(change).into_owned()).collect()
     }
 }
 
+/// Why a result is for one build alone: the step was asked for again; what it took changed while it was taken.
+pub const AGAIN: &str = "again";
+pub const MEANWHILE: &str = "meanwhile";
+
 /// The digest of all files that a step takes, and those of single files.
 const CONTENT: &str = "content";
 const CONTENT_OF: &str = "content of ";
+
+/// How files changed while they were taken; `None` if they did not. The text is empty if they look as before.
+pub fn meanwhile(before: &Contents, after: Result<Contents>) -> Option<String> {
+    let list = |contents: &Contents| {
+        let mut inputs = Inputs::default();
+        inputs.add_contents(contents);
+        inputs
+    };
+    match after {
+        Ok(after) if after == *before => None,
+        Ok(after) => Some(listed(&list(&after).changes(&list(before)))),
+        Err(e) => Some(e.to_string()),
+    }
+}
+
+/// What of a file has changed: `kind mode digest` before and now (a digest itself tells nobody anything).
+fn aspects(name: &str, old: &str, new: &str) -> Vec<String> {
+    let parts = |what| str::split(what, ' ').collect::<Vec<_>>();
+    let (Some(path), [was, mode, old], [is, new_mode, new]) =
+        (name.strip_prefix(CONTENT_OF), &parts(old)[..], &parts(new)[..])
+    else {
+        return vec![name.to_owned()];
+    };
+    if was != is {
+        return vec![format!("type of {path} ({was} → {is})")];
+    }
+    let content = (old != new).then(|| name.to_owned());
+    let mode = (mode != new_mode).then(|| format!("mode of {path} ({mode} → {new_mode})"));
+    content.into_iter().chain(mode).collect()
+}
+
+fn listed(changes: &[String]) -> String {
+    let more = match changes.len() {
+        0..=MOST_CHANGES => String::new(),
+        n => format!(" and {} more", n - MOST_CHANGES),
+    };
+    format!("{}{more}", changes[..changes.len().min(MOST_CHANGES)].join(", "))
+}
 
 const MOST_CHANGES: usize = 8;
 const SHOWN: usize = 40;
@@ -150,12 +203,18 @@ mod tests {
         check(&[("env A", "1"), ("cwd", "/")], &[("env A", "2"), ("cwd", "/")], &["env A (1 → 2)"]);
         check(&[("parent", "x")], &[("parent", "y"), ("bind", "/a:/b")], &["what lies below", "bind (new: /a:/b)"]);
         check(&[("env A", "1")], &[], &["env A (gone: 1)"]);
+        check(&[("again", "1"), ("meanwhile", "1")], &[], &["files while they were taken"]);
         check(
             &[("content", "1"), ("content of a", "1"), ("content of b", "1")],
             &[("content", "2"), ("content of a", "2"), ("content of c", "1")],
             &["content of a", "content of c (new)", "content of b (gone)"],
         );
         check(&[("content", "1")], &[("content", "2")], &["content"]);
+        let of_a = |old, new, want: &[&str]| check(&[("content of a", old)], &[("content of a", new)], want);
+        of_a("file 644 x", "file 644 y", &["content of a"]);
+        of_a("file 644 x", "file 755 y", &["content of a", "mode of a (644 → 755)"]);
+        of_a("file 644 x", "file 755 x", &["mode of a (644 → 755)"]);
+        of_a("file 644 x", "link 0 y", &["type of a (file → link)"]);
         let long = "x".repeat(50);
         let (old, new) = (format!("{long}1"), format!("{long}2"));
         check(&[("instruction", &old)], &[("instruction", &new)], &["instruction (…xxxxxxxxxx1 → …xxxxxxxxxx2)"]);

@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::announce;
-use super::cache::Inputs;
-use super::stage::{Stage, inside};
+use super::cache::{Inputs, meanwhile};
+use super::stage::{Stage, Validity, inside};
 use super::web::WebFile;
 use crate::cmd::layers;
 use crate::container::ledger::{Ledger, Owner};
@@ -57,11 +57,11 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
         Origin::Context => From::Context,
         Origin::Scratch => return Err(Error::new("COPY --from=scratch: it has no files")),
         Origin::Stage(n) => From::image(build, build.stage(*n)?.image.clone())?,
-        Origin::Image(name) => From::image(build, build.base_image(name, None)?)?,
+        Origin::Image(name) => From::image(build, build.named_image(name)?)?,
     };
     let shown = announce::transfer(what, step.keyword);
     let work = Work { build, what, patterns: &patterns };
-    let mut quick = None;
+    let (mut quick, mut seen) = (None, None);
     if stage.tree.is_cached() && !patterns.is_empty() {
         // The same layers hold the same files. Others may, too: then the files themselves decide.
         if let From::Image(image, owners) = &from {
@@ -77,7 +77,9 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
             }
             quick = Some(key);
         }
-        inputs.add_contents(&work.contents(&from)?);
+        let contents = work.contents(&from)?;
+        inputs.add_contents(&contents);
+        seen = Some(contents).filter(|_| matches!(from, From::Context));
     }
     let several = what.sources.len() + what.files.len() > 1;
     let target = if several && !what.target.ends_with('/') { format!("{}/", what.target) } else { what.target.clone() };
@@ -113,7 +115,10 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
         let default_mode = |_: u32, _: bool| 0o644;
         files(build.storage.draft()?.path(), &what.files, &tree, &target, chmod.unwrap_or(&default_mode))
     };
-    stage.layer(inputs, step, &shown, |tree, ledger| container::follow(tree, ledger, |record| change(tree, record)))?;
+    stage.layer(inputs, step, &shown, |tree, ledger| {
+        container::follow(tree, ledger, |record| change(tree, record))?;
+        Ok(Validity::from(seen.and_then(|seen| meanwhile(&seen, work.contents(&from)))))
+    })?;
     if let (Some(quick), Some(id)) = (quick, stage.tree.top()) {
         build.storage.set_step(&quick, id)?;
     }
@@ -261,17 +266,17 @@ fn fate(patterns: &crate::dockerfile::ignore::Patterns, path: &str, is_dir: bool
 
 /// What bind mounts need of a source in the context or an image.
 impl super::Build<'_> {
-    /// What it is, for the cache.
-    pub fn identity(&self, origin: &Origin, source: &str) -> Result<String> {
+    /// What it holds, in the context.
+    pub fn bound(&self, source: &str) -> Result<Contents> {
+        self.with_context(source, |sources| self.contents(&copy::plan(sources)?, sources))
+    }
+
+    /// What it is, elsewhere.
+    pub fn identity(&self, origin: &Origin) -> Result<String> {
         let image = match origin {
-            Origin::Context => {
-                return self.with_context(source, |sources| {
-                    Ok(self.contents(&copy::plan(sources)?, sources)?.digest.to_string())
-                });
-            }
-            Origin::Scratch => return Ok(String::new()),
+            Origin::Context | Origin::Scratch => return Ok(String::new()),
             Origin::Stage(n) => self.stage(*n)?.image.clone(),
-            Origin::Image(name) => self.base_image(name, None)?,
+            Origin::Image(name) => self.named_image(name)?,
         };
         Ok(image.layers.last().map_or(String::new(), ToString::to_string))
     }
@@ -306,7 +311,7 @@ impl super::Build<'_> {
         let mut memo = self.memo.borrow_mut();
         let memo = memo.get_or_insert_with(|| Memo::parse(&self.storage.memo(&self.context_key())));
         let contents = copy::contents(plan, sources, memo, threads())?;
-        if memo.is_changed() {
+        if memo.take_changed() {
             self.storage.set_memo(&self.context_key(), &memo.to_bytes());
         }
         Ok(contents)

@@ -1,5 +1,6 @@
 //! Where is the Dockerfile, what is the context, and what was said beside them?
 
+use std::env::VarError;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -10,6 +11,7 @@ use crate::bail;
 use crate::cli::Options;
 use crate::cmd::Host;
 use crate::dockerfile::ast::Dockerfile;
+use crate::dockerfile::ignore::Patterns;
 use crate::dockerfile::plan::{self, Plan};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::{self, fault};
@@ -87,8 +89,9 @@ impl Source {
         fs::canonicalize(context).map(Some).context(|| format!("can't use context {}", context.display()))
     }
 
-    /// `<Dockerfile>.dockerignore` if it is there, else `.containerignore` or `.dockerignore` of the context (A.15).
-    pub fn ignore_file(&self) -> Result<Vec<u8>> {
+    /// What `<Dockerfile>.dockerignore` says if it is there, else `.containerignore` or `.dockerignore` of the context
+    /// (A.15).
+    pub fn ignored(&self) -> Result<Patterns> {
         let beside = self.file.as_ref().map(|file| {
             let mut name = file.clone().into_os_string();
             name.push(".dockerignore");
@@ -110,11 +113,11 @@ impl Source {
                             MAX_DOCKERFILE >> 20
                         )));
                     }
-                    return Ok(text);
+                    return Patterns::parse(&text).context(|| path.display().to_string());
                 }
             }
         }
-        Ok(Vec::new())
+        Patterns::parse(b"")
     }
 }
 
@@ -152,8 +155,13 @@ pub fn build_args(texts: &[String]) -> Result<Vec<(String, String)>> {
             Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
             None => match std::env::var(text) {
                 Ok(value) => Ok((text.clone(), value)),
-                Err(_) => Err(Error::new(format!("--build-arg: {text}: no value and not in environment"))
-                    .hint(format!("say --build-arg {text}=VALUE, or export {text}"))),
+                Err(VarError::NotUnicode(_)) => {
+                    Err(Error::new(format!("--build-arg: {text}: its value in the environment is not UTF-8")))
+                }
+                Err(VarError::NotPresent) => {
+                    Err(Error::new(format!("--build-arg: {text}: no value and not in environment"))
+                        .hint(format!("say --build-arg {text}=VALUE, or export {text}")))
+                }
             },
         })
         .collect()

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::announce;
 use super::cache::Inputs;
-use super::run::{Command, Failure, interrupted};
+use super::run::{Command, Failure, interrupted, variables};
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
 use crate::container::force::{self as distributions, Config, Init};
@@ -244,32 +244,36 @@ fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
         return Ok(());
     }
     let binds = stage.build.binds.clone();
-    let id = inputs.id();
     let created_by = format!("workarounds: {}", init.command);
-    stage.tree.change(storage, id, &created_by, inputs.into_pairs(), |root, ledger| {
-        let mut run = |text: &str| shell(text, &env, &binds).run(root, ledger);
-        let done = is_needed(n, init, &mut run).and_then(|needed| match needed {
-            true => {
-                info!("workarounds: init step {n}: $ {}", init.command);
-                run(init.command)
+    stage.tree.change(
+        storage,
+        &created_by,
+        |()| inputs,
+        |root, ledger| {
+            let mut run = |text: &str| shell(text, &env, &binds).run(root, ledger);
+            let done = is_needed(n, init, &mut run).and_then(|needed| match needed {
+                true => {
+                    info!("workarounds: init step {n}: $ {}", init.command);
+                    run(init.command)
+                }
+                false => Ok(()),
+            });
+            match done {
+                Ok(()) => Ok(()),
+                Err(Failure::Exited(code)) => Err(Error::new(format!("workarounds: init step {n} failed with {code}"))
+                    .hint("--force=seccomp needs nothing in the image")),
+                Err(Failure::Interrupted(signal)) => Err(interrupted(signal)),
+                Err(Failure::NotRun(e)) => Err(e),
             }
-            false => Ok(()),
-        });
-        match done {
-            Ok(()) => Ok(()),
-            Err(Failure::Exited(code)) => Err(Error::new(format!("workarounds: init step {n} failed with {code}"))
-                .hint("--force=seccomp needs nothing in the image")),
-            Err(Failure::Interrupted(signal)) => Err(interrupted(signal)),
-            Err(Failure::NotRun(e)) => Err(e),
-        }
-    })
+        },
+    )
 }
 
 /// A command of ours, without emulation.
 pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
     Command {
         argv: ["/bin/sh", "-c", text].map(str::to_owned).to_vec(),
-        env: env.to_vec(),
+        env: variables(env).collect(),
         cwd: "/".to_owned(),
         binds: binds.to_vec(),
         tmpfs: Vec::new(),

@@ -122,7 +122,7 @@ fn look(build: &Build, dockerfile: &Dockerfile, index: usize) -> Result<Outlook>
     for origin in build.origins(dockerfile, index, &triggers)? {
         match origin {
             Origin::Stage(n) => needs.push(n),
-            Origin::Image(name) => drop(build.base_image(&name, None)?),
+            Origin::Image(name) => drop(build.named_image(&name)?),
             Origin::Context | Origin::Scratch => {}
         }
     }

@@ -114,7 +114,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         reference,
         force: Force::new(options),
         plan: &plan,
-        ignore: Patterns::parse(&source.ignore_file()?)?,
+        ignore: source.ignored()?,
         memo: RefCell::default(),
         number: Cell::new(0),
         finished: RefCell::default(),
@@ -151,7 +151,7 @@ impl Build<'_> {
         let from = &dockerfile.stages[index];
         let mut stage = self.begin(index, &from.text)?;
         self.force.look_at(&stage);
-        let triggers = stage.take_triggers();
+        let triggers = stage.take_triggers(from.line);
         // A base image's triggers may want stages that nothing in the file does.
         for origin in self.origins(dockerfile, index, &triggers)? {
             if let Origin::Stage(other) = origin {
@@ -173,7 +173,8 @@ impl Build<'_> {
     fn origins(&self, dockerfile: &Dockerfile, index: usize, triggers: &[Instruction]) -> Result<Vec<Origin>> {
         let mut origins = self.plan.origins(dockerfile, index)?;
         for trigger in triggers {
-            origins.extend(self.plan.origins_of_trigger(dockerfile, index, trigger)?);
+            let wanted = self.plan.origins_of_trigger(dockerfile, index, trigger);
+            origins.extend(wanted.context(|| format!("{}: trigger of the base image", self.file))?);
             if let Kind::Arg(args) = &trigger.kind {
                 self.unconsumed.borrow_mut().retain(|name| !args.iter().any(|arg| arg.name == *name));
             }
@@ -242,6 +243,11 @@ impl Build<'_> {
     /// A stage that was built before.
     pub fn stage(&self, n: usize) -> Result<Rc<Finished>> {
         self.finished.borrow().get(&n).cloned().ok_or_else(|| Error::new(format!("stage {n} has not been built")))
+    }
+
+    /// An image that COPY or a mount names.
+    pub fn named_image(&self, name: &str) -> Result<Image> {
+        self.base_image(name, None).context(|| format!("no stage is called {name}, so it is an image"))
     }
 
     /// An image of storage, pulled if it is not there, or not for the platform that FROM asks for.

@@ -3,13 +3,14 @@
 //! [`Mounts::new`] only looks: what counts for the cache is known before anything is mounted. [`Mounts::prepare`] then
 //! does it, if the command has to run at all. Secrets lie on a tmpfs that only this process sees, never on disk.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::cache::Inputs;
+use super::cache::{self, Inputs};
 use super::stage::inside;
 use super::tree::View;
 use super::{Build, secret};
@@ -20,6 +21,7 @@ use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::state::RunStep;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
+use crate::rootfs::copy::Contents;
 use crate::rootfs::{self, Last, Root};
 use crate::storage::{Draft, Image, Mode};
 use crate::sys::fs::c_path;
@@ -33,7 +35,9 @@ pub struct Mounts {
     wanted: Vec<(Mount, Origin)>,
     /// Name and content of a script outside the image.
     script: Option<(String, String)>,
-    inputs: Vec<(String, String)>,
+    inputs: Inputs,
+    /// What is bound of the context: it may change at any time.
+    seen: Vec<(String, Contents)>,
 }
 
 /// Mounts that exist; gone when dropped.
@@ -41,7 +45,7 @@ pub struct Mounts {
 pub struct Prepared {
     pub binds: Vec<Bind>,
     pub tmpfs: Vec<Tmpfs>,
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, OsString)>,
     // In this order: what is mounted goes before what it is mounted on.
     overlays: Vec<Overlay>,
     views: Vec<View>,
@@ -66,31 +70,36 @@ impl Drop for Hidden {
 impl Mounts {
     pub fn new(build: &Build, stage: usize, run: &RunStep) -> Result<Mounts> {
         let mut wanted = Vec::new();
-        let mut inputs = Vec::new();
+        let mut inputs = Inputs::default();
+        let mut seen = Vec::new();
         for mount in &run.mounts {
             let from = match mount {
                 Mount::Bind { from, .. } | Mount::Cache { from, .. } => from.as_deref().unwrap_or(""),
                 Mount::Tmpfs { .. } | Mount::Secret { .. } | Mount::Ssh { .. } => "",
             };
             let origin = build.plan.origin(stage, from, Numbers::AreNames)?;
-            let mut text = format!("{mount:?}");
-            if let Mount::Bind { source, .. } = mount {
-                text = format!("{text} {}", build.identity(&origin, source)?);
+            inputs.add("mount", format!("{mount:?} {}", build.identity(&origin)?));
+            if let (Mount::Bind { source, .. }, Origin::Context) = (mount, &origin) {
+                let contents = build.bound(source)?;
+                inputs.add_contents(&contents);
+                seen.push((source.clone(), contents));
             }
-            inputs.push(("mount".to_owned(), text));
             wanted.push((mount.clone(), origin));
         }
         let script = run.script.as_ref().map(|s| (s.name.clone(), s.content.clone()));
-        Ok(Mounts { wanted, script, inputs })
+        Ok(Mounts { wanted, script, inputs, seen })
     }
 
     pub fn add_to(&self, inputs: &mut Inputs) {
-        for (name, value) in &self.inputs {
-            inputs.add(name, value);
-        }
+        inputs.extend(&self.inputs);
         if let Some((_, content)) = &self.script {
             inputs.add("script", content);
         }
+    }
+
+    /// How the context changed since [`Mounts::new`] looked; `None` if it did not.
+    pub fn meanwhile(&self, build: &Build) -> Option<String> {
+        self.seen.iter().find_map(|(source, contents)| cache::meanwhile(contents, build.bound(source)))
     }
 
     pub fn prepare(&self, build: &Build) -> Result<Prepared> {
@@ -119,9 +128,10 @@ impl Mounts {
                         continue;
                     };
                     if let Some(name) = env {
-                        let text = String::from_utf8(content.clone())
-                            .map_err(|_| Error::new(format!("secret {id}: not UTF-8, so it can't be a variable")))?;
-                        done.env.push((name.clone(), text));
+                        if content.contains(&0) {
+                            bail!("secret {id} has a NUL byte, so it can't be a variable");
+                        }
+                        done.env.push((name.clone(), OsString::from_vec(content.clone())));
                     }
                     if let Some(target) = target {
                         let file = done.hidden(build, &content, *mode)?;
@@ -137,7 +147,7 @@ impl Mounts {
                         continue;
                     };
                     let target = target.clone().unwrap_or_else(|| format!("/run/ssh-agent.{}", done.binds.len()));
-                    done.env.push(("SSH_AUTH_SOCK".to_owned(), target.clone()));
+                    done.env.push(("SSH_AUTH_SOCK".to_owned(), target.clone().into()));
                     done.binds.push(Bind::new(socket, target));
                 }
             }
@@ -201,7 +211,7 @@ impl Prepared {
             Origin::Context => (build.context_root()?, build.context.clone().unwrap_or_default()),
             Origin::Scratch => bail!("scratch has no files"),
             Origin::Stage(n) => self.image(build, &build.stage(*n)?.image)?,
-            Origin::Image(name) => self.image(build, &build.base_image(name, None)?)?,
+            Origin::Image(name) => self.image(build, &build.named_image(name)?)?,
         };
         let relative = inside(source);
         if root.stat(&relative, Last::Follow)?.is_none() {
@@ -228,7 +238,7 @@ impl Prepared {
         origin: &Origin,
         seed: Option<&str>,
     ) -> Result<PathBuf> {
-        let name = Digest::of(format!("{id}\n{origin:?}\n{seed:?}").as_bytes()).hex();
+        let name = Digest::of(format!("{id}\n{origin:?}\n{seed:?}{}", build.identity(origin)?).as_bytes()).hex();
         for n in 0..1000 {
             let (place, lock) = build.storage.cache_mount(&name, n)?;
             let wait = match sharing {

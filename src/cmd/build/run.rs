@@ -32,13 +32,18 @@ pub fn interrupted(signal: i32) -> Error {
 /// A command with all that it sees.
 pub struct Command {
     pub argv: Vec<String>,
-    /// ENV and ARG.
-    pub env: Vec<(String, String)>,
+    /// ENV, ARG, and secrets, which may be any bytes.
+    pub env: Vec<(String, OsString)>,
     pub cwd: String,
     pub binds: Vec<Bind>,
     pub tmpfs: Vec<Tmpfs>,
     pub network: Network,
     pub emulation: Emulation,
+}
+
+/// ENV and ARG as a command gets them.
+pub fn variables(env: &[(String, String)]) -> impl Iterator<Item = (String, OsString)> {
+    env.iter().map(|(name, value)| (name.clone(), value.into()))
 }
 
 /// Why a command did not succeed.
@@ -65,7 +70,7 @@ impl Command {
             if name == "PATH" && value == DEFAULT_PATH {
                 continue;
             }
-            container::set_variable(&mut env, name.as_ref(), value.as_ref());
+            container::set_variable(&mut env, name.as_ref(), value);
         }
         container::finish_environment(&mut env);
         env

@@ -1,7 +1,9 @@
 //! `--secret` and `--ssh`: values that reach one instruction and nothing else.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::error::{Context, Error, Result};
@@ -60,14 +62,14 @@ impl Given {
         let failed = || format!("can't read secret {}", self.id);
         let variable = match (&self.variable, &self.file) {
             (Some(name), _) => {
-                let value = std::env::var(name).map_err(|_| Error::new(format!("${name} is not set")));
-                return value.map(String::into_bytes).context(failed);
+                let value = std::env::var_os(name).ok_or_else(|| Error::new(format!("${name} is not set")));
+                return value.map(OsString::into_vec).context(failed);
             }
-            (None, None) => std::env::var(&self.id).ok(),
+            (None, None) => std::env::var_os(&self.id),
             (None, Some(_)) => None,
         };
         if let Some(value) = variable {
-            return Ok(value.into_bytes());
+            return Ok(value.into_vec());
         }
         let path = self.file.as_deref().unwrap_or(&self.id);
         let mut content = Vec::new();

@@ -6,15 +6,16 @@ use serde_json::json;
 
 use super::Build;
 use super::announce::{self, Cache};
-use super::cache::Inputs;
+use super::cache::{AGAIN, Inputs, MEANWHILE};
 use super::config::{self, to_image};
 use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
-use super::run::{Command, Failure, PASSED, interrupted};
+use super::run::{Command, Failure, PASSED, interrupted, variables};
 use super::tree::Tree;
 use crate::container::Network;
 use crate::container::ledger::Ledger;
 use crate::dockerfile::ast::{self, Instruction, Kind};
+use crate::dockerfile::plan::at;
 use crate::dockerfile::state::{Action, RunStep, State, Step};
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
@@ -36,6 +37,19 @@ pub struct Stage<'b> {
     /// Triggers that the base brought.
     triggers: Vec<Instruction>,
     pub force: OfStage,
+}
+
+/// Whether the result of a step is what its inputs say, so that other builds may take it.
+pub enum Validity {
+    Lasting,
+    /// What it took changed meanwhile; how, as far as that can be said.
+    Once(String),
+}
+
+impl From<Option<String>> for Validity {
+    fn from(changes: Option<String>) -> Validity {
+        changes.map_or(Validity::Lasting, Validity::Once)
+    }
 }
 
 /// A stage that is done.
@@ -71,22 +85,27 @@ impl<'b> Stage<'b> {
         Ok(Stage { build, index, tree, state, config, base, triggers, force: OfStage::default() })
     }
 
-    /// Takes the triggers of the base (ONBUILD): they run first.
-    pub fn take_triggers(&mut self) -> Vec<Instruction> {
-        std::mem::take(&mut self.triggers)
+    /// Takes the triggers of the base (ONBUILD): they run first. Messages say the line of FROM.
+    pub fn take_triggers(&mut self, line: usize) -> Vec<Instruction> {
+        std::mem::take(&mut self.triggers).into_iter().map(|trigger| Instruction { line, ..trigger }).collect()
     }
 
     pub fn execute(&mut self, instruction: &Instruction) -> Result<()> {
         sys::signal::check()?;
         let step = self.state.step(instruction, &self.build.globals).context(|| &self.build.file)?;
+        let build = self.build;
+        let place = || format!("{}: {}", build.file, at(instruction.line, instruction.keyword()));
         let layered = match &step.action {
             Action::Nothing => {
                 self.announce_settings(instruction, &step);
                 false
             }
-            Action::Run(run) => self.run(run, &step)?,
-            Action::Copy(copy) => super::copy::copy(self, copy, &step)?,
-            Action::Directory(path) => self.workdir(path, &step)?,
+            Action::Run(run) => {
+                let mounts = Mounts::new(build, self.index, run).context(place)?;
+                self.run(run, &mounts, &step)?
+            }
+            Action::Copy(copy) => super::copy::copy(self, copy, &step).context(place)?,
+            Action::Directory(path) => self.workdir(path, &step).context(place)?,
         };
         self.remember(&step, layered);
         Ok(())
@@ -114,18 +133,18 @@ impl<'b> Stage<'b> {
         let mut inputs = Inputs::new(self.tree.top(), "WORKDIR");
         inputs.add("path", path);
         self.layer(inputs, step, &format!("WORKDIR {workdir}"), |root, _| {
-            Root::open(root)?.mkdir_all(&inside, 0o755).map(drop)
+            Root::open(root)?.mkdir_all(&inside, 0o755)?;
+            Ok(Validity::Lasting)
         })
     }
 
-    fn run(&mut self, run: &RunStep, step: &Step) -> Result<bool> {
+    fn run(&mut self, run: &RunStep, mounts: &Mounts, step: &Step) -> Result<bool> {
         if run.security == ast::Security::Insecure {
             warning!("not supported, ignored: RUN --security=insecure");
         }
         if !run.devices.is_empty() {
             warning!("not supported, ignored: RUN --device: RUN sees the host's /dev");
         }
-        let mounts = Mounts::new(self.build, self.index, run)?;
         let emulation = self.build.force.emulation();
         let words: Vec<String> = match &run.script {
             None => run.argv.clone(),
@@ -155,7 +174,7 @@ impl<'b> Stage<'b> {
             let mounted = mounts.prepare(build)?;
             let command = Command {
                 argv: prepared.argv.clone(),
-                env: run.env.iter().chain(&mounted.env).chain(&prepared.env).cloned().collect(),
+                env: variables(&run.env).chain(mounted.env.clone()).chain(variables(&prepared.env)).collect(),
                 cwd: run.workdir.clone(),
                 binds: build.binds.iter().chain(&mounted.binds).cloned().collect(),
                 tmpfs: mounted.tmpfs.clone(),
@@ -171,7 +190,8 @@ impl<'b> Stage<'b> {
                 let error = failed(&f);
                 failure = Some(f);
                 error
-            })
+            })?;
+            Ok(mounts.meanwhile(build).into())
         });
         if checked {
             self.force.ready.set(true);
@@ -219,7 +239,7 @@ impl<'b> Stage<'b> {
         inputs: Inputs,
         step: &Step,
         shown: &str,
-        change: impl FnOnce(&Path, &mut Ledger) -> Result<()>,
+        change: impl FnOnce(&Path, &mut Ledger) -> Result<Validity>,
     ) -> Result<bool> {
         let storage = self.build.storage;
         let key = inputs.id();
@@ -232,15 +252,25 @@ impl<'b> Stage<'b> {
             info!("    why: {}", if fresh { "asked for".to_owned() } else { inputs.why(storage) });
         }
         // A step that is done again gets a layer of its own: images that have the old one must not change.
-        let mut inputs = inputs;
         let again = fresh && storage.step(&key).is_some();
-        if again {
-            inputs.add("again", format!("{:?} {}", std::time::SystemTime::now(), std::process::id()));
-        }
-        let id: LayerId = inputs.id();
-        self.tree.change(storage, id, &step.created_by, inputs.into_pairs(), change)?;
-        if again {
-            storage.set_step(&key, &id)?;
+        let name = |validity: &Validity| {
+            let mut inputs = inputs;
+            if again {
+                inputs.make_unique(AGAIN);
+            }
+            if let Validity::Once(changes) = validity {
+                let changes = if changes.is_empty() { String::new() } else { format!(": {changes}") };
+                warning!(
+                    "{}: files changed while they were taken{changes}: the next build does it again",
+                    step.keyword
+                );
+                inputs.make_unique(MEANWHILE);
+            }
+            inputs
+        };
+        let validity = self.tree.change(storage, &step.created_by, name, change)?;
+        if let (true, Validity::Lasting, Some(id)) = (again, validity, self.tree.top()) {
+            storage.set_step(&key, id)?;
         }
         Ok(true)
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::cache::Inputs;
 use crate::cmd::layers;
 use crate::container::ledger::Ledger;
 use crate::container::{self, Overlay};
@@ -103,14 +104,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Changes the tree: `change` gets it mounted. What it leaves is the layer `id`; if it fails nothing is left (in
-    /// plain mode the tree is not usable any more).
+    /// Changes the tree: `change` gets it mounted. What it leaves is the layer that `name` then names, with all that it
+    /// depends on; if it fails nothing is left (in plain mode the tree is not usable any more).
     pub fn change<T>(
         &mut self,
         storage: &Storage,
-        id: LayerId,
         created_by: &str,
-        inputs: Vec<(String, String)>,
+        name: impl FnOnce(&T) -> Inputs,
         change: impl FnOnce(&Path, &mut Ledger) -> Result<T>,
     ) -> Result<T> {
         match &mut self.files {
@@ -130,13 +130,15 @@ impl Tree {
                 for name in ["work", "mount"] {
                     rootfs::remove_tree(&at(name))?;
                 }
+                let inputs = name(&value);
+                let id = inputs.id();
                 let info = LayerInfo {
                     parent: ids.last().copied(),
                     kind: LayerKind::Step,
                     size: seal(&at("tree"))?,
                     content: None,
                     created_by: created_by.to_owned(),
-                    inputs,
+                    inputs: inputs.into_pairs(),
                     ledger: if ledger == self.ledger { Value::Null } else { ledger.to_string().into() },
                 };
                 storage.commit_layer(draft, &id, &info)?;

@@ -1,18 +1,19 @@
 //! What do the sources hold? One digest for the build cache: paths, types, modes, contents, targets of links.
 //!
-//! Times and attributes do not count. Files are hashed by several threads, a batch at a time, so that memory is
+//! Which files are one (hard links) counts, times and attributes do not. Files are hashed by several threads, a batch at a time, so that memory is
 //! bounded; what the memo knows is not read at all.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::memo::{Memo, raw};
+use super::memo::{Memo, key, raw};
 use super::visit::{Step, visit};
 use super::{Plan, Sources};
-use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hasher};
 use crate::rootfs::root::{Root, show};
@@ -26,7 +27,7 @@ const BATCH_BYTES: u64 = 256 << 20;
 const WORTH_FILES: usize = 64;
 const WORTH_BYTES: u64 = 4 << 20;
 
-/// So many files are told apart.
+/// So many files and directories are told apart.
 const MOST_LISTED: usize = 100;
 
 /// What sources hold.
@@ -34,22 +35,34 @@ const MOST_LISTED: usize = 100;
 pub struct Contents {
     /// Of all.
     pub digest: Digest,
-    /// Path and digest of each file and link; empty if there are many.
-    pub files: Vec<(String, Digest)>,
+    /// Path of each file, link and directory, and what it is: kind, mode and digest. Empty if there are many.
+    pub files: Vec<(String, String)>,
+    /// Of what tells that a file was touched: if it is the same later, nothing has changed meanwhile.
+    pub stamp: Digest,
 }
 
 /// What [`super::run`] would copy. `threads`: at most so many hash.
 pub fn contents(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -> Result<Contents> {
-    let (sum, batch) = (Hasher::default(), Vec::new());
-    let mut work = Work { root: sources.root, memo, threads, sum, batch, bytes: 0, count: 0, files: Vec::new() };
+    let mut work = Work {
+        root: sources.root,
+        memo,
+        threads,
+        sum: Hasher::default(),
+        stamp: Hasher::default(),
+        batch: Vec::new(),
+        bytes: 0,
+        count: 0,
+        files: Vec::new(),
+        links: HashMap::new(),
+    };
     for item in &plan.items {
         work.text(b"source", &[item.name(), &item.below, if item.is_dir { b"d" } else { b"f" }]);
         // Directories that count only if something in them does.
         let mut waiting: Vec<Vec<Entry>> = Vec::new();
         visit(sources, item, &mut |step| {
             match step {
-                Step::Enter { name, stat, kept, .. } => {
-                    waiting.push(vec![Entry::of(b"dir", stat, name, b"")]);
+                Step::Enter { name, path, stat, kept, .. } => {
+                    waiting.push(vec![Entry::of(b"dir", stat, name, b"").at(path)]);
                     if kept {
                         work.take(&mut waiting)?;
                     }
@@ -62,7 +75,8 @@ pub fn contents(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize)
                 Step::Leaf { dir, name, path, stat } => match stat.kind {
                     Kind::File => {
                         work.take(&mut waiting)?;
-                        let mut entry = Entry::of(b"file", stat, name, b"").at(path);
+                        work.stamp(stat);
+                        let mut entry = Entry::of(b"file", stat, name, work.same_as(stat).as_bytes()).at(path);
                         entry.digest = work.memo.find(stat);
                         entry.file = Some((path.to_vec(), *stat)).filter(|_| entry.digest.is_none());
                         work.push(entry)?;
@@ -82,7 +96,7 @@ pub fn contents(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize)
     }
     work.flush()?;
     let files = if work.count > MOST_LISTED { Vec::new() } else { work.files };
-    Ok(Contents { digest: work.sum.digest(), files })
+    Ok(Contents { digest: work.sum.digest(), files, stamp: work.stamp.digest() })
 }
 
 struct Work<'a> {
@@ -90,16 +104,19 @@ struct Work<'a> {
     memo: &'a mut Memo,
     threads: usize,
     sum: Hasher,
+    stamp: Hasher,
     batch: Vec<Entry>,
     bytes: u64,
-    /// Files and links so far.
+    /// Files, links and directories so far.
     count: usize,
-    files: Vec<(String, Digest)>,
+    files: Vec<(String, String)>,
+    /// Files with several names, by device and inode: which of them it is.
+    links: HashMap<(u64, u64), usize>,
 }
 
 struct Entry {
     fields: Vec<Vec<u8>>,
-    /// Of a file or link: from the sources' root.
+    /// From the sources' root; empty for what is none.
     path: Vec<u8>,
     /// A file still to be hashed.
     file: Option<(Vec<u8>, Stat)>,
@@ -130,6 +147,25 @@ impl Work<'_> {
         self.batch.push(entry);
     }
 
+    /// Which of the files before is this one by another name? Empty if none.
+    fn same_as(&mut self, stat: &Stat) -> String {
+        if stat.nlink < 2 {
+            return String::new();
+        }
+        let count = self.links.len();
+        match self.links.entry((stat.dev, stat.ino)) {
+            Occupied(first) => first.get().to_string(),
+            Vacant(new) => {
+                new.insert(count);
+                String::new()
+            }
+        }
+    }
+
+    fn stamp(&mut self, stat: &Stat) {
+        key(stat).iter().for_each(|field| self.stamp.update(&field.to_le_bytes()));
+    }
+
     /// Counts directories that waited for content.
     fn take(&mut self, waiting: &mut [Vec<Entry>]) -> Result<()> {
         for entry in waiting.iter_mut().flat_map(std::mem::take) {
@@ -156,8 +192,9 @@ impl Work<'_> {
             if !entry.path.is_empty() {
                 self.count += 1;
                 if self.count <= MOST_LISTED {
-                    let own = [&entry.fields[1][..], &entry.fields[3], &entry.digest.unwrap_or_default()].concat();
-                    self.files.push((show(&entry.path), Digest::of(&own)));
+                    let [kind, mode] = [0, 1].map(|n| String::from_utf8_lossy(&entry.fields[n]));
+                    let own = Digest::of(&[&entry.fields[3], &entry.digest.unwrap_or_default()[..]].concat());
+                    self.files.push((show(&entry.path), format!("{kind} {mode} {own}")));
                 }
             }
             if let (Some((_, stat)), Some(digest)) = (&entry.file, entry.digest) {
@@ -201,7 +238,7 @@ impl Work<'_> {
 }
 
 fn hash_one(root: &Root, entry: &mut Entry, buf: &mut [u8]) -> Result<()> {
-    let Some((path, stat)) = &entry.file else { return Ok(()) };
+    let Some((path, _)) = &entry.file else { return Ok(()) };
     let mut hash = || -> Result<Digest> {
         let (parent, name) = split(path);
         let dir = walk::reopen(root.as_fd(), parent)?;
@@ -215,10 +252,7 @@ fn hash_one(root: &Root, entry: &mut Entry, buf: &mut [u8]) -> Result<()> {
                 Err(e) => return Err(e.into()),
             }
         }
-        let after = file::fstat(file.as_fd())?;
-        if (after.size, after.mtime, after.ino) != (stat.size, stat.mtime, stat.ino) {
-            bail!("file changed while it was read");
-        }
+        // If it changed meanwhile, its stamp tells.
         Ok(hasher.digest())
     };
     entry.digest = Some(raw(&hash().context(|| format!("can't copy {}", show(path)))?));

@@ -60,9 +60,9 @@ impl Memo {
         bytes
     }
 
-    /// Whether there is anything new to be kept.
-    pub fn is_changed(&self) -> bool {
-        self.changed
+    /// Whether there is anything new to be kept since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     pub(super) fn find(&mut self, stat: &Stat) -> Option<[u8; 32]> {
@@ -81,7 +81,7 @@ impl Memo {
     }
 }
 
-fn key(stat: &Stat) -> Key {
+pub(super) fn key(stat: &Stat) -> Key {
     [
         stat.dev,
         stat.ino,
@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn what_was_kept_is_found_again() {
         let mut memo = Memo::default();
-        assert!(!memo.is_changed());
+        assert!(!memo.take_changed());
         memo.keep(&stat(1, 1000), [1; 32]);
         memo.keep(&stat(2, 1000), [2; 32]);
         // It may change again within the same tick.
         memo.keep(&stat(3, i64::from(u32::MAX) * 4), [3; 32]);
-        assert!(memo.is_changed());
+        assert!(memo.take_changed() && !memo.take_changed());
         let bytes = memo.to_bytes();
         let mut memo = Memo::parse(&bytes);
         assert_eq!(memo.find(&stat(1, 1000)), Some([1; 32]));

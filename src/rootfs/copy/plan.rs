@@ -45,19 +45,22 @@ pub fn plan(sources: &Sources) -> Result<Plan> {
     }
     let mut items = Vec::new();
     for pattern in sources.patterns {
-        let before = items.len();
+        let (before, mut ignored) = (items.len(), false);
         // rsync's mark of where the kept path starts.
         let dropped = match pattern.find("/./") {
             Some(at) if sources.parents => parts(&pattern.as_bytes()[..at]).count(),
             _ => 0,
         };
         for named in expand(sources, pattern).map_err(|e| failed(e, pattern))? {
-            if let Some(item) = item(sources, named, dropped, pattern)? {
-                items.push(item);
+            match item(sources, named, dropped, pattern)? {
+                Found::Item(item) => items.push(item),
+                Found::Ignored => ignored = true,
+                Found::Nothing => {}
             }
         }
         if items.len() == before {
-            bail!("can't copy: not found: {}", crate::log::escape(pattern));
+            let e = Error::new(format!("can't copy: not found: {}", crate::log::escape(pattern)));
+            return Err(if ignored { e.hint("it is left out by .dockerignore") } else { e });
         }
     }
     Ok(Plan { items })
@@ -72,10 +75,17 @@ fn failed(e: io::Error, path: &str) -> Error {
     }
 }
 
-fn item(sources: &Sources, named: Vec<u8>, dropped: usize, pattern: &str) -> Result<Option<Item>> {
+enum Found {
+    Item(Item),
+    Nothing,
+    /// Something that is left out.
+    Ignored,
+}
+
+fn item(sources: &Sources, named: Vec<u8>, dropped: usize, pattern: &str) -> Result<Found> {
     let shown = if glob::has_magic(pattern) { show(&named) } else { pattern.to_owned() };
     let place = sources.root.place(&named, Last::Follow).map_err(|e| failed(e, &shown))?;
-    let Some(stat) = place.stat().map_err(|e| failed(e, &shown))? else { return Ok(None) };
+    let Some(stat) = place.stat().map_err(|e| failed(e, &shown))? else { return Ok(Found::Nothing) };
     let path = place.path();
     for path in [&named, &path] {
         let fate = if parts(path).next().is_none() {
@@ -84,7 +94,7 @@ fn item(sources: &Sources, named: Vec<u8>, dropped: usize, pattern: &str) -> Res
             (sources.ignore)(&String::from_utf8_lossy(&parts(path).collect::<Vec<_>>().join(&b'/')), stat.is_dir())
         };
         if fate == Fate::Skip || (fate == Fate::EnterOnly && !stat.is_dir()) {
-            return Ok(None);
+            return Ok(Found::Ignored);
         }
     }
     if !matches!(stat.kind, Kind::File | Kind::Dir) {
@@ -96,7 +106,7 @@ fn item(sources: &Sources, named: Vec<u8>, dropped: usize, pattern: &str) -> Res
         below.pop();
     }
     let below = below.join(&b'/');
-    Ok(Some(Item { path, is_dir: stat.is_dir(), below, named }))
+    Ok(Found::Item(Item { path, is_dir: stat.is_dir(), below, named }))
 }
 
 /// Paths that a pattern matches, sorted. A name without wildcards is itself, whether it exists or not.

@@ -218,7 +218,7 @@ impl Run<'_> {
         let mut frames: Vec<Frame> = Vec::new();
         visit(self.sources, item, &mut |step| {
             match step {
-                Step::Enter { name, stat, dir, kept } => {
+                Step::Enter { name, stat, dir, kept, .. } => {
                     let source = Some(dir.try_clone_to_owned()?);
                     frames.push(Frame { name: name.to_vec(), stat: *stat, source, made: false });
                     if kept {

@@ -358,7 +358,7 @@ fn digests_see_what_matters() {
             exclude: &keep_all,
             never: None,
         };
-        contents(&plan(&sources).unwrap(), &sources, &mut Memo::default(), 3).unwrap()
+        contents(&plan(&sources).unwrap(), &sources, &mut Memo::default(), 3).unwrap().digest
     };
     fn ignore_o(path: &str, is_dir: bool) -> Fate {
         match path.ends_with(".o") {
@@ -391,4 +391,42 @@ fn digests_see_what_matters() {
     }
     assert_ne!(digest_of("a=1 b=1", &["a"]), digest_of("a=1 b=1", &["b"]));
     assert_eq!(digest_of("a=1 b=1", &["?"]), digest_of("a=1 b=1", &["a", "b"]));
+}
+
+#[test]
+fn hard_links_and_touched_files_are_seen() {
+    let scratch = Scratch::new();
+    let root = scratch.root("context").beneath();
+    let dir = scratch.path("context");
+    grow(&dir, "d/a=1 d/b=1 d/c=1 outside=1");
+    let look = || {
+        let patterns = ["d".to_owned()];
+        let sources = Sources {
+            root: &root,
+            patterns: &patterns,
+            parents: false,
+            ignore: &keep_all,
+            exclude: &keep_all,
+            never: None,
+        };
+        contents(&plan(&sources).unwrap(), &sources, &mut Memo::default(), 1).unwrap()
+    };
+    let link = |from: &str, to: &str| {
+        fs::remove_file(dir.join(to)).unwrap();
+        fs::hard_link(dir.join(from), dir.join(to)).unwrap();
+    };
+    let separate = look();
+    assert_eq!(look(), separate);
+    link("outside", "d/c");
+    let one_name = look();
+    assert_eq!((&one_name.digest, &one_name.files), (&separate.digest, &separate.files), "a single name of it");
+    assert_ne!(one_name.stamp, separate.stamp);
+    link("d/a", "d/b");
+    let ab = look();
+    assert_ne!(ab.digest, separate.digest);
+    link("d/a", "d/c");
+    assert_ne!(look().digest, ab.digest);
+    fs::remove_file(dir.join("d/a")).unwrap();
+    fs::write(dir.join("d/a"), "1").unwrap();
+    assert_ne!(look().digest, ab.digest, "b and c are one");
 }

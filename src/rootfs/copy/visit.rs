@@ -16,6 +16,8 @@ pub(super) enum Step<'s> {
     /// A directory below the source.
     Enter {
         name: &'s [u8],
+        /// From the sources' root, without links.
+        path: &'s [u8],
         stat: &'s Stat,
         dir: BorrowedFd<'s>,
         /// Whether it is to be copied even if nothing in it is.
@@ -102,7 +104,7 @@ fn entry(
         return Ok(None);
     }
     let fd = open_dir(dir, name).context(|| show(&inner))?;
-    step(Step::Enter { name, stat: &stat, dir: fd.as_fd(), kept }).context(|| show(&inner))?;
+    step(Step::Enter { name, path: &path, stat: &stat, dir: fd.as_fd(), kept }).context(|| show(&inner))?;
     let level = level(fd.as_fd(), path, inner)?;
     Ok(Some((fd, level)))
 }
