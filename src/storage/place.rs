@@ -263,7 +263,10 @@ impl Storage {
 }
 
 fn report_foreign(place: &Path) -> Result<()> {
-    let ours = |name: &str| FILES.contains(&name) || DIRECTORIES.iter().any(|d| d.split('/').next() == Some(name));
+    let ours = |name: &str| {
+        let of_lock = name.strip_prefix(lockfile::NAME).is_some_and(|rest| rest.starts_with('.'));
+        of_lock || FILES.contains(&name) || DIRECTORIES.iter().any(|d| d.split('/').next() == Some(name))
+    };
     let foreign: Vec<String> = fs::read_dir(place)
         .context(|| format!("can't read {}", place.display()))?
         .flatten()
