@@ -241,6 +241,16 @@ fn hard_links() {
     check(&["d/", "a=>d"], "error: layer 1: member a: hard link to a directory: d");
     check(&["a=1 b=>../a"], "error: layer 0: member b: hard link target ../a: path with '..' is refused");
     check(&["d/ d/a=1", "d/b=>d/a d=2"], "d=2");
+    // A link means what was there before it.
+    check(&["a=>b b=1"], "error: layer 0: member a: hard link target not found: b");
+    check(&["a=>b c=1 b=>c"], "error: layer 0: member a: hard link target not found: b");
+    check(&["b=1", "a=>b b=2"], "a=1 b=2");
+    check(&["b=1", "a=>b c=>a b=2 d=>c"], "a=1 b=2 c=1 d=1");
+    check(&["b=1", "a=>b a=2 c=>b b=3 c=>a"], "a=2 b=3 c=2");
+    check(&["b=1", "a=>b b/ b/x=2"], "a=1 b/ b/x=2");
+    check(&["b=1", "a=>b .wh.b"], "a=1");
+    check(&["d/ d/b=1 d/c=2", "d/a=>d/b d/.wh..wh..opq"], "d/ d/a=1");
+    check(&["b=1", ".wh.b a=>b"], "error: layer 1: member a: hard link target not found: b");
 }
 
 #[test]
@@ -418,16 +428,15 @@ fn forms_agree_on_anything() {
                     .join(" ")
             })
             .collect();
-        // A layer that puts something below a name and then makes that name no directory, or links to a name and then
-        // makes it, leaves open what it meant if the name is in a lower layer.
+        // A layer that puts something below a name and then makes that name no directory leaves open what it meant if
+        // the name is in a lower layer; so does one that links to a name in a directory that it then replaces.
         let ambiguous = layers.iter().any(|layer| {
             let words: Vec<&str> = layer.split(' ').collect();
             let replaces = |word: &str, earlier: &str| {
                 let name = word.split(['=', '-']).next().unwrap_or_default();
                 let name = name.replace(".wh..wh..opq", "").replace(".wh.", "");
                 let below = earlier.strip_prefix(name.trim_end_matches('/')).unwrap_or(earlier);
-                let linked = earlier.split_once("=>").is_some_and(|(_, target)| target == name);
-                linked || !word.contains('@') && (name.is_empty() || below.starts_with('/') && !below.starts_with("/@"))
+                !word.contains('@') && (name.is_empty() || below.starts_with('/') && !below.starts_with("/@"))
             };
             (1..words.len()).any(|i| words[..i].iter().any(|earlier| replaces(words[i], earlier)))
         });

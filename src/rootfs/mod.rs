@@ -12,6 +12,7 @@ pub mod copy;
 mod import;
 mod ladder;
 mod limits;
+mod links;
 mod marks;
 mod members;
 mod pack;

@@ -73,7 +73,8 @@ impl Settle<'_> {
         }
         self.drop_idle_whiteouts()?;
         for (name, target) in &unpacked.links {
-            self.link(name, target).context(|| format!("member {}", show(name)))?;
+            let overtaken = unpacked.overtaken.contains(name);
+            self.link(name, target, overtaken).context(|| format!("member {}", show(name)))?;
         }
         set_times(self.root, &self.times)
     }
@@ -215,13 +216,14 @@ impl Settle<'_> {
         Ok(())
     }
 
-    /// A hard link to a file that this layer did not have: the file is copied up, then linked.
-    fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+    /// A hard link to a file that this layer did not have: the file is copied up, then linked. If `overtaken`, the layer
+    /// has another one of that name by now.
+    fn link(&mut self, name: &[u8], target: &[u8], overtaken: bool) -> Result<()> {
         self.content = None;
         let absent = || Error::new(format!("hard link target not found: {}", show(target)));
         let (stack, spot) = match self.merged.spot(target, Last::Keep)? {
-            Some(spot) if spot.found.is_some() => (&self.merged, spot),
-            // Hidden by this very layer: link and whiteout of a moved file, in whatever order.
+            Some(spot) if spot.found.is_some() && !overtaken => (&self.merged, spot),
+            // Hidden by this very layer, which did so after the link.
             _ => match self.lower.spot(target, Last::Keep)? {
                 Some(spot) if spot.found.is_some() => (self.lower, spot),
                 _ => return Err(absent()),

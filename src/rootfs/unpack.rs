@@ -20,11 +20,11 @@ use super::limits::Limits;
 use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_times, set_xattrs};
 use super::members::{Member, Members, Type};
 use super::remove::remove_at;
-use super::root::{Bounds, Last, Root, show};
-use super::walk::{self, Dir, Fail, Missing};
+use super::root::{Bounds, Root, show};
+use super::walk::{self, Dir, Missing};
 use super::whiteouts::Ours;
 use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_WRONLY, Stat, Time};
 
 const MAX_PATH: usize = 4096;
@@ -62,6 +62,8 @@ pub struct Unpacked {
     pub(super) implied: BTreeSet<Vec<u8>>,
     /// Hard links to what this layer does not have: name and target (overlay form).
     pub(super) links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Those of them whose target the layer makes later: they mean what lower layers have (overlay form).
+    pub(super) overtaken: HashSet<Vec<u8>>,
     /// Names that this layer hides (overlay form).
     pub(super) whiteouts: BTreeSet<Vec<u8>>,
     /// Components and bytes of the longest paths.
@@ -83,7 +85,7 @@ pub fn unpack(tar: &mut dyn Read, root: &Root, form: Form, label: &str, limits: 
 }
 
 /// A member's path as components. Leading `/` and `./` mean the root; `..` is refused.
-fn checked(path: &[u8]) -> Result<Vec<&[u8]>> {
+pub(super) fn checked(path: &[u8]) -> Result<Vec<&[u8]>> {
     if path.len() > MAX_PATH {
         bail!("path is longer than {MAX_PATH} bytes");
     }
@@ -126,9 +128,11 @@ pub(super) struct Unpack<'a> {
     /// Times to set at the end, when no more names are made: by path, for the directory with this inode number.
     pub(super) times: HashMap<Vec<u8>, (u64, Time)>,
     /// Where each pending hard link stands in `report.links`.
-    pending: BTreeMap<Vec<u8>, usize>,
+    pub(super) pending: BTreeMap<Vec<u8>, usize>,
+    /// Names of pending hard links, by target.
+    pub(super) targets: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     /// Devices that were not made, by path.
-    ignored: HashSet<Vec<u8>>,
+    pub(super) ignored: HashSet<Vec<u8>>,
     unchecked: u64,
 }
 
@@ -144,6 +148,7 @@ impl<'a> Unpack<'a> {
             ours: if fresh { None } else { Some(Ours::default()) },
             times: HashMap::new(),
             pending: BTreeMap::new(),
+            targets: HashMap::new(),
             ignored: HashSet::new(),
             unchecked: 0,
         };
@@ -176,9 +181,7 @@ impl<'a> Unpack<'a> {
             Type::Hardlink => return self.hardlink(&parent, name, member),
             Type::Special => {}
         }
-        if !self.pending.is_empty() {
-            self.pending.remove(&walk::join(&parent.path, name));
-        }
+        self.made(&parent, name);
         Ok(())
     }
 
@@ -367,54 +370,8 @@ impl<'a> Unpack<'a> {
         Ok(file::utimensat(at, name, member.mtime)?)
     }
 
-    fn hardlink(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
-        let target = checked(&member.target).context(|| format!("hard link target {}", show(&member.target)))?;
-        let target = target.join(&b'/');
-        let absent = || Error::new(format!("hard link target not found: {}", show(&member.target)));
-        if self.ignored.contains(&target) {
-            self.report.ignored_devices += 1;
-            return Ok(());
-        }
-        let place = walk::place(self.root.as_fd(), &target, Bounds::InRoot, Last::Keep, &mut Fail);
-        let found = match &place {
-            Ok(place) => place.stat()?,
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => None,
-            Err(_) => None,
-        };
-        match (place, found, self.form) {
-            (Ok(_), Some(stat), _) if stat.is_dir() => bail!("hard link to a directory: {}", show(&member.target)),
-            (Ok(place), Some(stat), _) if stat.kind != Kind::Whiteout => {
-                let at = parent.fd.as_fd();
-                match file::look(at, name)? {
-                    Some(same) if id(&same) == id(&stat) => return Ok(()),
-                    Some(_) => self.clear_way(parent, name)?,
-                    None => {}
-                }
-                file::linkat(place.dir.fd.as_fd(), &place.name, at, name).map_err(|e| match e.raw_os_error() {
-                    Some(libc::ENOENT) => absent(),
-                    _ => e.into(),
-                })?;
-                if let Some(ours) = &mut self.ours {
-                    ours.ids.insert(id(&stat));
-                }
-                self.pending.remove(&walk::join(&parent.path, name));
-                Ok(())
-            }
-            (_, _, Form::Plain) => Err(absent()),
-            (_, _, Form::Overlay) => {
-                if matches!(file::look(parent.fd.as_fd(), name)?, Some(stat) if stat.kind != Kind::Whiteout) {
-                    self.clear_way(parent, name)?;
-                }
-                let path = walk::join(&parent.path, name);
-                self.pending.insert(path.clone(), self.report.links.len());
-                self.report.links.push((path, target));
-                Ok(())
-            }
-        }
-    }
-
     /// Removes what stands where a member is to be made.
-    fn clear_way(&mut self, parent: &Dir, name: &[u8]) -> Result<()> {
+    pub(super) fn clear_way(&mut self, parent: &Dir, name: &[u8]) -> Result<()> {
         let at = parent.fd.as_fd();
         // It may have been counted.
         self.report.content = None;

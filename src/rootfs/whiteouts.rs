@@ -12,17 +12,25 @@ use super::unpack::{Form, IMPLIED_MODE, Id, Unpack, id};
 use super::walk;
 use crate::bail;
 use crate::error::{Context, Result};
-use crate::sys::file::{self, Time};
+use crate::sys::file::{self, Stat, Time};
 
 /// What of a tree that was there before belongs to the archive being applied (plain form).
 #[derive(Default)]
 pub(super) struct Ours {
     /// Made by this archive, or a directory that it puts something into.
     pub ids: HashSet<Id>,
+    /// Hard links that it makes to files from before.
+    pub links: HashSet<Vec<u8>>,
     /// Directories that hold nothing from before any more.
     pub cleared: HashSet<Id>,
     /// Directories that the archive describes.
     pub described: HashSet<Id>,
+}
+
+impl Ours {
+    fn has(&self, path: &[u8], stat: &Stat) -> bool {
+        self.ids.contains(&id(stat)) || self.links.contains(path)
+    }
 }
 
 impl Unpack<'_> {
@@ -78,7 +86,8 @@ impl Unpack<'_> {
         let parent = self.parent(parents)?;
         let Some(ours) = &self.ours else { return Ok(()) };
         let Some(stat) = file::look(parent.fd.as_fd(), name)? else { return Ok(()) };
-        if !ours.ids.contains(&id(&stat)) {
+        let path = walk::join(&parent.path, name);
+        if !ours.has(&path, &stat) {
             self.last = None;
             self.report.content = None;
             return remove_at(parent.fd.as_fd(), name);
@@ -86,7 +95,6 @@ impl Unpack<'_> {
         if !stat.is_dir() {
             return Ok(());
         }
-        let path = walk::join(&parent.path, name);
         if !ours.described.contains(&id(&stat)) {
             // What the archive put there is in a new directory now, of which it says nothing.
             file::fchmod(open_dir(parent.fd.as_fd(), name)?.as_fd(), IMPLIED_MODE)?;
@@ -111,11 +119,12 @@ impl Unpack<'_> {
             }
             for name in file::names(open_dir(dir.as_fd(), b".")?.as_fd())? {
                 let stat = file::lstatat(dir.as_fd(), &name.bytes)?;
-                if !ours.ids.contains(&id(&stat)) {
+                let path = walk::join(&path, &name.bytes);
+                if !ours.has(&path, &stat) {
                     self.report.content = None;
                     remove_at(dir.as_fd(), &name.bytes)?;
                 } else if stat.is_dir() {
-                    todo.push(walk::join(&path, &name.bytes));
+                    todo.push(path);
                 }
             }
         }

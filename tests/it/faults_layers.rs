@@ -56,6 +56,9 @@ const ROWS: &[(&str, &str)] = &[
     ("h=>nothing ; x=1", "not found"),
     ("h=>", "link without a target"),
     ("a=1@640 ; b=>a", "ok"),
+    ("h=>later later=1", "not found"),
+    ("a=1 ; .wh.a= h=>a", "not found"),
+    ("a=1 ; h=>a .wh.a= ; a=2 g=>a", "ok"),
     // Whiteouts.
     (".wh.=", "malformed whiteout"),
     (".wh..=", "malformed whiteout"),

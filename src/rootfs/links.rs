@@ -1,0 +1,86 @@
+//! What does a hard link in an archive mean? The file that had the target's name when the link was made.
+//!
+//! In overlay form that may be a file of lower layers, of which nothing is known yet: such a link is pending until
+//! `settle.rs` makes it. If the layer makes its target later, the link still means what was there before.
+
+use std::os::fd::AsFd;
+
+use super::members::Member;
+use super::root::{Bounds, Last, show};
+use super::unpack::{Form, Unpack, checked, id};
+use super::walk::{self, Dir, Fail};
+use crate::bail;
+use crate::error::{Context, Error, Result};
+use crate::sys::file::{self, Kind};
+
+impl Unpack<'_> {
+    pub(super) fn hardlink(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
+        let target = checked(&member.target).context(|| format!("hard link target {}", show(&member.target)))?;
+        let target = target.join(&b'/');
+        let absent = || Error::new(format!("hard link target not found: {}", show(&member.target)));
+        if self.ignored.contains(&target) {
+            self.report.ignored_devices += 1;
+            return Ok(());
+        }
+        let place = walk::place(self.root.as_fd(), &target, Bounds::InRoot, Last::Keep, &mut Fail);
+        let found = match &place {
+            Ok(place) => place.stat()?,
+            Err(_) => None,
+        };
+        match (place, found, self.form) {
+            (Ok(_), Some(stat), _) if stat.is_dir() => bail!("hard link to a directory: {}", show(&member.target)),
+            (Ok(place), Some(stat), _) if stat.kind != Kind::Whiteout => {
+                let at = parent.fd.as_fd();
+                match file::look(at, name)? {
+                    Some(same) if id(&same) == id(&stat) => return Ok(()),
+                    Some(_) => self.clear_way(parent, name)?,
+                    None => {}
+                }
+                file::linkat(place.dir.fd.as_fd(), &place.name, at, name).map_err(|e| match e.raw_os_error() {
+                    Some(libc::ENOENT) => absent(),
+                    _ => e.into(),
+                })?;
+                if let Some(ours) = &mut self.ours
+                    && !ours.ids.contains(&id(&stat))
+                {
+                    ours.links.insert(walk::join(&parent.path, name));
+                }
+                self.made(parent, name);
+                Ok(())
+            }
+            (_, _, Form::Plain) | (_, Some(_), _) => Err(absent()),
+            (_, _, Form::Overlay) => {
+                if matches!(file::look(parent.fd.as_fd(), name)?, Some(stat) if stat.kind != Kind::Whiteout) {
+                    self.clear_way(parent, name)?;
+                }
+                self.link_later(walk::join(&parent.path, name), target);
+                Ok(())
+            }
+        }
+    }
+
+    fn link_later(&mut self, path: Vec<u8>, mut target: Vec<u8>) {
+        let mut overtaken = false;
+        if let Some(at) = self.pending.get(&target) {
+            overtaken = self.report.overtaken.contains(&target);
+            target = self.report.links[*at].1.clone();
+        }
+        match overtaken {
+            true => self.report.overtaken.insert(path.clone()),
+            false => self.report.overtaken.remove(&path),
+        };
+        self.targets.entry(target.clone()).or_default().push(path.clone());
+        self.pending.insert(path.clone(), self.report.links.len());
+        self.report.links.push((path, target));
+    }
+
+    /// A pending link of this name is none any more, and those to it mean what was there before.
+    pub(super) fn made(&mut self, parent: &Dir, name: &[u8]) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let path = walk::join(&parent.path, name);
+        self.pending.remove(&path);
+        self.report.overtaken.extend(self.targets.remove(&path).unwrap_or_default());
+    }
+}
