@@ -48,7 +48,7 @@ pub enum Form {
 /// What came of an archive; `settle` needs it.
 #[derive(Debug, Default)]
 pub struct Unpacked {
-    /// Content of files, in bytes.
+    /// Content of files, in bytes, holes included.
     pub bytes: u64,
     /// Members, whiteouts included.
     pub entries: u64,
@@ -316,11 +316,14 @@ impl<'a> Unpack<'a> {
         match &member.sparse {
             None => self.content(&mut file, members, u64::MAX, &mut sum)?,
             Some(map) => {
+                let before = self.report.bytes;
                 for (offset, length) in map {
                     file.seek(SeekFrom::Start(*offset))?;
                     self.content(&mut file, members, *length, &mut sum)?;
                 }
                 file.set_len(member.size)?;
+                // Holes count as what they look like: so long are they read, if they must be.
+                self.report.bytes = before.saturating_add(member.size);
                 self.report.content = None;
             }
         }

@@ -227,6 +227,8 @@ fn broken_archives_are_errors() {
             ("sparse negative", sparse("-1,3", "9"), "sparse map"),
             ("sparse 2^64", sparse("0,3", "18446744073709551616"), "malformed PAX record"),
             ("sparse of many pieces", sparse(&"0,0,".repeat(100_001), "9"), "more than 100000"),
+            // Which nobody waits to be read.
+            ("sparse of a terabyte", sparse("0,3", "1099511627776"), "ok"),
             ("late", field(136, b"\x80\0\0\0\x40\0\0\0\0\0\0\0"), "ok"),
             ("early", field(136, &[0xff; 12]), "ok"),
             ("no end", start().words("x=1").end()[..6 * 512].to_vec(), "ok"),

@@ -22,7 +22,7 @@ pub struct Tree {
 
 enum Files {
     Stack(Vec<LayerId>),
-    Plain { draft: Draft, size: u64 },
+    Plain { draft: Draft },
 }
 
 /// A tree to look into: mounted as long as this lives.
@@ -57,7 +57,7 @@ impl Tree {
         match storage.mode() {
             crate::storage::Mode::Overlay => Ok(Tree { files: Files::Stack(Vec::new()), ledger: Ledger::new() }),
             crate::storage::Mode::Plain => {
-                let files = Files::Plain { draft: layers::new_tree(storage)?, size: 0 };
+                let files = Files::Plain { draft: layers::new_tree(storage)? };
                 Ok(Tree { files, ledger: Ledger::new() })
             }
         }
@@ -73,13 +73,11 @@ impl Tree {
             }
             crate::storage::Mode::Plain => {
                 let draft = layers::new_tree(storage)?;
-                let mut size = 0;
                 for id in &image.layers {
-                    size += rootfs::copy_tree(&storage.layer_tree(id), &draft.path().join("tree"))
-                        .context(|| format!("can't copy image {}", image.reference))?
-                        .bytes;
+                    rootfs::copy_tree(&storage.layer_tree(id), &draft.path().join("tree"))
+                        .context(|| format!("can't copy image {}", image.reference))?;
                 }
-                Ok(Tree { files: Files::Plain { draft, size }, ledger })
+                Ok(Tree { files: Files::Plain { draft }, ledger })
             }
         }
     }
@@ -181,9 +179,9 @@ impl Tree {
                 ids.push(layers::meta(storage, &ids, config)?);
                 Ok(ids)
             }
-            Files::Plain { draft, size } => {
+            Files::Plain { draft } => {
                 // In the end, since the tree may be large. Where there is no namespace, nothing has made such bits.
-                seal(&draft.path().join("tree"))?;
+                let size = seal(&draft.path().join("tree"))?;
                 layers::add_meta(&Root::open(&draft.path().join("tree"))?, config)?;
                 Ok(vec![layers::store_tree(storage, draft, layers::Held { size, content: None }, name, ledger)?])
             }
