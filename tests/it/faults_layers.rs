@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::harness::archive::{Archive, FORMATS, Format, record};
 use crate::harness::registry::Registry;
 use crate::harness::run::Done;
-use crate::harness::{Run, Site, hold, in_each_mode};
+use crate::harness::{Mode, Run, Site, hold, in_each_mode};
 
 /// What an image needs to look like one.
 const BASE: &str = "bin/ dev/ etc/ usr/";
@@ -270,6 +270,16 @@ fn five_hundred_layers() {
         let name = registry.name("a/b:500");
         site.run("pull").args(["-a", "yolo", &name]).success();
         site.run("push").args([&name, &registry.name("a/c:1")]).success();
+        // They are more than can be mounted.
+        let on = |base: &str| site.build("out", &format!("FROM {base}\nCOPY Dockerfile /etc/\n")).args(["-a", "yolo"]);
+        match site.mode() {
+            Mode::Overlay => drop(on(&name).stderr_has("hint: make one layer of the image").failure()),
+            Mode::Plain => drop(on(&name).success()),
+        }
+        let flat = site.path("flat");
+        site.run("pull").args(["-a", "yolo", &name]).arg(&flat).success();
+        site.run("import").arg(&flat).arg("flat").success();
+        on("flat").success();
         let more: Vec<&[u8]> = all.iter().copied().chain([all[0]]).collect();
         hold::image(&registry, "a/b", "501", &hold::config(Some("amd64"), &more), &more);
         site.run("pull").args(["-a", "yolo", &registry.name("a/b:501")]).stderr_has("501 layers (limit 500)").failure();
