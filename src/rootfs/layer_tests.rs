@@ -330,6 +330,35 @@ fn what_is_packed_unpacks_to_the_same() {
     assert!(!scratch.path("less/d").exists());
 }
 
+/// Holes are not read, and are the zeros that they stand for: at the beginning, between, at the end.
+#[test]
+fn holes_are_packed_as_zeros() {
+    use std::os::unix::fs::FileExt;
+    let packed = |pieces: &[(u64, &[u8])], size: u64, dense: bool| {
+        let scratch = Scratch::new();
+        drop(scratch.root("tree"));
+        let file = std::fs::File::create(scratch.path("tree/file")).unwrap();
+        if dense {
+            std::fs::write(scratch.path("tree/file"), vec![0; size as usize]).unwrap();
+        }
+        file.set_len(size).unwrap();
+        pieces.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        assert_eq!(file.metadata().unwrap().blocks() * 512 < size, !dense);
+        let mut tar = Vec::new();
+        let options = PackOptions { clamp_mtime: Some(0), ..PackOptions::default() };
+        pack(&Stack::open(&[scratch.path("tree")]).unwrap(), &mut tar, &options).unwrap();
+        tar
+    };
+    let mib = 1 << 20;
+    let check = |pieces: &[(u64, &[u8])]| {
+        assert!(packed(pieces, 3 * mib, false) == packed(pieces, 3 * mib, true), "{pieces:?}");
+    };
+    check(&[]);
+    check(&[(0, b"begin")]);
+    check(&[(mib - 3, b"middle"), (2 * mib, b"x")]);
+    check(&[(3 * mib - 1, b"end")]);
+}
+
 /// The view of the first `above` layers with the archive of what the others change as the one on top.
 fn squashed(scratch: &Scratch, layers: &[PathBuf], above: usize) -> Vec<String> {
     let mut tar = Vec::new();

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -27,6 +27,9 @@ use std::os::unix::ffi::OsStrExt;
 const MAX_OCTAL: u64 = 0o77_777_777_777;
 /// What its 7 octal digits for an owner hold.
 const MAX_OLD_ID: u32 = 0o7_777_777;
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+const SHORTER: &str = "file became shorter while it was read";
 
 #[derive(Clone, Debug, Default)]
 pub struct PackOptions {
@@ -214,23 +217,53 @@ impl Pack<'_> {
         entry.xattrs = xattrs_of(file.as_fd())?;
         entry.size = stat.size;
         self.entry(entry)?;
-        self.content(&mut file, stat.size)
+        self.content(&mut file, stat)
     }
 
-    fn content(&mut self, file: &mut File, size: u64) -> Result<()> {
+    fn content(&mut self, file: &mut File, stat: &Stat) -> Result<()> {
+        let mut at = 0;
+        // Reading a hole costs as much as compressing its zeros, and fills the page cache with them. As in `copy_content`,
+        // only a file that takes less room than its size is asked for holes.
+        while stat.allocated < stat.size
+            && let Some((start, end)) = file::next_data(file, at, stat.size)?
+        {
+            self.zeros(start - at)?;
+            file.seek(SeekFrom::Start(start))?;
+            self.bytes(file, end - start)?;
+            at = end;
+        }
+        match stat.allocated < stat.size {
+            true if file::fstat(file.as_fd())?.size < stat.size => bail!("{SHORTER}"),
+            true => self.zeros(stat.size - at)?,
+            false => self.bytes(file, stat.size)?,
+        }
+        self.packed.bytes += stat.size;
+        self.pad(stat.size)
+    }
+
+    fn bytes(&mut self, file: &mut File, size: u64) -> Result<()> {
         let mut left = size;
         while left > 0 {
             let want = left.min(self.buf.len() as u64) as usize;
             let n = match file.read(&mut self.buf[..want]) {
-                Ok(0) => bail!("file became shorter while it was read"),
+                Ok(0) => bail!("{SHORTER}"),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 done => done?,
             };
             self.out.write_all(&self.buf[..n]).context(|| "can't write archive")?;
             left -= n as u64;
         }
-        self.packed.bytes += size;
-        self.pad(size)
+        Ok(())
+    }
+
+    fn zeros(&mut self, size: u64) -> Result<()> {
+        let mut left = size;
+        while left > 0 {
+            let n = left.min(ZEROS.len() as u64) as usize;
+            self.write(&ZEROS[..n])?;
+            left -= n as u64;
+        }
+        Ok(())
     }
 
     fn entry(&mut self, mut entry: Entry) -> Result<()> {
