@@ -8,12 +8,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::{CertificateError, ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use crate::registry::settings::Settings;
-use crate::registry::tls::Trust;
+use crate::registry::tls::{self, Trust};
 
 /// Certificates by name, made once a process; `None` where openssl is missing (said once).
 pub fn certificates() -> Option<&'static Path> {
@@ -56,6 +56,11 @@ fn make() -> Option<PathBuf> {
         leaf expired site IP:127.0.0.1 -days -1
         key self
         openssl req -x509 -new -key self.key -days 30 -subj /CN=self -addext subjectAltName=IP:127.0.0.1 -out self.pem
+        key twin
+        openssl req -x509 -new -key twin.key -days 30 -subj /CN=self -addext subjectAltName=IP:127.0.0.1 -out twin.pem
+        key past; openssl req -new -key past.key -subj /CN=past -out past.csr
+        printf 'basicConstraints=CA:TRUE\nsubjectAltName=IP:127.0.0.1\n' >past.ext
+        openssl x509 -req -in past.csr -signkey past.key -extfile past.ext -out past.pem -days -1
         mkdir hashed; cp site.pem hashed/site.crt; printf 'no certificate' >hashed/README
     "#;
     let made = Command::new("sh").args(["-ec", script]).current_dir(&dir).output().unwrap();
@@ -137,17 +142,43 @@ fn certificates_that_are_refused() {
     let constrained = || Trust { file: Some(dir.join("constrained.pem")), ..Trust::default() };
     check("good", site(dir), "");
     check("stranger", site(dir), "not signed by an authority that this machine trusts");
-    check("wrong-name", site(dir), "certificate is for another host name");
+    check("wrong-name", site(dir), "certificate is for another host name: registry.example.org");
     check("expired", site(dir), "certificate has expired");
     check("sha1", site(dir), "certificate refused");
     check("outside", constrained(), "certificate refused");
-    check("self", site(dir), "certificate is ");
-    // Even where it is trusted: it is an authority's, not a server's.
-    check(
-        "self",
-        Trust { file: Some(dir.join("self.pem")), ..Trust::default() },
-        "that of an authority, not of a server",
-    );
+    check("self", site(dir), "certificate is self-signed");
+}
+
+/// What `openssl req -x509` makes is its own authority: good for a server if it is trusted itself, and right otherwise.
+#[test]
+fn self_signed_certificates() {
+    let Some(dir) = certificates() else { return };
+    let trust = |name: &str| trusting(Trust { extra: Some(dir.join(format!("{name}.pem"))), ..site(dir) });
+    let server = tls_server(dir, "self", FINE.into());
+    assert_eq!(pull(&server, trust("self")), "");
+    assert!(pull(&server, trust("other")).contains("certificate is self-signed"));
+    let elsewhere = server.replace("127.0.0.1", "localhost");
+    assert!(pull(&elsewhere, trust("self")).contains("certificate is for another host name: 127.0.0.1"));
+    // The same name, another key.
+    assert!(pull(&tls_server(dir, "twin", FINE.into()), trust("self")).contains("certificate is self-signed"));
+    assert!(pull(&tls_server(dir, "past", FINE.into()), trust("past")).contains("certificate has expired"));
+    // Others are still verified beside it.
+    assert_eq!(pull(&tls_server(dir, "good", FINE.into()), trust("self")), "");
+    assert!(pull(&tls_server(dir, "stranger", FINE.into()), trust("self")).contains("not signed by an authority"));
+}
+
+#[test]
+fn how_long_ago() {
+    let check = |seconds: u64, want: &str| {
+        let at = |n| UnixTime::since_unix_epoch(Duration::from_secs(n));
+        let reason =
+            CertificateError::ExpiredContext { time: at(2_000_000_000 + seconds), not_after: at(2_000_000_000) };
+        let e = tls::explain(&rustls::Error::InvalidCertificate(reason));
+        assert_eq!(e.to_string(), format!("certificate has expired {want} ago"));
+    };
+    check(59, "0 h");
+    check(47 * 3600, "47 h");
+    check(400 * 86400, "400 d");
 }
 
 /// The places where a site's authority may be named.
