@@ -113,7 +113,8 @@ pub fn details_of(host: &Host, options: &Options, image: &str) -> Result<()> {
     let remote = remotes.first(&reference, |Remote { client, repository }| {
         client.manifest(repository, &reference.version(), Accept::Any)
     })?;
-    let document = remote.map(|(_, f)| Document::parse(&f.bytes, f.content_type.as_deref())).transpose()?;
+    let document = remote.map(|(_, f)| Document::parse(&f.bytes, f.content_type.as_deref())).transpose();
+    let document = document.map_err(|e| e.context(reference.canonical_remote()))?;
     let yes = |b| if b { "yes" } else { "no" };
     let (aware, archs) = match &document {
         None => ("n/a", "n/a".to_owned()),

@@ -44,6 +44,11 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
         info!("destination:     {target}");
     }
     let target = target.unwrap_or_else(|| reference.clone());
+    // What is packed has a digest of its own, and a tag beside another one would not be set.
+    if target.has_digest() {
+        return Err(Error::new(format!("can't push to a digest: {target}"))
+            .hint("push to a tag: ch-image push IMAGE_REF [HOST[:PORT]/]PATH:TAG"));
+    }
     let pushed = match &options.image {
         Some(directory) => {
             info!("image path:      {}", directory.display());

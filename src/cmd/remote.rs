@@ -293,8 +293,11 @@ fn choose<'i>(index: &'i Index, wanted: &Wanted) -> Result<&'i crate::oci::manif
             have.sort();
             have.dedup();
             let have: Vec<_> = have.into_iter().map(crate::log::escape).collect();
-            Err(Error::new(format!("requested arch unavailable: {}", wanted.name()))
-                .hint(format!("available: {}", have.join(" "))))
+            let hint = match have.is_empty() {
+                true => "nothing in its index is an image for Linux".to_owned(),
+                false => format!("available: {}", have.join(" ")),
+            };
+            Err(Error::new(format!("requested arch unavailable: {}", wanted.name())).hint(hint))
         }
     }
 }

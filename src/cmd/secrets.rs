@@ -13,7 +13,7 @@ use crate::registry::Endpoint;
 use crate::registry::credentials::{Credentials, Login};
 use crate::registry::logins::{self, Logins, Prompt, Sources};
 use crate::registry::settings::Settings;
-use crate::sys;
+use crate::{sys, warning};
 
 const USERNAME: &str = "CH_IMAGE_USERNAME";
 const PASSWORD: &str = "CH_IMAGE_PASSWORD";
@@ -41,6 +41,14 @@ pub fn credentials(options: &Options, named: Option<&Endpoint>, settings: &Setti
         (Some(user), Some(password), Some(endpoint)) => Some((endpoint.clone(), Login::Password { user, password })),
         (None, Some(_), _) if options.password_stdin => {
             return Err(Error::new("--password-stdin: no user name").hint(format!("set {USERNAME}")));
+        }
+        (Some(_), None, _) => {
+            warning!("{USERNAME} is set, but {PASSWORD} is not: neither is used");
+            None
+        }
+        (None, Some(_), _) => {
+            warning!("{PASSWORD} is set, but {USERNAME} is not: neither is used");
+            None
         }
         _ => None,
     };

@@ -142,7 +142,8 @@ impl Manifest {
         let config = Descriptor::parse(&value["config"]).context(|| "config")?;
         let artifact = value["artifactType"].as_str().filter(|t| !t.is_empty());
         if let Some(other) = artifact.or((!is_config(&config.media_type)).then_some(&config.media_type)) {
-            bail!("not a container image but an artifact of type {}", json::shown(other));
+            let error = Error::new(format!("not a container image but an artifact of type {}", json::shown(other)));
+            return Err(error.hint("the tool that it is for can fetch it, such as helm, oras or cosign"));
         }
         let Some(list) = value["layers"].as_array() else { bail!("\"layers\" is not an array") };
         if list.len() > MAX_LAYERS {

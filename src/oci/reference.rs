@@ -93,6 +93,10 @@ impl ImageRef {
         }
     }
 
+    pub fn has_digest(&self) -> bool {
+        self.digest.is_some()
+    }
+
     /// What to ask the registry for: the digest if there is one, else the tag, else `latest`.
     pub fn version(&self) -> String {
         match (&self.digest, &self.tag) {
@@ -255,7 +259,12 @@ fn read(text: &str, grammar: Grammar) -> Result<ImageRef> {
         None | Some("") => "at end".to_owned(),
         Some(_) => format!("char {}", text[..at].chars().count() + 1),
     };
-    Err(Error::new(format!("image ref syntax, {place}: {text}")).hint(HINT))
+    let error = Error::new(format!("image ref syntax, {place}: {text}"));
+    Err(match text.get(at..).and_then(|rest| rest.bytes().next()) {
+        Some(b) if b.is_ascii_uppercase() => error.hint(format!("NAME and PATH are in lower case; {HINT}")),
+        Some(b'/') if text[..at].ends_with(':') => error.hint(format!("without a scheme such as https://; {HINT}")),
+        _ => error.hint(HINT),
+    })
 }
 
 fn checked(image: ImageRef) -> Result<ImageRef> {
@@ -467,12 +476,16 @@ mod tests {
                 format!("image ref syntax, {want}: {}", text.replace('%', "/").replace('+', ":"))
             );
             assert!(e.get_hint().is_some_and(|h| h.contains("NAME")), "{text}");
+            assert!(!text.contains("Upper") || e.get_hint().unwrap().contains("lower case"), "{text}");
+            assert!(!text.contains("://") || e.get_hint().unwrap().contains("scheme"), "{text}");
         };
         check("", "at end");
         check("name*", "char 5");
         check("name:", "at end");
         check("name/", "at end");
         check("name@", "at end");
+        check("example.org/Upper/a", "char 13");
+        check("https://example.org/a", "char 7");
         check("name@sha256:", "at end");
         check("name@sha256:abc", "at end");
         check("name@sha256:HEX0", "char 77");

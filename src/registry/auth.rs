@@ -248,7 +248,10 @@ impl Auth {
 
     fn refused(&self, what: &str) -> Failure {
         self.credentials.refused(&self.registry.endpoint);
-        Failure::Lasting(Error::new(format!("login failed: {} refused {what}", self.registry.endpoint)))
+        let error = Error::new(format!("login failed: {} refused {what}", self.registry.endpoint));
+        Failure::Lasting(error.hint(
+            "CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD come first, then files such as ~/.docker/config.json (-v tells which)",
+        ))
     }
 }
 

@@ -300,7 +300,15 @@ impl Response {
             true => head.trim_end().to_owned(),
             false => format!("{}: {text}", head.trim_end()),
         };
-        Error::new(cause).context(self.name)
+        let error = Error::new(cause).context(self.name);
+        match self.status {
+            403 => error.hint(
+                "if it is about rights: log in as somebody who may do that (CH_IMAGE_USERNAME, CH_IMAGE_PASSWORD, --auth)",
+            ),
+            500 | 507 => error.hint("the registry itself fails; its log tells why, often a full disk"),
+            405 => error.hint("the registry may be read-only, or a mirror of another one"),
+            _ => error,
+        }
     }
 }
 

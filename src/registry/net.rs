@@ -184,6 +184,9 @@ fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, Unreachable
             Err(e) => {
                 debug!("{endpoint}: {address}: {}", io_text(&e));
                 last = match e.kind() {
+                    io::ErrorKind::ConnectionRefused => {
+                        Error::new(io_text(&e)).hint("nothing listens there: is the port right, is the server running?")
+                    }
                     io::ErrorKind::TimedOut => Error::new(format!("no answer within {} s", timeout.as_secs())),
                     _ => Error::new(io_text(&e)),
                 };

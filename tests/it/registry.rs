@@ -143,3 +143,34 @@ fn waits_are_told() {
         "{line}"
     );
 }
+
+/// Refusals name the way out.
+#[test]
+fn refusals_have_hints() {
+    let (site, registry) = (Site::new(), Registry::start());
+    hold(&registry, "a/b", 1000);
+    let name = registry.name("a/b:1");
+    site.run("pull").arg(&name).success();
+    let check = |path: &'static str, status: u16, args: &[&str], want: &str| {
+        registry.intercept(move |seen, _| seen.path().contains(path).then(|| Reply::new(status)));
+        let done = site.run(args[0]).args(&args[1..]).failure();
+        assert!(done.stderr.lines().last().unwrap().starts_with(&format!("hint: {want}")), "{}", done.stderr);
+    };
+    check(
+        "/v2/d/e/manifests/",
+        403,
+        &["pull", &registry.name("d/e:1")],
+        "if it is about rights: log in as somebody who",
+    );
+    check("/uploads/", 405, &["push", &name, &registry.name("c:1")], "the registry may be read-only");
+    check("/v2/e/", 507, &["push", &name, &registry.name("e:1")], "the registry itself fails; its log tells why");
+    let by_digest = format!("{}@{}", registry.name("c:1"), sha256(b""));
+    check("/nothing/", 500, &["push", &name, &by_digest], "push to a tag: ");
+
+    let index = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    registry.manifest("a/b", "2", "application/vnd.oci.image.index.v1+json", index.as_bytes());
+    check("/nothing/", 500, &["pull", &registry.name("a/b:2")], "nothing in its index is an image for Linux");
+
+    let half = "warning: CH_IMAGE_USERNAME is set, but CH_IMAGE_PASSWORD is not: neither is used\n";
+    site.run("pull").arg(&name).env("CH_IMAGE_USERNAME", "user").stderr_has(half).success();
+}
