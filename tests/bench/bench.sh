@@ -117,20 +117,19 @@ done
     } }'
 } >"$work/parse.df"
 
-# An image of eight layers: each push adds one to those of its base.
+# An image of eight layers: each push adds one to those of its base, which is pulled anew.
 if [ -n "$REG" ]; then
-    last=$from
+    base=$from
     for n in 2 3 4 5 6 7 8; do
-        printf 'FROM %s\nCOPY tree /layer%s/\n' "$last" "$n" >"$work/layer.df"
-        last=$REG/eight:$n
-        if ! { "$OURS" build -s "$work/setup" --tls-no-verify -t "$last" -f "$work/layer.df" "$work/context" &&
-            "$OURS" push -s "$work/setup" --tls-no-verify --layers "$last"; } >"$work/setup.log" 2>&1; then
+        printf 'FROM %s\nCOPY tree /layer%s/\n' "$base" "$n" >"$work/layer.df"
+        base=$REG/eight:latest
+        if ! { "$OURS" build -s "$work/setup" --tls-no-verify -t top -f "$work/layer.df" "$work/context" &&
+            "$OURS" push -s "$work/setup" --tls-no-verify --layers top "$base"; } >"$work/setup.log" 2>&1; then
             cat "$work/setup.log" >&2
             exit 1
         fi
+        clear_dir "$work/setup"
     done
-    "$OURS" push -s "$work/setup" --tls-no-verify --layers "$last" "$REG/eight:latest" 2>>"$work/setup.log"
-    clear_dir "$work/setup"
     cat >"$work/eight.df" <<END
 FROM $REG/eight:latest
 COPY one /layer2/
