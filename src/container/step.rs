@@ -135,7 +135,9 @@ impl Step {
             (Step::Directory(_), libc::ENOTDIR) => "the working directory is not a directory in the image",
             (Step::Execute(_), libc::ENOEXEC) => "not a program of this machine: other architecture, or no #! line",
             (Step::Execute(_), libc::EACCES) => "it is not executable: chmod +x",
-            (Step::Execute(_), libc::E2BIG) => "arguments and environment are too large",
+            (Step::Execute(_), libc::E2BIG) => {
+                "one argument may have 128 KiB, and all together not much more: put what is longer into a script"
+            }
             (Step::Execute(_), libc::ENOENT) => {
                 "not found in PATH; or it is there, but its interpreter (#! line, dynamic loader) is not"
             }

@@ -78,6 +78,10 @@ fn why_a_step_ran() {
         fs::remove_dir(site.path("context/d")).unwrap();
         std::os::unix::fs::symlink("file", site.path("context/d")).unwrap();
         bound().stderr_has("    why: changed: type of d (dir → link)\n").success();
+        let from_stage = "FROM base AS first\nCOPY file /\nFROM base\nRUN --mount=from=first,target=/m cat /m/file\n";
+        site.build("out", from_stage).success();
+        site.write("context/file", "4\n");
+        site.build("out", from_stage).arg("--why").stderr_has("    why: changed: content of first\n").success();
         site.build("out", "FROM base\nARG a\nRUN echo $a >/a\n")
             .args(["--rebuild", "--why", "--build-arg", "a=2"])
             .stderr_has("    why: asked for\n")
@@ -375,6 +379,22 @@ fn nothing_of_the_caller_is_in_reach() {
         .env("CH_IMAGE_PASSWORD", SECRET)
         .stdout("3\nhidden\nagent\nno agent\n")
         .success();
+    });
+}
+
+/// A cache mount that begins with what a stage has begins anew when the stage has something else.
+#[test]
+fn cache_mounts_go_with_their_seed() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let build = |text: &str| {
+            site.write("context/file", text);
+            let mount = "--mount=type=cache,id=c,from=first,target=/c";
+            let dockerfile = format!("FROM base AS first\nCOPY file /\nFROM base\nRUN {mount} cat /c/file\n");
+            site.build("out", &dockerfile).stdout(text)
+        };
+        build("1\n").success();
+        build("2\n").success();
     });
 }
 

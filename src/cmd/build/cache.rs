@@ -47,6 +47,11 @@ impl Inputs {
         }
     }
 
+    /// The stage or image that a step takes files from.
+    pub fn add_origin(&mut self, from: &str, identity: &str) {
+        self.add(format!("{CONTENT_OF}{from}"), identity);
+    }
+
     pub fn into_pairs(self) -> Vec<(String, String)> {
         self.0
     }

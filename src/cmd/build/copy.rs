@@ -27,6 +27,9 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     if what.chown.is_some() {
         warning!("not supported, ignored: {} --chown", step.keyword);
     }
+    if is_in_tmp(&what.target) {
+        warning!("{} to {}: RUN won't see it: /tmp is the host's while building", step.keyword, what.target);
+    }
     let (patterns, urls) = sort(what)?;
     let origin = stage.build.plan.origin(stage.index, what.from.as_deref().unwrap_or(""), Numbers::AreStages)?;
     let build = stage.build;
@@ -100,7 +103,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
                     record.borrow_mut().set(dir, name, owner)
                 };
                 let to = Target { chmod, archives: unpacks(true), made: Some(&made), ..Target::new(&tree, &target) };
-                copy::run(&copy::plan(sources)?, sources, &to).map(drop)
+                copy::run(&work.plan(sources)?, sources, &to).map(drop)
             })?;
         }
         for url in &urls {
@@ -161,15 +164,27 @@ impl Work<'_> {
         act(&sources, &record)
     }
 
+    fn plan(&self, sources: &Sources) -> Result<copy::Plan> {
+        let of_tmp = self.what.from.is_some() && self.patterns.iter().any(|source| is_in_tmp(source));
+        copy::plan(sources).map_err(|e| match of_tmp {
+            true => e.hint("what RUN leaves in /tmp is in no image: /tmp is the host's while building"),
+            false => e,
+        })
+    }
+
     fn contents(&self, from: &From) -> Result<Contents> {
         self.with(from, |sources, _| {
-            let plan = copy::plan(sources)?;
+            let plan = self.plan(sources)?;
             match from {
                 From::Context => self.build.contents(&plan, sources),
                 From::Image(..) => copy::contents(&plan, sources, &mut Memo::default(), threads()),
             }
         })
     }
+}
+
+fn is_in_tmp(path: &str) -> bool {
+    path.trim_start_matches('/').split('/').next() == Some("tmp")
 }
 
 /// Whether a destination is a directory, by its form or because it is one.

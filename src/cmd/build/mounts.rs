@@ -78,11 +78,15 @@ impl Mounts {
                 Mount::Tmpfs { .. } | Mount::Secret { .. } | Mount::Ssh { .. } => "",
             };
             let origin = build.plan.origin(stage, from, Numbers::AreNames)?;
-            inputs.add("mount", format!("{mount:?} {}", build.identity(&origin)?));
-            if let (Mount::Bind { source, .. }, Origin::Context) = (mount, &origin) {
-                let contents = build.bound(source)?;
-                inputs.add_contents(&contents);
-                seen.push((source.clone(), contents));
+            inputs.add("mount", format!("{mount:?}"));
+            match (mount, &origin) {
+                (Mount::Bind { source, .. }, Origin::Context) => {
+                    let contents = build.bound(source)?;
+                    inputs.add_contents(&contents);
+                    seen.push((source.clone(), contents));
+                }
+                (_, Origin::Context | Origin::Scratch) => {}
+                (_, Origin::Stage(_) | Origin::Image(_)) => inputs.add_origin(from, &build.identity(&origin)?),
             }
             wanted.push((mount.clone(), origin));
         }
