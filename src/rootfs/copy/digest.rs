@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::memo::{Memo, key, raw};
+use super::memo::{Memo, raw};
 use super::visit::{Step, visit};
 use super::{Plan, Sources};
 use crate::error::{Context, Error, Result};
@@ -163,7 +163,10 @@ impl Work<'_> {
     }
 
     fn stamp(&mut self, stat: &Stat) {
-        key(stat).iter().for_each(|field| self.stamp.update(&field.to_le_bytes()));
+        // No inode: some file systems (sshfs) give a file another one any time.
+        let times = [stat.mtime, stat.ctime].map(|time| [time.sec as u64, u64::from(time.nsec)]);
+        let fields = times.iter().flatten().chain([&stat.size]);
+        fields.for_each(|field| self.stamp.update(&field.to_le_bytes()));
     }
 
     /// Counts directories that waited for content.

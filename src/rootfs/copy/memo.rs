@@ -81,7 +81,7 @@ impl Memo {
     }
 }
 
-pub(super) fn key(stat: &Stat) -> Key {
+fn key(stat: &Stat) -> Key {
     [
         stat.dev,
         stat.ino,
