@@ -29,6 +29,14 @@ pub enum Call {
     CapSet,
     Mknod,
     Mknodat,
+    Mkdir,
+    Mkdirat,
+    Symlink,
+    Symlinkat,
+    Creat,
+    /// Of interest if it may make a file.
+    Open,
+    Openat,
     SetXattr,
     LsetXattr,
     FsetXattr,
@@ -36,12 +44,15 @@ pub enum Call {
     GetXattr,
     LgetXattr,
     FgetXattr,
+    GetXattrAt,
     ListXattr,
     LlistXattr,
     FlistXattr,
+    ListXattrAt,
     RemoveXattr,
     LremoveXattr,
     FremoveXattr,
+    RemoveXattrAt,
     Chmod,
     Fchmod,
     Fchmodat,
@@ -60,13 +71,17 @@ pub enum Call {
     Statx,
     /// prctl(2), of interest for `PR_SET_KEEPCAPS` only.
     Prctl,
+    /// Of interest for `RLIMIT_RTTIME`, by which [`super::people`] knows processes.
+    SetRlimit,
+    Prlimit,
 }
 
 use Call::{
-    CapSet, Chmod, Chown, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FlistXattr, FremoveXattr,
-    FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetUid, GetXattr, Lchown, LgetXattr,
-    ListXattr, LlistXattr, LremoveXattr, LsetXattr, Lstat, Mknod, Mknodat, Newfstatat, Prctl, RemoveXattr, SetFsGid,
-    SetFsUid, SetGid, SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetUid, SetXattr, SetXattrAt, Stat, Statx,
+    CapSet, Chmod, Chown, Creat, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FlistXattr, FremoveXattr,
+    FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetUid, GetXattr, GetXattrAt, Lchown,
+    LgetXattr, ListXattr, ListXattrAt, LlistXattr, LremoveXattr, LsetXattr, Lstat, Mkdir, Mkdirat, Mknod, Mknodat,
+    Newfstatat, Open, Openat, Prctl, Prlimit, RemoveXattr, RemoveXattrAt, SetFsGid, SetFsUid, SetGid, SetGroups,
+    SetReGid, SetReUid, SetResGid, SetResUid, SetRlimit, SetUid, SetXattr, SetXattrAt, Stat, Statx, Symlink, Symlinkat,
 };
 
 /// Numbers for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
@@ -99,6 +114,13 @@ const CALLS: &[(Call, [i32; 4])] = &[
     (CapSet, [126, 185, 91, 185]),
     (Mknod, [133, 14, -1, 14]),
     (Mknodat, [259, 297, 33, 324]),
+    (Mkdir, [83, 39, -1, 39]),
+    (Mkdirat, [258, 296, 34, 323]),
+    (Symlink, [88, 83, -1, 83]),
+    (Symlinkat, [266, 304, 36, 331]),
+    (Creat, [85, 8, -1, 8]),
+    (Open, [2, 5, -1, 5]),
+    (Openat, [257, 295, 56, 322]),
     (SetXattr, [188, 226, 5, 226]),
     (LsetXattr, [189, 227, 6, 227]),
     (FsetXattr, [190, 228, 7, 228]),
@@ -106,12 +128,15 @@ const CALLS: &[(Call, [i32; 4])] = &[
     (GetXattr, [191, 229, 8, 229]),
     (LgetXattr, [192, 230, 9, 230]),
     (FgetXattr, [193, 231, 10, 231]),
+    (GetXattrAt, [464, 464, 464, 464]),
     (ListXattr, [194, 232, 11, 232]),
     (LlistXattr, [195, 233, 12, 233]),
     (FlistXattr, [196, 234, 13, 234]),
+    (ListXattrAt, [465, 465, 465, 465]),
     (RemoveXattr, [197, 235, 14, 235]),
     (LremoveXattr, [198, 236, 15, 236]),
     (FremoveXattr, [199, 237, 16, 237]),
+    (RemoveXattrAt, [466, 466, 466, 466]),
     (Chmod, [90, 15, -1, 15]),
     (Fchmod, [91, 94, 52, 94]),
     (Fchmodat, [268, 306, 53, 333]),
@@ -129,6 +154,8 @@ const CALLS: &[(Call, [i32; 4])] = &[
     (Newfstatat, [262, -1, 79, -1]),
     (Statx, [332, 383, 291, 397]),
     (Prctl, [157, 172, 167, 172]),
+    (SetRlimit, [160, 75, 164, 75]),
+    (Prlimit, [302, 340, 261, 369]),
 ];
 
 /// `AUDIT_ARCH_…`, column of [`CALLS`].
@@ -184,29 +211,38 @@ enum Act {
     /// Only for device nodes, whose type is in this argument.
     SucceedForDevice(u8),
     TrapForDevice(u8),
+    /// Only if the flags, which are this argument, have `O_CREAT`.
+    TrapForNew(u8),
     /// Only if the first argument is `PR_SET_KEEPCAPS`.
     TrapForKeepCaps,
+    /// Only if this argument is `RLIMIT_RTTIME` and the one after it, a new limit, is no null pointer.
+    SucceedForMark(u8),
 }
 
 fn act(call: Call, mode: Mode) -> Option<Act> {
-    use Act::{Succeed, SucceedForDevice, Trap, TrapForDevice, TrapForKeepCaps};
+    use Act::{Succeed, SucceedForDevice, SucceedForMark, Trap, TrapForDevice, TrapForKeepCaps, TrapForNew};
     Some(match (call, mode) {
         (CapSet, Mode::Pretend | Mode::Record) => Succeed,
         (Mknod, Mode::Pretend) => SucceedForDevice(1),
         (Mknodat, Mode::Pretend) => SucceedForDevice(2),
         (Mknod, Mode::Record) => TrapForDevice(1),
         (Mknodat, Mode::Record) => TrapForDevice(2),
+        (Open, Mode::Record) => TrapForNew(1),
+        (Openat, Mode::Record) => TrapForNew(2),
+        (SetRlimit, Mode::Record) => SucceedForMark(0),
+        (Prlimit, Mode::Record) => SucceedForMark(1),
         (Prctl, Mode::Record) => TrapForKeepCaps,
         (
             Chown | Lchown | Fchown | Fchownat | SetUid | SetGid | SetReUid | SetReGid | SetResUid | SetResGid
             | SetFsUid | SetFsGid | SetGroups | SetXattr | LsetXattr | FsetXattr | SetXattrAt | RemoveXattr
-            | LremoveXattr | FremoveXattr,
+            | LremoveXattr | FremoveXattr | RemoveXattrAt,
             Mode::Pretend,
         ) => Succeed,
         (
-            GetXattr | LgetXattr | FgetXattr | ListXattr | LlistXattr | FlistXattr | Chmod | Fchmod | Fchmodat
-            | Fchmodat2 | GetUid | GetEuid | GetGid | GetEgid | GetResUid | GetResGid | GetGroups | Stat | Lstat
-            | Fstat | Newfstatat | Statx | Prctl,
+            GetXattr | LgetXattr | FgetXattr | GetXattrAt | ListXattr | LlistXattr | FlistXattr | ListXattrAt | Chmod
+            | Fchmod | Fchmodat | Fchmodat2 | GetUid | GetEuid | GetGid | GetEgid | GetResUid | GetResGid | GetGroups
+            | Stat | Lstat | Fstat | Newfstatat | Statx | Prctl | SetRlimit | Prlimit | Mkdir | Mkdirat | Symlink
+            | Symlinkat | Creat | Open | Openat,
             Mode::Pretend,
         ) => return None,
         (_, Mode::Record) => Trap,
@@ -248,7 +284,7 @@ fn section(abi: Abi, mode: Mode) -> Vec<Instruction> {
     }
     for (i, (number, act)) in rows.iter().enumerate() {
         let end = ends.iter().find(|(known, _)| known == act).map_or(0, |(_, at)| *at);
-        // The rows after this one, the permission, the tails before the one wanted: all in all below 100.
+        // The rows after this one, the permission, the tails before the one wanted: all in all below 200.
         let distance = (rows.len() - i - 1) + 1 + end;
         section.push(jump(JUMP_EQUAL, *number, distance as u8, 0));
     }
@@ -259,14 +295,29 @@ fn section(abi: Abi, mode: Mode) -> Vec<Instruction> {
 
 fn tail(act: Act) -> Vec<Instruction> {
     let end = finish(match act {
-        Act::Succeed | Act::SucceedForDevice(_) => libc::SECCOMP_RET_ERRNO,
-        Act::Trap | Act::TrapForDevice(_) | Act::TrapForKeepCaps => libc::SECCOMP_RET_USER_NOTIF,
+        Act::Succeed | Act::SucceedForDevice(_) | Act::SucceedForMark(_) => libc::SECCOMP_RET_ERRNO,
+        Act::Trap | Act::TrapForDevice(_) | Act::TrapForNew(_) | Act::TrapForKeepCaps => libc::SECCOMP_RET_USER_NOTIF,
     });
     match act {
         Act::Succeed | Act::Trap => vec![end],
         Act::TrapForKeepCaps => vec![
             load(FIRST_ARGUMENT),
             jump(JUMP_EQUAL, libc::PR_SET_KEEPCAPS as u32, 1, 0),
+            finish(libc::SECCOMP_RET_ALLOW),
+            end,
+        ],
+        Act::TrapForNew(argument) => vec![
+            load(FIRST_ARGUMENT + 8 * u32::from(argument)),
+            jump(JUMP_SET, libc::O_CREAT as u32, 1, 0),
+            finish(libc::SECCOMP_RET_ALLOW),
+            end,
+        ],
+        Act::SucceedForMark(argument) => vec![
+            load(FIRST_ARGUMENT + 8 * u32::from(argument)),
+            jump(JUMP_EQUAL, libc::RLIMIT_RTTIME as _, 1, 0),
+            finish(libc::SECCOMP_RET_ALLOW),
+            load(FIRST_ARGUMENT + 8 * (u32::from(argument) + 1)),
+            jump(JUMP_EQUAL, 0, 0, 1),
             finish(libc::SECCOMP_RET_ALLOW),
             end,
         ],
@@ -287,6 +338,7 @@ const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
+const JUMP_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
@@ -334,6 +386,7 @@ mod tests {
                 AND => a &= i.value,
                 JUMP => at += i.value as usize,
                 JUMP_EQUAL => at += usize::from(if a == i.value { i.if_true } else { i.if_false }),
+                JUMP_SET => at += usize::from(if a & i.value != 0 { i.if_true } else { i.if_false }),
                 JUMP_AT_LEAST => at += usize::from(if a >= i.value { i.if_true } else { i.if_false }),
                 RETURN => return i.value,
                 other => panic!("unknown instruction {other:#x}"),
@@ -358,7 +411,9 @@ mod tests {
                             (Some(Mknod | Mknodat), Mode::Pretend) => (ALLOW, ZERO),
                             (Some(Mknod | Mknodat), Mode::Record) => (ALLOW, TRAP),
                             (Some(CapSet), _) => (ZERO, ZERO),
-                            (Some(Prctl), _) => (ALLOW, ALLOW),
+                            (Some(Prctl | SetRlimit | Prlimit), _) => (ALLOW, ALLOW),
+                            // Flags with O_CREAT or without.
+                            (Some(Open | Openat), Mode::Record) => (ALLOW, ALLOW),
                             (Some(call), Mode::Pretend) if act(call, mode).is_none() => (ALLOW, ALLOW),
                             (Some(_), Mode::Pretend) => (ZERO, ZERO),
                             (Some(_), Mode::Record) => (TRAP, TRAP),
@@ -369,6 +424,14 @@ mod tests {
                             keep_caps == TRAP,
                             want_other == TRAP || (call, mode) == (Some(Prctl), Mode::Record)
                         );
+                        let is =
+                            |calls: &[Call]| mode == Mode::Record && call.is_some_and(|call| calls.contains(&call));
+                        let create = got(0o102) == TRAP && got(0o2) != TRAP;
+                        assert_eq!(create, is(&[Open, Openat]), "{name}");
+                        let limit = |a: [u64; 3]| interpret(&program, abi.audit, number, [a[0], a[1], a[2], 0, 0, 0]);
+                        let set =
+                            [limit([15, 99, 99]), limit([99, 15, 99])].contains(&ZERO) && limit([15, 0, 0]) != ZERO;
+                        assert_eq!(set, is(&[SetRlimit, Prlimit]), "{name}");
                         assert_eq!(got(0o060600), want_device, "{name}: block device");
                         assert_eq!(got(0o100600), want_other, "{name}: plain file");
                     }
@@ -437,6 +500,12 @@ mod tests {
         check(Newfstatat, libc::SYS_newfstatat);
         check(Statx, libc::SYS_statx);
         check(Prctl, libc::SYS_prctl);
+        check(SetRlimit, libc::SYS_setrlimit);
+        check(Prlimit, libc::SYS_prlimit64);
+        check(Mkdirat, libc::SYS_mkdirat);
+        check(Symlinkat, libc::SYS_symlinkat);
+        check(Openat, libc::SYS_openat);
+        check(Fchmodat2, libc::SYS_fchmodat2);
         assert_eq!(super::call(machine, -1), None);
     }
 }

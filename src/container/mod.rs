@@ -10,6 +10,7 @@
 
 mod caller;
 pub mod ch_run;
+mod creation;
 mod enter;
 mod env;
 mod filter;

@@ -9,20 +9,22 @@
 //! Nor can it keep a signal that comes before a call is taken up from interrupting it: as with slow calls, programs without
 //! `SA_RESTART` see EINTR.
 //!
-//! Deliberately absent: permission checks of the believed user, ownership of files that a believed user makes
-//! (they are root's), calls of 32-bit programs (pretended).
+//! Deliberately absent: permission checks of the believed user, groups that files have from their directory (its setgid
+//! bit), `SO_PEERCRED`, calls of 32-bit programs (pretended).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::caller::{Caller, Last};
+use super::creation;
 use super::filter::{self, Call, Machine};
-use super::ledger::{Device, DeviceKind, Ledger};
+use super::ledger::{Device, DeviceKind, Ledger, Owner};
 use super::people::People;
 use super::record::{Record, fd_path, key_of};
 use crate::debug;
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY};
+use crate::sys::fs::euid;
 use crate::sys::process::Pid;
 use crate::sys::seccomp::{self, Answer, Notification};
 use crate::sys::trace::{self, Look};
@@ -86,19 +88,21 @@ impl Supervisor {
             Call::Fchmodat2 => self.chmod(&caller, caller.path_at(a[0], a[1], a[3]), a[2]),
             Call::Mknod => self.mknod(&caller, libc::AT_FDCWD, a[0], a[1], a[2]),
             Call::Mknodat => self.mknod(&caller, a[0] as i32, a[1], a[2], a[3]),
-            Call::SetXattr => self.set_xattr(&caller, (libc::AT_FDCWD, a[0], Last::Follow), a[1], a[2], a[3]),
-            Call::LsetXattr => self.set_xattr(&caller, (libc::AT_FDCWD, a[0], Last::Keep), a[1], a[2], a[3]),
-            Call::FsetXattr => self.set_xattr(&caller, (a[0] as i32, 0, Last::Follow), a[1], a[2], a[3]),
-            Call::SetXattrAt => self.set_xattr_at(&caller, a),
-            Call::RemoveXattr => self.remove_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1]),
-            Call::LremoveXattr => self.remove_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a[1]),
-            Call::FremoveXattr => self.remove_xattr(&caller, || caller.descriptor(a[0] as i32), a[1]),
-            Call::ListXattr => self.list_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a),
-            Call::LlistXattr => self.list_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a),
-            Call::FlistXattr => self.list_xattr(&caller, || caller.descriptor(a[0] as i32), a),
-            Call::GetXattr => self.get_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a),
-            Call::LgetXattr => self.get_xattr(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a),
-            Call::FgetXattr => self.get_xattr(&caller, || caller.descriptor(a[0] as i32), a),
+            Call::SetXattr | Call::GetXattr | Call::ListXattr | Call::RemoveXattr => {
+                self.xattr(&caller, call, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), [a[1], a[2], a[3]])
+            }
+            Call::LsetXattr | Call::LgetXattr | Call::LlistXattr | Call::LremoveXattr => {
+                self.xattr(&caller, call, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), [a[1], a[2], a[3]])
+            }
+            Call::FsetXattr | Call::FgetXattr | Call::FlistXattr | Call::FremoveXattr => {
+                self.xattr(&caller, call, || caller.descriptor(a[0] as i32), [a[1], a[2], a[3]])
+            }
+            Call::SetXattrAt | Call::GetXattrAt => value_at(&caller, a[4]).and_then(|(value, size)| {
+                self.xattr(&caller, call, || caller.path_at(a[0], a[1], a[2]), [a[3], value, size])
+            }),
+            Call::ListXattrAt | Call::RemoveXattrAt => {
+                self.xattr(&caller, call, || caller.path_at(a[0], a[1], a[2]), [a[3], a[4], 0])
+            }
             Call::Stat => self.stat(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow), a[1]),
             Call::Lstat => self.stat(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Keep), a[1]),
             Call::Fstat => self.stat(&caller, || caller.descriptor(a[0] as i32), a[1]),
@@ -116,7 +120,11 @@ impl Supervisor {
             | Call::SetResGid
             | Call::SetFsUid
             | Call::SetFsGid => self.people.change_identity(&caller, call, a),
-            Call::CapSet => Ok(Answer::Value(0)),
+            Call::Creat | Call::Open | Call::Openat | Call::Mkdir | Call::Mkdirat | Call::Symlink | Call::Symlinkat => {
+                Ok(self.create(&caller, call, a))
+            }
+            // Never trapped.
+            Call::CapSet | Call::SetRlimit | Call::Prlimit => Ok(Answer::Value(0)),
             Call::Prctl => Ok(self.people.keep_rights(&caller, a[1] != 0)),
         };
         result.unwrap_or_else(|e| Answer::Errno(e.raw_os_error().unwrap_or(libc::EIO)))
@@ -156,21 +164,22 @@ impl Supervisor {
     fn chmod(&mut self, caller: &Caller, file: io::Result<OwnedFd>, mode: u64) -> io::Result<Answer> {
         let mode = mode as u32 & 0o7777;
         let bits = mode & SET_ID;
-        if bits == 0 && self.files.is_empty() {
-            return Ok(Answer::Continue);
-        }
         let fd = match file {
             Ok(fd) => fd,
             // The kernel will say what is wrong; without set-id bits there is nothing to hide.
             Err(_) if bits == 0 => return Ok(Answer::Continue),
             Err(e) => return pretend(e),
         };
-        let key = key_of(fd.as_fd())?;
+        let stat = file::fstat(fd.as_fd())?;
         if !caller.is_there() {
             return Ok(Answer::Continue);
         }
+        if stat.uid != euid() {
+            // The host's, say /tmp.
+            return Ok(Answer::Value(0));
+        }
         if bits == 0 {
-            if let Some(owner) = self.files.get_mut(key) {
+            if let Some(owner) = self.files.get_mut((stat.dev, stat.ino)) {
                 owner.bits = 0;
             }
             return Ok(Answer::Continue);
@@ -184,14 +193,9 @@ impl Supervisor {
         let mode = mode as u32;
         let kind = if mode & libc::S_IFMT == libc::S_IFBLK { DeviceKind::Block } else { DeviceKind::Character };
         let text = caller.text(path)?;
-        let (parent, name) = match text.iter().rposition(|&b| b == b'/') {
-            Some(0) => (&b"/"[..], &text[1..]),
-            Some(at) => (&text[..at], &text[at + 1..]),
-            None => (&b"."[..], &text[..]),
-        };
-        if name.is_empty() || name == b"." || name == b".." {
+        let Some((parent, name)) = creation::split(&text) else {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
-        }
+        };
         let parent = match caller.resolve(dir, parent, Last::Follow) {
             Ok(parent) => parent,
             Err(e) => return pretend(e),
@@ -216,20 +220,50 @@ impl Supervisor {
         Ok(Answer::Value(0))
     }
 
+    fn create(&mut self, caller: &Caller, call: Call, a: [u64; 6]) -> Answer {
+        let maker = self.people.maker(caller);
+        // What root makes is root's: nothing to record, but it may have got the number of a file that is gone.
+        if maker.is_none() && self.files.is_pinned() {
+            return Answer::Continue;
+        }
+        let Ok(Some((fd, answer))) = creation::create(caller, call, a) else { return Answer::Continue };
+        let (uid, gid) = maker.unwrap_or_default();
+        // The file is there: whether it could be recorded or not, it is what the caller asked for.
+        let _ = self.files.replace(fd, Owner { uid, gid, ..Owner::default() });
+        answer
+    }
+
+    /// Arguments: those after the file.
+    fn xattr(
+        &mut self,
+        caller: &Caller,
+        call: Call,
+        file: impl Fn() -> io::Result<OwnedFd>,
+        a: [u64; 3],
+    ) -> io::Result<Answer> {
+        match call {
+            Call::SetXattr | Call::LsetXattr | Call::FsetXattr | Call::SetXattrAt => self.set_xattr(caller, file, a),
+            Call::GetXattr | Call::LgetXattr | Call::FgetXattr | Call::GetXattrAt => self.get_xattr(caller, file, a),
+            Call::ListXattr | Call::LlistXattr | Call::FlistXattr | Call::ListXattrAt => {
+                self.list_xattr(caller, file, a)
+            }
+            _ => self.remove_xattr(caller, file, a),
+        }
+    }
+
+    /// Arguments: name, value and its size.
     fn set_xattr(
         &mut self,
         caller: &Caller,
-        (dir, path, last): (i32, u64, Last),
-        name: u64,
-        value: u64,
-        size: u64,
+        file: impl Fn() -> io::Result<OwnedFd>,
+        [name, value, size]: [u64; 3],
     ) -> io::Result<Answer> {
         let name = trace::read_string(caller.pid, name, 255)?;
         let is_acl = name.starts_with(b"system.posix_acl_");
         if !is_acl && !name.starts_with(b"security.") && !name.starts_with(b"trusted.") {
             return Ok(Answer::Continue);
         }
-        let fd = match if path == 0 { caller.descriptor(dir) } else { caller.path(dir, path, last) } {
+        let fd = match file() {
             Ok(fd) => fd,
             Err(e) => return pretend(e),
         };
@@ -254,47 +288,43 @@ impl Supervisor {
         Ok(Answer::Value(0))
     }
 
-    /// setxattrat(2): directory, path, flags, name, and a structure of value (8 bytes), size (4) and flags (4).
-    fn set_xattr_at(&mut self, caller: &Caller, a: [u64; 6]) -> io::Result<Answer> {
-        let mut bytes = [0_u8; 16];
-        if trace::read_memory(caller.pid, a[4], &mut bytes)? != bytes.len() {
-            return Err(io::Error::from_raw_os_error(libc::EFAULT));
-        }
-        let [v0, v1, v2, v3, v4, v5, v6, v7, s0, s1, s2, s3, ..] = bytes;
-        let value = u64::from_ne_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
-        let size = u32::from_ne_bytes([s0, s1, s2, s3]);
-        let last = if a[2] as i32 & libc::AT_SYMLINK_NOFOLLOW != 0 { Last::Keep } else { Last::Follow };
-        let path = if a[2] as i32 & libc::AT_EMPTY_PATH != 0 && caller.text(a[1])?.is_empty() { 0 } else { a[1] };
-        self.set_xattr(caller, (a[0] as i32, path, last), a[3], value, u64::from(size))
-    }
-
-    /// Arguments: file, name, buffer and its size, which is 0 to ask for the length.
-    fn get_xattr(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>, a: [u64; 6]) -> io::Result<Answer> {
-        if !self.capabilities || trace::read_string(caller.pid, a[1], 255)? != CAPABILITY {
+    /// Arguments: name, buffer and its size, which is 0 to ask for the length.
+    fn get_xattr(
+        &self,
+        caller: &Caller,
+        file: impl Fn() -> io::Result<OwnedFd>,
+        [name, buf, size]: [u64; 3],
+    ) -> io::Result<Answer> {
+        if !self.capabilities || trace::read_string(caller.pid, name, 255)? != CAPABILITY {
             return Ok(Answer::Continue);
         }
         let Some(fd) = self.with_capability(caller, file) else { return Ok(Answer::Continue) };
         let known = self.files.get(key_of(fd.as_fd())?);
         let Some(value) = known.and_then(|owner| owner.capability.as_ref()) else { return Ok(Answer::Continue) };
-        fill(caller, value, a[2], a[3])
+        fill(caller, value, buf, size)
     }
 
-    /// Arguments: file, buffer and its size. Names, each with a NUL.
-    fn list_xattr(&self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>, a: [u64; 6]) -> io::Result<Answer> {
+    /// Arguments: buffer and its size. Names, each with a NUL.
+    fn list_xattr(
+        &self,
+        caller: &Caller,
+        file: impl Fn() -> io::Result<OwnedFd>,
+        [buf, size, _]: [u64; 3],
+    ) -> io::Result<Answer> {
         let Some(fd) = self.with_capability(caller, file) else { return Ok(Answer::Continue) };
         let open = file::openat(file::CWD, fd_path(fd.as_fd()).as_bytes(), O_RDONLY | O_NONBLOCK, 0)?;
         let mut names = file::flistxattr(open.as_fd())?;
         names.retain(|name| name != CAPABILITY);
         names.push(CAPABILITY.to_vec());
         let list: Vec<u8> = names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect();
-        fill(caller, &list, a[1], a[2])
+        fill(caller, &list, buf, size)
     }
 
     fn remove_xattr(
         &mut self,
         caller: &Caller,
         file: impl Fn() -> io::Result<OwnedFd>,
-        name: u64,
+        [name, ..]: [u64; 3],
     ) -> io::Result<Answer> {
         if !self.capabilities || trace::read_string(caller.pid, name, 255)? != CAPABILITY {
             return Ok(Answer::Continue);
@@ -356,6 +386,17 @@ impl Supervisor {
         debug!("root emulation: {} calls, {} entries", self.calls, ledger.len());
         ledger
     }
+}
+
+/// What setxattrat(2) and getxattrat(2) have behind a pointer: value (8 bytes), size (4) and flags (4).
+fn value_at(caller: &Caller, address: u64) -> io::Result<(u64, u64)> {
+    let mut bytes = [0_u8; 16];
+    if trace::read_memory(caller.pid, address, &mut bytes)? != bytes.len() {
+        return Err(io::Error::from_raw_os_error(libc::EFAULT));
+    }
+    let [v0, v1, v2, v3, v4, v5, v6, v7, s0, s1, s2, s3, ..] = bytes;
+    let value = u64::from_ne_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
+    Ok((value, u64::from(u32::from_ne_bytes([s0, s1, s2, s3]))))
 }
 
 /// Puts a value where the caller wants it; a size of 0 asks for the length.

@@ -1,8 +1,9 @@
 //! Who does which process believe to be? Answers for the calls that ask for users and groups, or change them.
 //!
-//! A process that never changed anything is not kept: it believes what its parent does, and all begin as root.
+//! The kernel keeps it for us: a process that changes who it is gets a mark, which its children and the programs that
+//! it becomes inherit, daemons whose parents have ended included. All begin as root, without a mark.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 
@@ -16,34 +17,39 @@ use crate::sys::trace;
 /// The kernel's limit of groups.
 const MAX_GROUPS: u64 = 65536;
 
-/// So many processes are remembered before it is asked which of them are still there.
+/// So many identities are remembered before it is asked which of them somebody still has.
 const MANY: usize = 256;
 
-/// Processes that believe to be someone else than root, with the time of their start.
-#[derive(Default)]
-pub struct People(HashMap<Pid, (u64, Identity)>);
+/// Identities other than root's, by the mark of the processes that believe in them.
+pub struct People {
+    known: HashMap<u64, Identity>,
+    /// What stands for root, and the largest mark.
+    root: u64,
+    last: u64,
+}
+
+impl Default for People {
+    fn default() -> People {
+        // The command begins with what this process has.
+        let (root, most) = trace::mark(crate::sys::process::pid()).unwrap_or((u64::MAX, u64::MAX));
+        People { known: HashMap::new(), root, last: most }
+    }
+}
 
 impl People {
     /// Who a process believes to be; `None` for root, as which all begin.
     fn identity(&self, pid: Pid) -> Option<&Identity> {
-        if self.0.is_empty() {
+        if self.known.is_empty() {
             return None;
         }
-        let mut pid = pid;
-        // A thread believes what its process does, a process what its parent did.
-        for _ in 0..32 {
-            if let Some((start, identity)) = self.0.get(&pid)
-                && started(pid) == Some(*start)
-            {
-                return Some(identity);
-            }
-            let (process, parent) = family(pid)?;
-            pid = if process != pid { process } else { parent };
-            if pid <= 1 {
-                return None;
-            }
-        }
-        None
+        self.known.get(&trace::mark(pid).ok()?.0)
+    }
+
+    /// Whose the files are that a process makes: user and group, unless they are root's.
+    pub fn maker(&self, caller: &Caller) -> Option<(u32, u32)> {
+        let identity = self.identity(caller.pid)?;
+        let owner = (identity.user.files, identity.group.files);
+        (owner != (0, 0)).then_some(owner)
     }
 
     pub fn change_identity(&mut self, caller: &Caller, call: Call, args: [u64; 6]) -> io::Result<Answer> {
@@ -61,15 +67,26 @@ impl People {
     }
 
     fn believe(&mut self, pid: Pid, identity: Identity) {
-        // The C library makes the call in every thread: one of them tells for the process.
-        let process = family(pid).map_or(pid, |(process, _)| process);
-        if let Some(start) = started(process) {
-            // Those that have ended are forgotten now and then: a command may start any number.
-            if self.0.len() >= MANY && self.0.len().is_power_of_two() {
-                self.0.retain(|pid, (start, _)| started(*pid) == Some(*start));
-            }
-            self.0.insert(process, (start, identity));
+        let mark = if identity == Identity::default() { self.root } else { self.mark_for(identity) };
+        // A process that is gone believes nothing any more.
+        let _ = trace::set_mark(pid, mark);
+    }
+
+    fn mark_for(&mut self, identity: Identity) -> u64 {
+        if let Some((mark, _)) = self.known.iter().find(|(_, known)| **known == identity) {
+            return *mark;
         }
+        // Some are forgotten now and then: a command may invent any number.
+        if self.known.len() >= MANY && self.known.len().is_power_of_two() {
+            let marks: HashSet<u64> = processes().filter_map(|pid| Some(trace::mark(pid).ok()?.0)).collect();
+            self.known.retain(|mark, _| marks.contains(mark));
+        }
+        self.last = self.last.saturating_sub(1);
+        if self.last == self.root {
+            self.last = self.last.saturating_sub(1);
+        }
+        self.known.insert(self.last, identity);
+        self.last
     }
 
     pub fn get_one(&self, caller: &Caller, call: Call) -> Answer {
@@ -133,39 +150,24 @@ impl People {
     }
 }
 
-/// Process and parent of a thread.
-fn family(pid: Pid) -> Option<(Pid, Pid)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok();
-    Some((field("Tgid:")?, field("PPid:")?))
-}
-
-/// When a process began.
-fn started(pid: Pid) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+fn processes() -> impl Iterator<Item = Pid> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
     #[test]
-    fn family_of_this_process() {
-        let me = crate::sys::process::pid();
-        assert_eq!(family(me), Some((me, crate::sys::process::parent_pid())));
-        assert!(started(me).is_some());
-        assert_eq!(started(-1), None);
-    }
-
-    #[test]
-    fn processes_that_have_ended_are_forgotten() {
+    fn identities_that_nobody_has_are_forgotten() {
         let me = crate::sys::process::pid();
         let mut people = People::default();
-        people.believe(me, Identity { keeps_rights: true, ..Identity::default() });
-        // As if of processes that had these numbers before.
-        people.0.extend((1..MANY as Pid).map(|n| (-n, (0, Identity::default()))));
-        people.believe(crate::sys::process::parent_pid(), Identity::default());
-        assert!(people.0.len() <= 2 && people.identity(me).is_some_and(|identity| identity.keeps_rights));
+        let of = |n: u32| Identity { groups: Some(vec![n]), ..Identity::default() };
+        for n in 0..5 * MANY as u32 {
+            people.believe(me, of(n));
+            assert_eq!(people.identity(me), Some(&of(n)));
+        }
+        assert!(people.known.len() <= MANY, "{}", people.known.len());
+        people.believe(me, Identity::default());
+        assert_eq!((people.identity(me), trace::mark(me).unwrap().0), (None, people.root));
     }
 }

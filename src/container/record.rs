@@ -27,7 +27,7 @@ pub type Key = (u64, u64);
 /// What is known of one file.
 struct Known {
     owner: Owner,
-    /// Pins the inode; missing if there are more files than descriptors.
+    /// Pins the inode; missing if there are more files than descriptors. Whoever makes files then tells us.
     fd: Option<OwnedFd>,
     /// Where it was when it was first seen.
     path: Vec<u8>,
@@ -100,9 +100,24 @@ impl Record {
         Ok(&mut known.owner)
     }
 
+    /// Whether no number of what is known can become another file's.
+    pub fn is_pinned(&self) -> bool {
+        self.pins == self.files.len() as u64
+    }
+
     /// Says what a file is, whatever was known of it before.
     pub fn set(&mut self, dir: BorrowedFd, name: &[u8], owner: Owner) -> io::Result<()> {
-        *self.entry(file::openat(dir, name, O_PATH | O_NOFOLLOW, 0)?)? = owner;
+        self.replace(file::openat(dir, name, O_PATH | O_NOFOLLOW, 0)?, owner)
+    }
+
+    /// The same for an open file.
+    pub fn replace(&mut self, fd: OwnedFd, owner: Owner) -> io::Result<()> {
+        if let Some(gone) = self.files.remove(&key_of(fd.as_fd())?) {
+            self.pins -= u64::from(gone.fd.is_some());
+        }
+        if !owner.is_plain() {
+            *self.entry(fd)? = owner;
+        }
         Ok(())
     }
 

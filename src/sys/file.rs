@@ -53,6 +53,7 @@ pub struct Stat {
     pub kind: Kind,
     /// Permission bits with setuid, setgid and sticky: 12 bits.
     pub mode: u32,
+    pub uid: u32,
     pub nlink: u64,
     pub size: u64,
     /// Bytes on disk.
@@ -76,6 +77,7 @@ impl Stat {
             ino: s.st_ino,
             kind,
             mode: s.st_mode & 0o7777,
+            uid: s.st_uid,
             nlink: u64::from(s.st_nlink),
             size: s.st_size.max(0) as u64,
             allocated: s.st_blocks.max(0) as u64 * 512,

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_long, c_uint, c_ulong};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::cvt;
 
@@ -105,6 +105,19 @@ pub fn answer(listener: impl AsFd, id: u64, answer: Answer) -> io::Result<()> {
     }
     // SAFETY: `buf` is valid for reading and writing; the descriptor is open.
     cvt(unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &mut buf) }).map(drop)
+}
+
+/// Gives the caller of a waiting call a copy of a descriptor of ours (Linux 5.9); its number there.
+pub fn give_descriptor(listener: impl AsFd, id: u64, fd: BorrowedFd, close_on_exec: bool) -> io::Result<c_int> {
+    let buf = libc::seccomp_notif_addfd {
+        id,
+        flags: 0,
+        srcfd: fd.as_raw_fd() as u32,
+        newfd: 0,
+        newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+    };
+    // SAFETY: `buf` is valid for reading; both descriptors are open.
+    cvt(unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &buf) })
 }
 
 /// Whether the call still waits: if not, its caller's number may be another's by now.

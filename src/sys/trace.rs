@@ -48,6 +48,22 @@ pub fn read_string(pid: Pid, address: u64, limit: usize) -> io::Result<Vec<u8>> 
     Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG))
 }
 
+/// A number that a process carries, and the largest that it may: its children inherit it, an exec keeps it. It is a limit
+/// of the time that a process with real-time priority may use, which is never reached if it is that large.
+pub fn mark(pid: Pid) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writing; no new limit is given.
+    cvt(unsafe { libc::prlimit(pid, libc::RLIMIT_RTTIME, std::ptr::null(), &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Changes that number.
+pub fn set_mark(pid: Pid, to: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: to, rlim_max: mark(pid)?.1 };
+    // SAFETY: `limit` is valid for reading; the old limit is not asked for.
+    cvt(unsafe { libc::prlimit(pid, libc::RLIMIT_RTTIME, &limit, std::ptr::null_mut()) }).map(drop)
+}
+
 /// What a file shall look like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {

@@ -152,8 +152,8 @@ fn what_was_asked_for_is_recorded() {
                 "7 0 0 - - d\n5 6 0 - - was-nameless\n",
             );
             check("chown 0:0 was-nameless", "", "7 0 0 - - d\n");
-            // The host's /tmp can be given to root, whoever has it.
-            check("chown 0:0 /tmp && chown 0:0 d", "", "");
+            // The host's /tmp can be given to root and opened to all, whoever has it.
+            check("chown 0:0 /tmp && chmod 1777 /tmp && chown 0:0 d", "", "");
             check("chown 0:0 d; chown 5 /none/x 2>&1 || true", "chown: /none/x: No such file or directory\n", "");
             // On disk nothing of all this.
             let stat = fs::metadata(root.join("d")).unwrap();
@@ -193,6 +193,52 @@ fn hostile_callers_get_an_answer() {
                 assert!(text == "ok\n" || !text.contains("int80:"), "{mode:?}: {text}");
             }
         }
+    });
+}
+
+/// What a process makes that believes to be another user is that user's, as it is where users are real.
+#[test]
+fn believed_users_own_what_they_make() {
+    isolated("emulation::believed_users_own_what_they_make", |dir| {
+        let Some(program) = prober(dir) else { return };
+        let root = tree(dir);
+        fs::copy(program, root.join("bin/probe")).unwrap();
+        fs::write(root.join("roots"), "").unwrap();
+        let mut ledger = Ledger::new();
+        let mut spec = Spec::new(&root, words(&["/bin/probe", "makes"]));
+        spec.emulation = Emulation::Notify;
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        let made = ["dir", "dir/creat", "dir/link", "dir/sub", "dir/sub/file", "made"];
+        assert_eq!(ledger.to_string(), made.map(|path| format!("5 6 0 - - {path}\n")).concat());
+        let mode = |path: &str| fs::symlink_metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(["dir", "dir/creat", "dir/sub", "made"].map(mode), [0o750, 0o440, 0o1750, 0o640]);
+        assert_eq!(fs::read_to_string(root.join("dir/link")).unwrap(), "x");
+    });
+}
+
+/// Calls that are newer than the C library: as their older forms, or not there.
+#[test]
+fn newer_calls_are_as_the_older_ones() {
+    isolated("emulation::newer_calls_are_as_the_older_ones", |dir| {
+        let Some(program) = prober(dir) else { return };
+        let root = tree(dir);
+        fs::copy(program, root.join("bin/probe")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        let mut spec = Spec::new(&root, Vec::new());
+        spec.emulation = Emulation::Seccomp;
+        // Before Linux 6.6 and 6.13 the kernel has none of them; what is pretended succeeds all the same.
+        let text = output(&mut spec, "probe xattrs-at file security.capability").1;
+        assert!(["-1  0  -1\n", "-1  -1  -1\n"].contains(&text.as_str()), "{text}");
+        let mut ledger = Ledger::new();
+        spec.emulation = Emulation::Notify;
+        spec.argv = words(&["/bin/probe", "xattrs-at", "file", "security.capability"]);
+        spec.env.clear();
+        let status = run_recorded(&spec, &mut ledger).unwrap();
+        assert_eq!((status, ledger.len()), (Status::Exited(0), 0));
+        let text = output(&mut spec, "probe xattrs-at file security.capability").1;
+        assert_eq!(text, "4 1234 20 security.capability -1\n");
+        let text = output(&mut spec, "probe fchmodat2 file 4711; stat -c %a file").1;
+        assert!(["ok\n4711\n", "fchmodat2: Function not implemented\n644\n"].contains(&text.as_str()), "{text}");
     });
 }
 
@@ -267,6 +313,14 @@ fn more_files_than_descriptors() {
         assert_eq!(ledger.get(b"moved/7"), Some(&Owner { uid: 7, gid: 6, ..Owner::default() }));
         let device = Some(Device { kind: DeviceKind::Character, number: 0 });
         assert_ne!(ledger.get(b"moved"), Some(&Owner { device, ..Owner::default() }));
+        // New files get the numbers of those that are gone.
+        let again = "rm -r moved; mkdir new; for i in 0 1 2 3 4 5 6 7 8 9; do for j in 0 1 2 3 4 5 6 7 8 9; do \
+                     echo > new/$i$j; mkdir new/d$i$j; ln -s x new/l$i$j; done; done";
+        spec.argv = words(&["/bin/sh", "-c", again]);
+        let _ = symlink("busybox", root.join("bin/ln"));
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(ledger.to_string(), "");
+        assert_eq!(fs::read_dir(root.join("new")).unwrap().count(), 300);
     });
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -224,6 +225,62 @@ int main(int n, char **a)
     }
     if (!strcmp(call, "removexattr"))
         return say(call, removexattr(a[2], a[3]));
+    if (!strcmp(call, "xattrs-at")) {
+        /* The calls of Linux 6.13 on a file; each is ENOSYS before. */
+        struct { unsigned long long value; unsigned size, flags; } args = { (unsigned long)"1234", 4, 0 };
+        char got[64] = "", names[64] = "";
+        int fd = open(a[2], O_RDONLY);
+        if (syscall(463, AT_FDCWD, a[2], 0, a[3], &args, sizeof args))
+            return say("setxattrat", -1);
+        args.value = (unsigned long)got;
+        args.size = sizeof got;
+        long size = syscall(464, fd, "", AT_EMPTY_PATH, a[3], &args, sizeof args);
+        long list = syscall(465, AT_FDCWD, a[2], AT_SYMLINK_NOFOLLOW, names, sizeof names);
+        printf("%ld %s %ld %s ", size, got, list, names);
+        if (syscall(466, fd, "", AT_EMPTY_PATH, a[3]))
+            return say("removexattrat", -1);
+        printf("%ld\n", (long)syscall(464, AT_FDCWD, a[2], 0, a[3], &args, sizeof args));
+        return 0;
+    }
+    if (!strcmp(call, "fchmodat2"))
+        return say(call, syscall(452, open(a[2], O_PATH), "", strtol(a[3], 0, 8), AT_EMPTY_PATH));
+    if (!strcmp(call, "makes")) {
+        /* What a believed user makes is that user's; what is there stays whose it is. */
+        struct stat s;
+        struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+        setegid(7);
+        setegid(0);
+        if (setresgid(6, 6, 6) || setrlimit(RLIMIT_RTTIME, &limit) || setresuid(5, 5, 5))
+            return say(call, -1);
+        umask(027);
+        int fd = open("made", O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+        if (fd < 0 || write(fd, "x", 1) != 1 || fcntl(fd, F_GETFD) != FD_CLOEXEC || owner("made") != 5)
+            return say("open", -1);
+        if (open("made", O_CREAT | O_EXCL | O_RDWR, 0666) >= 0 || errno != EEXIST)
+            return say("open again", -1);
+        if (open("roots", O_CREAT | O_RDWR, 0666) < 0 || owner("roots") != 0)
+            return say("open another's", -1);
+        if (mkdir("dir/", 0777) || symlink("../made", "dir/link") || open("dir/link", O_CREAT | O_RDWR, 0666) < 0)
+            return say("mkdir", -1);
+        if (mkdir("dir", 0777) == 0 || errno != EEXIST || open("none/file", O_CREAT, 0600) >= 0 || errno != ENOENT)
+            return say("errors", -1);
+        if (creat("dir/creat", 0444) < 0 || (fd = open("dir", O_PATH)) < 0 || mkdirat(fd, "sub", 01777)
+            || openat(fd, "sub/file", O_CREAT | O_WRONLY, 0600) < 0)
+            return say("at", -1);
+        /* A daemon: its parent is gone. */
+        int pipes[2];
+        char byte;
+        pipe(pipes);
+        if (!fork()) {
+            if (fork())
+                _exit(0);
+            while (getppid() != 1)
+                usleep(1000);
+            write(pipes[1], getuid() == 5 && getegid() == 6 ? "y" : "n", 1);
+            _exit(0);
+        }
+        return say(call, read(pipes[0], &byte, 1) == 1 && byte == 'y' ? 0 : -1);
+    }
     if (!strcmp(call, "xattr"))
         return say(call, setxattr(a[2], a[3], a[4], strlen(a[4]), 0));
     if (!strcmp(call, "getxattr")) {

@@ -110,7 +110,18 @@ mod tests {
 
     fn stat(ino: u64, sec: i64) -> Stat {
         let time = Time { sec, nsec: 7 };
-        Stat { dev: 1, ino, kind: Kind::File, mode: 0, nlink: 1, size: 5, allocated: 0, mtime: time, ctime: time }
+        Stat {
+            dev: 1,
+            ino,
+            kind: Kind::File,
+            mode: 0,
+            uid: 0,
+            nlink: 1,
+            size: 5,
+            allocated: 0,
+            mtime: time,
+            ctime: time,
+        }
     }
 
     #[test]
