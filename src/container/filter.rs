@@ -71,6 +71,8 @@ pub enum Call {
     Statx,
     /// prctl(2), of interest for `PR_SET_KEEPCAPS` only.
     Prctl,
+    /// Of interest for `SO_PEERCRED`.
+    GetSockOpt,
     /// Of interest for `RLIMIT_RTTIME`, by which [`super::people`] knows processes.
     SetRlimit,
     Prlimit,
@@ -78,10 +80,11 @@ pub enum Call {
 
 use Call::{
     CapSet, Chmod, Chown, Creat, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FlistXattr, FremoveXattr,
-    FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetUid, GetXattr, GetXattrAt, Lchown,
-    LgetXattr, ListXattr, ListXattrAt, LlistXattr, LremoveXattr, LsetXattr, Lstat, Mkdir, Mkdirat, Mknod, Mknodat,
-    Newfstatat, Open, Openat, Prctl, Prlimit, RemoveXattr, RemoveXattrAt, SetFsGid, SetFsUid, SetGid, SetGroups,
-    SetReGid, SetReUid, SetResGid, SetResUid, SetRlimit, SetUid, SetXattr, SetXattrAt, Stat, Statx, Symlink, Symlinkat,
+    FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetSockOpt, GetUid, GetXattr,
+    GetXattrAt, Lchown, LgetXattr, ListXattr, ListXattrAt, LlistXattr, LremoveXattr, LsetXattr, Lstat, Mkdir, Mkdirat,
+    Mknod, Mknodat, Newfstatat, Open, Openat, Prctl, Prlimit, RemoveXattr, RemoveXattrAt, SetFsGid, SetFsUid, SetGid,
+    SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetRlimit, SetUid, SetXattr, SetXattrAt, Stat, Statx, Symlink,
+    Symlinkat,
 };
 
 /// Numbers for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
@@ -154,6 +157,7 @@ const CALLS: &[(Call, [i32; 4])] = &[
     (Newfstatat, [262, -1, 79, -1]),
     (Statx, [332, 383, 291, 397]),
     (Prctl, [157, 172, 167, 172]),
+    (GetSockOpt, [55, 365, 209, 295]),
     (SetRlimit, [160, 75, 164, 75]),
     (Prlimit, [302, 340, 261, 369]),
 ];
@@ -215,12 +219,16 @@ enum Act {
     TrapForNew(u8),
     /// Only if the first argument is `PR_SET_KEEPCAPS`.
     TrapForKeepCaps,
+    /// Only if the second and third arguments are `SOL_SOCKET` and `SO_PEERCRED`.
+    TrapForPeer,
     /// Only if this argument is `RLIMIT_RTTIME` and the one after it, a new limit, is no null pointer.
     SucceedForMark(u8),
 }
 
 fn act(call: Call, mode: Mode) -> Option<Act> {
-    use Act::{Succeed, SucceedForDevice, SucceedForMark, Trap, TrapForDevice, TrapForKeepCaps, TrapForNew};
+    use Act::{
+        Succeed, SucceedForDevice, SucceedForMark, Trap, TrapForDevice, TrapForKeepCaps, TrapForNew, TrapForPeer,
+    };
     Some(match (call, mode) {
         (CapSet, Mode::Pretend | Mode::Record) => Succeed,
         (Mknod, Mode::Pretend) => SucceedForDevice(1),
@@ -229,6 +237,7 @@ fn act(call: Call, mode: Mode) -> Option<Act> {
         (Mknodat, Mode::Record) => TrapForDevice(2),
         (Open, Mode::Record) => TrapForNew(1),
         (Openat, Mode::Record) => TrapForNew(2),
+        (GetSockOpt, Mode::Record) => TrapForPeer,
         (SetRlimit, Mode::Record) => SucceedForMark(0),
         (Prlimit, Mode::Record) => SucceedForMark(1),
         (Prctl, Mode::Record) => TrapForKeepCaps,
@@ -241,8 +250,8 @@ fn act(call: Call, mode: Mode) -> Option<Act> {
         (
             GetXattr | LgetXattr | FgetXattr | GetXattrAt | ListXattr | LlistXattr | FlistXattr | ListXattrAt | Chmod
             | Fchmod | Fchmodat | Fchmodat2 | GetUid | GetEuid | GetGid | GetEgid | GetResUid | GetResGid | GetGroups
-            | Stat | Lstat | Fstat | Newfstatat | Statx | Prctl | SetRlimit | Prlimit | Mkdir | Mkdirat | Symlink
-            | Symlinkat | Creat | Open | Openat,
+            | Stat | Lstat | Fstat | Newfstatat | Statx | Prctl | GetSockOpt | SetRlimit | Prlimit | Mkdir | Mkdirat
+            | Symlink | Symlinkat | Creat | Open | Openat,
             Mode::Pretend,
         ) => return None,
         (_, Mode::Record) => Trap,
@@ -296,7 +305,9 @@ fn section(abi: Abi, mode: Mode) -> Vec<Instruction> {
 fn tail(act: Act) -> Vec<Instruction> {
     let end = finish(match act {
         Act::Succeed | Act::SucceedForDevice(_) | Act::SucceedForMark(_) => libc::SECCOMP_RET_ERRNO,
-        Act::Trap | Act::TrapForDevice(_) | Act::TrapForNew(_) | Act::TrapForKeepCaps => libc::SECCOMP_RET_USER_NOTIF,
+        Act::Trap | Act::TrapForDevice(_) | Act::TrapForNew(_) | Act::TrapForKeepCaps | Act::TrapForPeer => {
+            libc::SECCOMP_RET_USER_NOTIF
+        }
     });
     match act {
         Act::Succeed | Act::Trap => vec![end],
@@ -309,6 +320,14 @@ fn tail(act: Act) -> Vec<Instruction> {
         Act::TrapForNew(argument) => vec![
             load(FIRST_ARGUMENT + 8 * u32::from(argument)),
             jump(JUMP_SET, libc::O_CREAT as u32, 1, 0),
+            finish(libc::SECCOMP_RET_ALLOW),
+            end,
+        ],
+        Act::TrapForPeer => vec![
+            load(FIRST_ARGUMENT + 8),
+            jump(JUMP_EQUAL, libc::SOL_SOCKET as u32, 0, 2),
+            load(FIRST_ARGUMENT + 16),
+            jump(JUMP_EQUAL, libc::SO_PEERCRED as u32, 1, 0),
             finish(libc::SECCOMP_RET_ALLOW),
             end,
         ],
@@ -411,7 +430,7 @@ mod tests {
                             (Some(Mknod | Mknodat), Mode::Pretend) => (ALLOW, ZERO),
                             (Some(Mknod | Mknodat), Mode::Record) => (ALLOW, TRAP),
                             (Some(CapSet), _) => (ZERO, ZERO),
-                            (Some(Prctl | SetRlimit | Prlimit), _) => (ALLOW, ALLOW),
+                            (Some(Prctl | GetSockOpt | SetRlimit | Prlimit), _) => (ALLOW, ALLOW),
                             // Flags with O_CREAT or without.
                             (Some(Open | Openat), Mode::Record) => (ALLOW, ALLOW),
                             (Some(call), Mode::Pretend) if act(call, mode).is_none() => (ALLOW, ALLOW),
@@ -428,6 +447,9 @@ mod tests {
                             |calls: &[Call]| mode == Mode::Record && call.is_some_and(|call| calls.contains(&call));
                         let create = got(0o102) == TRAP && got(0o2) != TRAP;
                         assert_eq!(create, is(&[Open, Openat]), "{name}");
+                        let option = |level, name| interpret(&program, abi.audit, number, [!0, level, name, 0, 0, 0]);
+                        let peer = option(1, 17) == TRAP && option(1, 3) != TRAP && option(6, 17) != TRAP;
+                        assert_eq!(peer, is(&[GetSockOpt]), "{name}");
                         let limit = |a: [u64; 3]| interpret(&program, abi.audit, number, [a[0], a[1], a[2], 0, 0, 0]);
                         let set =
                             [limit([15, 99, 99]), limit([99, 15, 99])].contains(&ZERO) && limit([15, 0, 0]) != ZERO;
@@ -500,6 +522,7 @@ mod tests {
         check(Newfstatat, libc::SYS_newfstatat);
         check(Statx, libc::SYS_statx);
         check(Prctl, libc::SYS_prctl);
+        check(GetSockOpt, libc::SYS_getsockopt);
         check(SetRlimit, libc::SYS_setrlimit);
         check(Prlimit, libc::SYS_prlimit64);
         check(Mkdirat, libc::SYS_mkdirat);

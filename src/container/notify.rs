@@ -10,7 +10,7 @@
 //! `SA_RESTART` see EINTR.
 //!
 //! Deliberately absent: permission checks of the believed user, groups that files have from their directory (its setgid
-//! bit), `SO_PEERCRED`, calls of 32-bit programs (pretended).
+//! bit), credentials in messages over sockets, calls of 32-bit programs (pretended).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -123,6 +123,7 @@ impl Supervisor {
             Call::Creat | Call::Open | Call::Openat | Call::Mkdir | Call::Mkdirat | Call::Symlink | Call::Symlinkat => {
                 Ok(self.create(&caller, call, a))
             }
+            Call::GetSockOpt => self.people.get_peer(&caller, a),
             // Never trapped.
             Call::CapSet | Call::SetRlimit | Call::Prlimit => Ok(Answer::Value(0)),
             Call::Prctl => Ok(self.people.keep_rights(&caller, a[1] != 0)),

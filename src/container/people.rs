@@ -113,6 +113,27 @@ impl People {
         Ok(Answer::Value(0))
     }
 
+    /// getsockopt(`SO_PEERCRED`): who is at the other end of a socket. Arguments: descriptor, …, buffer and where its size is.
+    pub fn get_peer(&self, caller: &Caller, a: [u64; 6]) -> io::Result<Answer> {
+        if self.known.is_empty() {
+            return Ok(Answer::Continue);
+        }
+        // What can't be found out, and wrong arguments, are the kernel's to judge.
+        let process = status(caller.pid, "Tgid:").unwrap_or(caller.pid);
+        let Ok(peer) = trace::peer(process, a[0] as i32) else { return Ok(Answer::Continue) };
+        let Some(identity) = self.identity(peer) else { return Ok(Answer::Continue) };
+        let mut size = [0; 4];
+        let known = trace::read_memory(caller.pid, a[4], &mut size)?;
+        let Some(number) = status(peer, "NSpid:") else { return Ok(Answer::Continue) };
+        if !caller.is_there() || known < 4 || u32::from_ne_bytes(size) < 12 {
+            return Ok(Answer::Continue);
+        }
+        let three = [number as u32, identity.user.effective, identity.group.effective];
+        trace::write_memory(caller.pid, a[3], &three.map(u32::to_ne_bytes).concat())?;
+        trace::write_memory(caller.pid, a[4], &12_u32.to_ne_bytes())?;
+        Ok(Answer::Value(0))
+    }
+
     pub fn get_groups(&self, caller: &Caller, a: [u64; 6]) -> io::Result<Answer> {
         let Some(groups) = self.identity(caller.pid).and_then(|identity| identity.groups.as_ref()) else {
             return Ok(Answer::Continue);
@@ -148,6 +169,12 @@ impl People {
             Err(errno) => Ok(Answer::Errno(errno)),
         }
     }
+}
+
+/// The last number in a line about a process: of those in several namespaces, its own.
+fn status(pid: Pid, name: &str) -> Option<Pid> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next_back()?.parse().ok()
 }
 
 fn processes() -> impl Iterator<Item = Pid> {

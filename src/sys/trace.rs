@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::cvt;
 use super::process::Pid;
@@ -46,6 +46,22 @@ pub fn read_string(pid: Pid, address: u64, limit: usize) -> io::Result<Vec<u8>> 
         at += got as u64;
     }
     Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG))
+}
+
+/// The process at the other end of a socket that another process has (`SO_PEERCRED`; Linux 5.6).
+pub fn peer(pid: Pid, fd: RawFd) -> io::Result<Pid> {
+    // SAFETY: takes integers; a successful call returns a new descriptor, which is ours alone.
+    let process = unsafe { OwnedFd::from_raw_fd(cvt(libc::syscall(libc::SYS_pidfd_open, pid, 0))? as RawFd) };
+    // SAFETY: as above.
+    let socket = unsafe {
+        OwnedFd::from_raw_fd(cvt(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0))? as RawFd)
+    };
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: `peer` is valid for writing as many bytes as `size` says.
+    cvt(unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut peer).cast(), &mut size) })?;
+    if peer.pid > 0 { Ok(peer.pid) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
 }
 
 /// A number that a process carries, and the largest that it may: its children inherit it, an exec keeps it. It is a limit

@@ -59,6 +59,7 @@ fn privileged_calls_are_emulated() {
             if mode == Notify { "7 7 7 / 9 9 9 / 7 7 9 9 / 1 2 3\n" } else { "0 0 0 / 0 0 0 / 0 0 0 0 /" }
         };
         check(Notify, "probe become", get(Notify));
+        check(Notify, "probe peer", "1 5 6 12 1\n");
         let mut spec = Spec::new(&root, Vec::new());
         spec.emulation = Seccomp;
         assert!(output(&mut spec, "probe become").1.starts_with(get(Seccomp)));

@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -244,6 +246,30 @@ int main(int n, char **a)
     }
     if (!strcmp(call, "fchmodat2"))
         return say(call, syscall(452, open(a[2], O_PATH), "", strtol(a[3], 0, 8), AT_EMPTY_PATH));
+    if (!strcmp(call, "peer")) {
+        /* Each end of a connection sees who the other believes to be. */
+        struct sockaddr_un at = { AF_UNIX, "socket" };
+        struct ucred is = { 0 };
+        socklen_t size = sizeof is;
+        int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+        unlink("socket");
+        if (bind(listener, (void *)&at, sizeof at) || chmod("socket", 0777) || listen(listener, 1))
+            return say("listen", -1);
+        pid_t child = fork();
+        if (!child) {
+            int s = socket(AF_UNIX, SOCK_STREAM, 0);
+            if (setresgid(6, 6, 6) || setresuid(5, 5, 5) || connect(s, (void *)&at, sizeof at))
+                _exit(1);
+            if (getsockopt(s, SOL_SOCKET, SO_PEERCRED, &is, &size) || is.pid != getppid() || is.uid || is.gid)
+                _exit(2);
+            pause();
+        }
+        int s = accept(listener, 0, 0);
+        long wrong = getsockopt(s, SOL_SOCKET, SO_PEERCRED, &is, &size);
+        printf("%d %d %d %d %d\n", is.pid == child, is.uid, is.gid, (int)size, child != waitpid(child, 0, WNOHANG));
+        kill(child, SIGKILL);
+        return wrong != 0;
+    }
     if (!strcmp(call, "makes")) {
         /* What a believed user makes is that user's; what is there stays whose it is. */
         struct stat s;
