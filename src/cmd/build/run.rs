@@ -65,7 +65,10 @@ impl Command {
             }
         }
         container::set_variable(&mut env, "PATH".as_ref(), CH_PATH.as_ref());
-        container::set_variable(&mut env, "TAR_OPTIONS".as_ref(), "--no-same-owner".as_ref());
+        // Where owners are recorded, tar may say them.
+        if self.emulation != Emulation::Notify {
+            container::set_variable(&mut env, "TAR_OPTIONS".as_ref(), "--no-same-owner".as_ref());
+        }
         for (name, value) in &self.env {
             if name == "PATH" && value == DEFAULT_PATH {
                 continue;

@@ -31,7 +31,7 @@ mkdir copy untarred
 cp -a installed dir copy
 rsync -aHAX installed dir synced/
 tar --numeric-owner -cf all.tar installed dir
-tar --same-owner -xpf all.tar -C untarred
+tar -xpf all.tar -C untarred
 for place in copy synced untarred; do look $place/installed $place/dir/dangling $place/dir/sub/file; done
 mv copy/installed moved
 look moved
