@@ -78,7 +78,7 @@ impl Frames {
     fn make_room(&mut self, window: u64) -> io::Result<()> {
         if window > MAX_WINDOW {
             let asked = format!("zstd window of {} MiB is too large (limit {} MiB)", window >> 20, MAX_WINDOW >> 20);
-            let error = Error::new(asked).hint("compress the layer without --ultra and --long");
+            let error = Error::new(asked).hint("compress it without --ultra and --long");
             return Err(error.into());
         }
         if window > self.share.0 {

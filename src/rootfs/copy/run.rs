@@ -329,15 +329,13 @@ impl Run<'_> {
         if self.target.archives == Archives::Keep || item.is_dir {
             return Ok(false);
         }
-        let mut start = [0; 512];
-        let mut have = 0;
         let mut file = self.open(item)?;
         let mut magic = [0; 6];
         let n = file.read(&mut magic).context(|| show(&item.named))?;
-        let codec = Codec::sniff(&magic[..n]);
-        if matches!(codec, Codec::Xz | Codec::Bzip2) {
-            let name = String::from_utf8_lossy(item.name()).to_lowercase();
-            if [".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz"].iter().any(|end| name.ends_with(end)) {
+        let name = String::from_utf8_lossy(item.name()).to_lowercase();
+        let named = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+        if matches!(Codec::sniff(&magic[..n]), Codec::Xz | Codec::Bzip2) {
+            if named(&[".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz"]) {
                 return Err(Error::new(format!(
                     "can't ADD: xz and bzip2 archives are not supported: {}",
                     show(&item.named)
@@ -350,15 +348,14 @@ impl Run<'_> {
             );
             return Ok(false);
         }
-        // What is no archive after all, or a damaged one, is copied as it is.
-        let Ok(mut decoder) = Decoder::new(self.open(item)?, Proof::Crc) else { return Ok(false) };
-        while have < start.len() {
-            match decoder.read(&mut start[have..]) {
-                Ok(0) | Err(_) => return Ok(false),
-                Ok(n) => have += n,
+        match begins_as_archive(self.open(item)?) {
+            Err(e) if named(&[".tar.gz", ".tgz", ".tar.zst", ".tzst"]) => {
+                Err(e).context(|| format!("can't ADD {}", show(&item.named)))
             }
+            // What is no archive after all, or a damaged one, is copied as it is.
+            Err(_) => Ok(false),
+            done => done,
         }
-        Ok(is_header(&start))
     }
 
     fn open(&self, item: &Item) -> Result<File> {
@@ -381,6 +378,19 @@ impl Run<'_> {
         self.copied.skipped += unpacked.ignored_devices;
         Ok(())
     }
+}
+
+fn begins_as_archive(file: File) -> Result<bool> {
+    let mut decoder = Decoder::new(file, Proof::Crc)?;
+    let mut start = [0; 512];
+    let mut have = 0;
+    while have < start.len() {
+        match decoder.read(&mut start[have..])? {
+            0 => return Ok(false),
+            n => have += n,
+        }
+    }
+    Ok(is_header(&start))
 }
 
 /// Makes something, after removing what has its name.

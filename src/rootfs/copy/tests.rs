@@ -340,6 +340,17 @@ fn archives_are_unpacked_by_add_alone() {
         "/x",
         "error: can't ADD: xz and bzip2 archives are not supported: f.tar.xz",
     );
+    // What can't be read, though its name says what it is, is not passed off as a file.
+    let wide = b"\x28\xb5\x2f\xfd\0\x88\x01\0\0";
+    check(&add, "f.zst", wide, "", "/x", "x=(\u{fffd}/\u{fffd}\0\u{fffd}\u{1}\0\0");
+    check(
+        &add,
+        "f.tar.zst",
+        wide,
+        "",
+        "/x",
+        "error: can't ADD f.tar.zst: zstd window of 128 MiB is too large (limit 32 MiB)",
+    );
     assert!(crate::oci::gzip::Codec::sniff(&gzip(&tar)) == crate::oci::gzip::Codec::Gzip);
 }
 
