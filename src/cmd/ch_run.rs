@@ -1,12 +1,15 @@
 //! `ch-run`: becomes a command in an image.
 //!
+//! A name means an image in storage before a directory in the current one: after `ch-image build -t hello hello` both
+//! are there, and the image is meant. `./hello` is always the directory.
+//!
 //! A named image in overlay mode is a stack of layers that never change. With `-w` the command writes into a new layer,
 //! which becomes part of the image when the command ends; so then this process waits instead of becoming the command.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::layers;
@@ -21,7 +24,7 @@ use crate::sys::process::{self, Ended, Fork};
 use crate::{log, rootfs, sys};
 
 pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
-    let (request, verbosity) = match ch_run::parse(args)? {
+    let (mut request, verbosity) = match ch_run::parse(args)? {
         Invocation::Help => return super::print(ch_run::HELP).map(|()| ExitCode::SUCCESS),
         Invocation::Version => {
             return super::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS);
@@ -30,17 +33,44 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     };
     log::set_level(verbosity);
     let host = env::vars_os().collect();
-    let by_name = !PathBuf::from(&request.image).is_dir();
+    let by_name = match directory(&request)? {
+        Some(path) => {
+            request.image = path.into();
+            false
+        }
+        None => true,
+    };
     if request.writable && by_name && request.join.is_none() {
         return write_and_keep(&request, host);
     }
     match become_command(&request, host, &mount)? {}
 }
 
-/// The image that the request names, and its storage.
-fn find(request: &Request, access: Access) -> Result<(Storage, Image)> {
-    let name = request.image.to_string_lossy();
-    let reference = ImageRef::parse(&name)?;
+/// The directory that the request means, absolute; `None` if it is a name in storage.
+fn directory(request: &Request) -> Result<Option<PathBuf>> {
+    let path = Path::new(&request.image);
+    let said = path.is_absolute() || path.starts_with(".") || path.starts_with("..");
+    if !said && (!path.is_dir() || is_stored(request)) {
+        return Ok(None);
+    }
+    let shown = path.display();
+    // A directory of some other purpose is not used by accident: missing mount points would be made in it.
+    if !said && !["bin", "dev", "usr"].iter().any(|name| path.join(name).is_dir()) {
+        let e = format!("no image {shown} in storage, and the directory {shown} has none of bin, dev, usr");
+        return Err(Error::new(e).hint(format!("ch-image list shows the images; ./{shown} means the directory")));
+    }
+    std::path::absolute(path).context(|| format!("can't open image {shown}")).map(Some)
+}
+
+/// Whether there is an image of that name, be it damaged.
+fn is_stored(request: &Request) -> bool {
+    let Ok(reference) = ImageRef::parse(&request.image.to_string_lossy()) else { return false };
+    let Ok(path) = storage_path(request) else { return false };
+    let Ok(Some(storage)) = Storage::open_existing(&path, Access::Read) else { return false };
+    !matches!(storage.image(&reference), Ok(None))
+}
+
+fn storage_path(request: &Request) -> Result<PathBuf> {
     let path = match &request.storage {
         Some(path) => path.clone(),
         None => {
@@ -48,7 +78,14 @@ fn find(request: &Request, access: Access) -> Result<(Storage, Image)> {
             storage::default_path(env::var_os("CH_IMAGE_STORAGE").as_deref(), user.as_deref())?
         }
     };
-    let path = std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))?;
+    std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))
+}
+
+/// The image that the request names, and its storage.
+fn find(request: &Request, access: Access) -> Result<(Storage, Image)> {
+    let name = request.image.to_string_lossy();
+    let reference = ImageRef::parse(&name)?;
+    let path = storage_path(request)?;
     let missing = || {
         Error::new(format!("image not found: {}", log::escape(&name)))
             .hint(format!("neither a directory nor an image in {}; ch-image list shows what there is", path.display()))
@@ -78,6 +115,8 @@ fn mount(request: &Request) -> Result<Root> {
 fn write_and_keep(request: &Request, host: Vec<(OsString, OsString)>) -> Result<ExitCode> {
     let (storage, mut image) = find(request, Access::Write)?;
     let _lock = storage.lock_image(&image.reference.file_name()?)?;
+    // The caller's mask is for the command, not for what we make.
+    let mask = process::umask(0o022);
     let draft = storage.draft()?;
     for name in ["tree", "work", "mount"] {
         fs::create_dir(draft.path().join(name))
@@ -91,12 +130,14 @@ fn write_and_keep(request: &Request, host: Vec<(OsString, OsString)>) -> Result<
     for signal in [libc::SIGINT, libc::SIGQUIT] {
         sys::signal::set_ignored(signal).context(|| "can't ignore signals")?;
     }
-    let ended = match process::fork(0).context(|| "can't fork")? {
+    let too_many = |e: Error| e.hint("too many processes: see ulimit -u");
+    let ended = match process::fork(0).context(|| "can't fork").map_err(too_many)? {
         Fork::Child => {
             for signal in [libc::SIGINT, libc::SIGQUIT] {
                 // They were the default a moment ago.
                 let _ = sys::signal::set_default(signal);
             }
+            process::umask(mask);
             let trees = layers::trees(&storage, &image.layers);
             let resolve = |_: &Request| {
                 if plain {

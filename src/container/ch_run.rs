@@ -20,7 +20,7 @@ use crate::{verbose, warning};
 /// What was asked for on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// A directory, or a name in the storage directory.
+    /// The absolute path of a directory, or a name in the storage directory.
     pub image: OsString,
     pub argv: Vec<OsString>,
     pub writable: bool,
@@ -153,17 +153,17 @@ fn take_part(request: &Request, host: &Environment) -> Result<Option<Part>> {
 
 fn find(request: &Request, resolve: &dyn Fn(&Request) -> Result<Image>) -> Result<Image> {
     let path = Path::new(&request.image);
-    if path.is_dir() {
-        let root = fs::canonicalize(path).context(|| format!("can't open image {}", path.display()))?;
-        if root == Path::new("/") {
-            bail!("the image can't be the host's root directory");
-        }
-        return Ok(Image { root, overlay: None, env: None, cwd: None });
+    if !path.is_absolute() {
+        return resolve(request);
     }
-    if path.is_absolute() || path.starts_with(".") || path.starts_with("..") {
+    if !path.is_dir() {
         bail!("image not found: {}: not a directory", path.display());
     }
-    resolve(request)
+    let root = fs::canonicalize(path).context(|| format!("can't open image {}", path.display()))?;
+    if root == Path::new("/") {
+        bail!("the image can't be the host's root directory");
+    }
+    Ok(Image { root, overlay: None, env: None, cwd: None })
 }
 
 /// $HOME, unless there is no such directory.

@@ -131,7 +131,9 @@ impl Step {
     /// The way out, where an errno has a known meaning.
     pub fn hint(&self, errno: i32) -> Option<String> {
         let text = match (self, errno) {
-            (Step::Directory(_), libc::ENOENT) => "the working directory does not exist in the image",
+            (Step::Directory(_), libc::ENOENT) => {
+                "the working directory does not exist in the image: ch-run --cd / begins elsewhere"
+            }
             (Step::Directory(_), libc::ENOTDIR) => "the working directory is not a directory in the image",
             (Step::Execute(_), libc::ENOEXEC) => "not a program of this machine: other architecture, or no #! line",
             (Step::Execute(_), libc::EACCES) => "it is not executable: chmod +x",

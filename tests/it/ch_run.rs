@@ -70,3 +70,26 @@ fn a_directory_as_image() {
         Tree::of_dir(&dir).without_dir_times().assert_same(&before.without_dir_times(), "the directory afterwards");
     });
 }
+
+/// In a directory where `ch-image build -t hello hello` was said, there is both an image and a directory of that name.
+#[test]
+fn a_name_is_an_image_before_it_is_a_directory() {
+    in_each_mode(|site| {
+        site.import(image::small(), "hello");
+        let run = |name: &str| site.ch_run(name).args(["sh", "-c", "echo inside"]);
+        let dir = site.path("hello");
+        fs::create_dir(&dir).unwrap();
+        run("hello").stdout("inside\n").success();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "the directory is left alone");
+        site.run("delete").arg("hello").success();
+        run("hello")
+            .stderr_has("no image hello in storage, and the directory hello has none of bin, dev, usr")
+            .failure();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "the directory is left alone");
+        site.program("tar").arg("-C").arg(&dir).arg("-xpf").arg(image::small()).success();
+        run("hello").stdout("inside\n").success();
+        run("./hello").stdout("inside\n").success();
+        run("./hell").stderr_has("hell: not a directory").failure();
+        run("hell").stderr_has("image not found: hell\n").failure();
+    });
+}
