@@ -5,27 +5,25 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::container::{self, Overlay};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::storage::Mode;
 use crate::sys::process::{self, Ended, Fork};
 use crate::{rootfs, verbose};
 
 /// Mode for a storage directory at `path` (which exists and is ours). `CH_IMAGE_TEST_MODE=plain` is for tests.
-pub fn mode(path: &Path) -> Mode {
+///
+/// It is for good; so where nothing can be tried (too many processes, say), that is an error and not plain mode.
+pub fn mode(path: &Path) -> Result<Mode> {
     if std::env::var_os("CH_IMAGE_TEST_MODE").is_some_and(|m| m == "plain") {
-        return Mode::Plain;
+        return Ok(Mode::Plain);
     }
-    match overlay(path) {
-        Ok(None) => Mode::Overlay,
-        Ok(Some(why)) => {
+    Ok(match overlay(path)? {
+        None => Mode::Overlay,
+        Some(why) => {
             verbose!("no overlayfs for us: {why}");
             Mode::Plain
         }
-        Err(e) => {
-            verbose!("can't try overlayfs: {e}");
-            Mode::Plain
-        }
-    }
+    })
 }
 
 /// Why overlayfs can't be had in this directory; `None` if it can. Tried in a child, since entering a user namespace
@@ -34,7 +32,8 @@ pub fn overlay(path: &Path) -> Result<Option<String>> {
     let place = path.join("probe");
     fs::create_dir(&place).context(|| format!("can't make {}", place.display()))?;
     let (reader, mut writer) = io::pipe().context(|| "can't make a pipe")?;
-    let ended = match process::fork(0).context(|| "can't fork")? {
+    let too_many = |e: Error| e.hint("too many processes: see ulimit -u");
+    let ended = match process::fork(0).context(|| "can't fork").map_err(too_many)? {
         // No threads exist yet, so the child may allocate.
         Fork::Child => process::exit(match try_overlay(&place) {
             Ok(()) => 0,

@@ -92,7 +92,7 @@ impl Storage {
     }
 
     /// Opens the directory; makes it if need be (`probe` then says which mode its file system allows).
-    pub fn open(path: &Path, access: Access, probe: &dyn Fn(&Path) -> Mode) -> Result<Storage> {
+    pub fn open(path: &Path, access: Access, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result<Storage> {
         if let Some(storage) = Storage::open_existing(path, access)? {
             return Ok(storage);
         }

@@ -73,8 +73,8 @@ fn check(path: &Path) -> Result<Option<PathBuf>> {
     };
     if link.is_symlink() && link.uid() != sysfs::euid() {
         return Err(Error::new(format!(
-            "storage directory is another user's symbolic link: {shown} (owner: user {})",
-            link.uid()
+            "storage directory is another user's symbolic link: {shown} ({})",
+            owner(link.uid())
         ))
         .hint(WAY_OUT));
     }
@@ -84,11 +84,8 @@ fn check(path: &Path) -> Result<Option<PathBuf>> {
         return Err(Error::new(format!("storage directory is not a directory: {shown}")).hint(WAY_OUT));
     }
     if meta.uid() != sysfs::euid() {
-        return Err(Error::new(format!(
-            "storage directory belongs to someone else: {shown} (owner: user {})",
-            meta.uid()
-        ))
-        .hint(WAY_OUT));
+        return Err(Error::new(format!("storage directory belongs to someone else: {shown} ({})", owner(meta.uid())))
+            .hint(WAY_OUT));
     }
     if meta.permissions().mode() & 0o022 != 0 {
         return Err(Error::new(format!(
@@ -116,7 +113,16 @@ fn check_parent(path: &Path) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::new(format!("{} {what} (owner: user {})", parent.display(), meta.uid())).hint(WAY_OUT))
+    Err(Error::new(format!("{} {what} ({})", parent.display(), owner(meta.uid()))).hint(WAY_OUT))
+}
+
+/// Whose something is. In a user namespace of ours nobody else has a number: they are all the overflow user.
+fn owner(uid: u32) -> String {
+    match uid {
+        uid if uid == sysfs::euid() => "yours".to_owned(),
+        65534 => "another user's".to_owned(),
+        uid => format!("owner: user {uid}"),
+    }
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
@@ -159,7 +165,7 @@ fn read_version(place: &Path) -> Result<Option<Mode>> {
 }
 
 /// Makes the directory, or finishes one that was begun.
-pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
+pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result<()> {
     let failed = || format!("can't initialize storage directory {}", path.display());
     let missing = path.symlink_metadata().is_err();
     DirBuilder::new().recursive(true).mode(0o700).create(path).context(failed)?;
@@ -207,11 +213,11 @@ pub(super) fn complete(place: &Path) -> io::Result<()> {
 }
 
 /// Finds out the mode; after this the directory is one of ours.
-fn write_version(place: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
+fn write_version(place: &Path, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result<()> {
     let failed = || format!("can't write {}/version", place.display());
     // What a probe that was killed has left would be in this one's way.
     rootfs::remove_tree(&place.join("probe"))?;
-    let version = format!("{MAGIC}\nformat {FORMAT}\nmode {}\n", probe(place).name());
+    let version = format!("{MAGIC}\nformat {FORMAT}\nmode {}\n", probe(place)?.name());
     let new = place.join("tmp/version");
     rootfs::remove_tree(&new)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).context(failed)?;
@@ -224,7 +230,7 @@ fn write_version(place: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
 
 impl Storage {
     /// Deletes everything that is ours and makes the directory anew.
-    pub fn reset(path: &Path, probe: &dyn Fn(&Path) -> Mode) -> Result<()> {
+    pub fn reset(path: &Path, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result<()> {
         let not_ours = || {
             Error::new(format!("{} not a builder storage", path.display()))
                 .hint("ch-image only deletes directories that it made; ch-image storage-path tells which one is meant")

@@ -159,13 +159,17 @@ fn odd_surroundings() {
     site.import(image::small(), "base");
     let sh = |script: &str| {
         let run = site.program("sh").args(["-c", script]).env("CH", site.path("bin/ch-image"));
-        run.env("CH_IMAGE_STORAGE", site.storage()).env("DIR", site.path("")).env("SMALL", image::small())
+        let run = run.env("CH_IMAGE_STORAGE", site.storage()).env("DIR", site.path("")).env("SMALL", image::small());
+        run.env("CR", site.path("bin/ch-run"))
     };
     for umask in ["000", "777"] {
         let script = format!("umask {umask}; $CH -s $DIR/st{umask} import $SMALL x && $CH -s $DIR/st{umask} list");
         sh(&script).stdout_has("x:latest").success();
         let made = fs::metadata(site.path(&format!("st{umask}"))).unwrap().permissions().mode() & 0o7777;
         assert_eq!(made, 0o700, "umask {umask}");
+        // The command has the caller's mask; what is made for it has not.
+        let script = format!("umask {umask}; $CR -s $DIR/st{umask} -w x -- sh -c umask && $CH -s $DIR/st{umask} reset");
+        sh(&script).stdout(&format!("0{umask}\n")).success();
     }
     let before = fs::read(site.storage().join("images/base+latest.json")).unwrap();
     for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
@@ -186,6 +190,22 @@ fn odd_surroundings() {
         run.stderr_has(&format!("SITE/{log}")).failure();
     }
     assert!(!site.path("home/.bashrc").exists());
+}
+
+/// The mode of a storage directory is for good; what is only short at the moment does not decide it.
+#[test]
+fn a_shortage_decides_no_mode() {
+    needs!("prlimit");
+    let site = Site::new();
+    let short = site.program("prlimit").arg("--nproc=1").arg(site.path("bin/ch-image")).args(["import"]);
+    let short = short.arg(image::small()).arg("base").env("CH_IMAGE_STORAGE", site.storage()).finish();
+    if short.status.success() {
+        skip!("this user has no limit of processes, or overlayfs is not tried");
+    }
+    let want = "can't fork: Resource temporarily unavailable\nhint: too many processes: see ulimit -u\n";
+    assert!(short.stderr.ends_with(want), "{}", short.stderr);
+    site.import(image::small(), "base");
+    site.run("reset").success();
 }
 
 /// What only reads works where nothing can be written; the rest says so at once.
