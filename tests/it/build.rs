@@ -6,6 +6,22 @@ use std::time::Duration;
 
 use crate::harness::{Mode, image, in_each_mode};
 
+/// An image may name a working directory that it does not have.
+#[test]
+fn a_working_directory_that_is_missing() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let text = "FROM base\nWORKDIR /work/deep\nRUN rm -r /work\nRUN pwd\n";
+        site.build("out", text).stdout("/work/deep\n").success();
+        site.build("gone", "FROM base\nWORKDIR /work\nRUN rm -r /work\n").success();
+        site.ch_run("gone")
+            .arg("pwd")
+            .stderr_has("hint: the working directory does not exist in the image: ch-run --cd /")
+            .failure();
+        site.ch_run_with(&["--cd", "/"], "gone").arg("pwd").stdout("/\n").success();
+    });
+}
+
 #[test]
 fn every_basic_instruction() {
     in_each_mode(|site| {

@@ -216,6 +216,9 @@ fn a_failed_run_can_be_looked_into() {
             Mode::Plain => after.success(),
         };
         assert!(!site.images().iter().any(|name| name == "out" || name == "out:latest"));
+        site.run("import").arg(image::small()).args(["base", "-s", "elsewhere"]).success();
+        let failed = site.build("out", "FROM base\nRUN false\n").args(["-s", "elsewhere"]);
+        failed.stderr_has(": ch-run -s elsewhere out/_stage0:latest -- /bin/sh\n").failure();
     });
 }
 

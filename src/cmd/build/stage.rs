@@ -171,6 +171,8 @@ impl<'b> Stage<'b> {
         let mut checked = false;
         let build = self.build;
         let result = self.layer(inputs, step, &shown, |root, ledger| {
+            // An image may name a working directory that it does not have; Docker, too, makes it then.
+            Root::open(root)?.mkdir_all(&inside(&run.workdir), 0o755)?;
             let mounted = mounts.prepare(build)?;
             let command = Command {
                 argv: prepared.argv.clone(),
@@ -225,7 +227,11 @@ impl<'b> Stage<'b> {
         // A plain tree is changed in place.
         let when = if self.build.storage.mode() == Mode::Plain { "as the command left it" } else { "as it was before" };
         match keep() {
-            Ok(reference) => e.hint(format!("look inside the image {when}: ch-run {reference} -- /bin/sh")),
+            Ok(reference) => {
+                let storage =
+                    self.build.options.storage.as_ref().map_or(String::new(), |s| format!("-s {} ", s.display()));
+                e.hint(format!("look inside the image {when}: ch-run {storage}{reference} -- /bin/sh"))
+            }
             Err(other) => {
                 warning!("can't keep the stage for a look inside: {other}");
                 e
