@@ -25,7 +25,7 @@ Usage: ch-run [OPTION...] IMAGE -- CMD [ARG...]
 
 Run a command in a container, as yourself and with no privilege.
 
-IMAGE is a directory, or the name of an image in the storage directory.
+IMAGE is the name of an image in the storage directory, or a directory (./NAME where both are there).
 
   -b, --bind SRC[:DST]   mount SRC at guest DST (default: the same path)
   -c, --cd DIR           initial working directory in the container

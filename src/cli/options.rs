@@ -256,7 +256,7 @@ pub(crate) const TABLE: &[Row] = &[
         Required("SIZE|AGE", |o, v| put(&mut o.keep, text(v))),
         "keep what was used most recently, up to SIZE (10G) or younger than AGE (7d)",
     ),
-    row(None, "deep", &["fsck"], Flag(|o| o.deep = true), "read and hash every blob"),
+    row(None, "deep", &["fsck"], Flag(|o| o.deep = true), "read every blob and file"),
     row(None, "repair", &["fsck"], Flag(|o| o.repair = true), "drop what is damaged, pull again what was pulled"),
 ];
 

@@ -154,7 +154,11 @@ fn command(sub: &Subcommand, operands: Vec<OsString>) -> Result<Command> {
         other => unreachable!("subcommand without a row: {other}"),
     };
     match words.next() {
-        Some(extra) => Err(Error::usage(format!("{}: extra operand: {extra:?}", sub.name))),
+        Some(extra) => {
+            let forced = if sub.name == "build" { "; a mode of --force stands behind =: --force=seccomp" } else { "" };
+            Err(Error::usage(format!("{}: extra operand: {extra:?}", sub.name))
+                .hint(format!("usage: ch-image {} {}{forced}", sub.name, sub.operands)))
+        }
         None => Ok(command),
     }
 }

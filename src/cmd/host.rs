@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use super::{probe, secrets};
@@ -38,7 +38,9 @@ impl Host {
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(&path)
                 .context(|| format!("can't open log file {} ($CH_LOG_FILE)", shown.display()))?;
-            if !file.metadata().context(|| format!("can't read log file {}", shown.display()))?.is_file() {
+            let kind = file.metadata().context(|| format!("can't read log file {}", shown.display()))?.file_type();
+            // /dev/null is a way to say nothing.
+            if !kind.is_file() && !kind.is_char_device() {
                 return Err(Error::new(format!("not a regular file: {} ($CH_LOG_FILE)", shown.display())));
             }
             log::set_file(file);

@@ -109,13 +109,23 @@ pub fn details_of(host: &Host, options: &Options, image: &str) -> Result<()> {
         Some(storage) => storage.image(&reference)?.is_some(),
         None => false,
     };
+    let yes = |b| if b { "yes" } else { "no" };
+    let full = reference.canonical_remote();
+    if !options.json {
+        // Before the registry is asked: without a network, too, this is known.
+        let local = yes(local);
+        print(&format!(
+            "details of image:    {reference}\n\
+             in local storage:    {local}\n\
+             full remote ref:     {full}\n"
+        ))?;
+    }
     let remotes = Remotes::new(options, Named::Image(&reference))?;
     let remote = remotes.first(&reference, |Remote { client, repository }| {
         client.manifest(repository, &reference.version(), Accept::Any)
     })?;
     let document = remote.map(|(_, f)| Document::parse(&f.bytes, f.content_type.as_deref())).transpose();
     let document = document.map_err(|e| e.context(reference.canonical_remote()))?;
-    let yes = |b| if b { "yes" } else { "no" };
     let (aware, archs) = match &document {
         None => ("n/a", "n/a".to_owned()),
         Some(Document::Manifest(_)) => ("no", "unknown".to_owned()),
@@ -132,7 +142,7 @@ pub fn details_of(host: &Host, options: &Options, image: &str) -> Result<()> {
             json!({
                 "name": reference.to_string(),
                 "local": local,
-                "remote": reference.canonical_remote(),
+                "remote": full,
                 "available": document.is_some(),
                 "arch_aware": matches!(document, Some(Document::Index(_))),
                 "host_arch": host.arch().as_str(),
@@ -141,13 +151,8 @@ pub fn details_of(host: &Host, options: &Options, image: &str) -> Result<()> {
         ));
     }
     let available = yes(document.is_some());
-    let local = yes(local);
-    let full = reference.canonical_remote();
     print(&format!(
-        "details of image:    {reference}\n\
-         in local storage:    {local}\n\
-         full remote ref:     {full}\n\
-         available remotely:  {available}\n\
+        "available remotely:  {available}\n\
          remote arch-aware:   {aware}\n\
          host architecture:   {}\n\
          archs available:     {archs}\n",

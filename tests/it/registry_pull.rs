@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::registry::{How, Registry, ranged, sha256};
+use crate::harness::registry::{How, Registry, Reply, ranged, sha256};
 use crate::harness::{Run, Site, hold, in_each_mode};
 use crate::needs;
 
@@ -271,6 +271,12 @@ fn list_of_one() {
     check("1", "no", "yes", "yes", &archs);
     check("alone", "no", "yes", "no", "unknown");
     check("none", "no", "no", "n/a", "n/a");
+    // Where the registry fails, what is known here is told all the same.
+    registry.intercept(|seen, _| seen.path().ends_with("/broken").then(|| Reply::new(200).body("{")));
+    let known =
+        "details of image:    REGISTRY/a:broken\nin local storage:    no\nfull remote ref:     REGISTRY/a:broken\n";
+    let broken = site.run("list").arg(registry.name("a:broken")).hide(&registry.server.name(), "REGISTRY");
+    broken.stdout(known).stderr_has("error: ").failure();
     assert!(!site.storage().exists(), "looking makes no storage directory");
     site.run("pull").arg(registry.name("a:1")).success();
     check("1", "yes", "yes", "yes", &archs);

@@ -40,6 +40,7 @@ fn wrong_usage() {
     check(&["delete", "--tag=x", "y"], "--tag");
     check(&["--storage"], "--storage");
     check(&["build", "-t"], "-t");
+    check(&["build", "--force", "seccomp", "."], "--force=seccomp");
     check(&["--no-cache=yes", "list"], "--no-cache");
     assert!(!site.storage().exists(), "wrong usage must not make a storage directory");
 }
@@ -71,6 +72,7 @@ fn chatter_goes_to_the_log_file() {
     site.run("delete").arg("nix").env("CH_LOG_FILE", &log).stdout("").stderr("").failure();
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.contains("error: ") && text.contains("nix"), "log: {text:?}");
+    site.run("delete").arg("nix").env("CH_LOG_FILE", "/dev/null").stdout("").stderr("").failure();
     // Appended, and with process and time when asked for.
     site.run("delete").arg("nix").env("CH_LOG_FILE", &log).env("CH_LOG_FESTOON", "1").failure();
     let longer = std::fs::read_to_string(&log).unwrap();
