@@ -11,7 +11,7 @@ use super::enter::enter_as;
 use super::env::{self, Environment, Expand};
 use super::join::{self, Group, Part};
 use super::run::{exec_announced, exec_joined};
-use super::{Bind, Emulation, Home, Network, Overlay, Spec, Stdin, exec, invoker, target};
+use super::{Bind, Emulation, Home, Network, Overlay, Spec, Stdin, Tmp, exec, invoker, target};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::{process, user};
@@ -125,7 +125,7 @@ pub fn become_command(
         env,
         argv: request.argv.clone(),
         network: Network::Host,
-        private_tmp: request.private_tmp,
+        tmp: if request.private_tmp { Tmp::Private } else { Tmp::Host },
         home,
         passwd: request.passwd,
         stdin: Stdin::Inherit,

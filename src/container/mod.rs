@@ -57,8 +57,7 @@ pub struct Spec {
     pub env: Vec<(OsString, OsString)>,
     pub argv: Vec<OsString>,
     pub network: Network,
-    /// A tmpfs at /tmp, not the host's.
-    pub private_tmp: bool,
+    pub tmp: Tmp,
     pub home: Option<Home>,
     /// /etc/passwd and /etc/group name the user and group that the command has.
     pub passwd: bool,
@@ -80,7 +79,7 @@ impl Spec {
             env: Vec::new(),
             argv,
             network: Network::Host,
-            private_tmp: false,
+            tmp: Tmp::Host,
             home: None,
             passwd: false,
             stdin: Stdin::Null,
@@ -148,6 +147,16 @@ pub enum Network {
     Host,
     /// A network of its own with nothing but loopback.
     None,
+}
+
+/// What is at /tmp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tmp {
+    Host,
+    /// What the tree has there.
+    Image,
+    /// A tmpfs.
+    Private,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::enter::{self, Maps};
 use super::step::{Access, Make, Program, Step};
 use super::target::{self, Shape, Target};
-use super::{Bind, Emulation, Need, Network, Spec, Stdin, Tmpfs, Within, filter};
+use super::{Bind, Emulation, Need, Network, Spec, Stdin, Tmp, Tmpfs, Within, filter};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::log::escape;
@@ -70,12 +70,14 @@ fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
         let need = if role == Role::Child { *need } else { Need::IfBoth };
         mounts.bind(&Bind { need, ..Bind::new(*path, *path) })?;
     }
-    if spec.private_tmp {
-        mounts.tmpfs(Path::new("/tmp"), None, 0o1777)?;
-    } else {
-        // Who becomes the command can't remove what it makes there.
-        let within = if role == Role::Child { Within::Made } else { Within::Refused };
-        mounts.bind(&Bind { within, ..Bind::new("/tmp", "/tmp") })?;
+    match spec.tmp {
+        Tmp::Host => {
+            // Who becomes the command can't remove what it makes there.
+            let within = if role == Role::Child { Within::Made } else { Within::Refused };
+            mounts.bind(&Bind { within, ..Bind::new("/tmp", "/tmp") })?;
+        }
+        Tmp::Image => {}
+        Tmp::Private => mounts.tmpfs(Path::new("/tmp"), None, 0o1777)?,
     }
     if let Some(home) = &spec.home {
         mounts.tmpfs(Path::new("/home"), Some(4 << 20), 0o755)?;

@@ -105,9 +105,19 @@ pub fn check_form(text: &str) -> Result<(), String> {
 
 /// The stage or image that a mount names, if any.
 pub fn from(text: &str) -> Option<String> {
+    last(text, &["from"])
+}
+
+/// The path there.
+pub fn source(text: &str) -> Option<String> {
+    last(text, &["source", "src"])
+}
+
+/// The last value of a key by any of its names; none if it is empty.
+fn last(text: &str, keys: &[&str]) -> Option<String> {
     let fields = csv::fields(text).ok()?;
     let mut backwards = fields.iter().rev().filter_map(|field| field.split_once('='));
-    let last = backwards.find(|(key, _)| key.eq_ignore_ascii_case("from"));
+    let last = backwards.find(|(key, _)| keys.iter().any(|name| key.eq_ignore_ascii_case(name)));
     last.map(|(_, value)| value.to_owned()).filter(|value| !value.is_empty())
 }
 

@@ -11,10 +11,11 @@ use super::stage::{Stage, Validity, inside};
 use super::web::WebFile;
 use crate::cmd::layers;
 use crate::container::ledger::{Ledger, Owner};
-use crate::container::{self, Record};
+use crate::container::{self, Record, Tmp};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{CopyStep, File, Step};
+use crate::dockerfile::tmp;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::rootfs::copy::{self, Archives, Contents, Fate, Memo, Sources, Special, Target};
@@ -27,7 +28,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     if what.chown.is_some() {
         warning!("not supported, ignored: {} --chown", step.keyword);
     }
-    if is_in_tmp(&what.target) {
+    if stage.build.tmp == Tmp::Host && tmp::is_in(&what.target) {
         warning!("{} to {}: RUN won't see it: /tmp is the host's while building", step.keyword, what.target);
     }
     let (patterns, urls) = sort(what)?;
@@ -165,7 +166,9 @@ impl Work<'_> {
     }
 
     fn plan(&self, sources: &Sources) -> Result<copy::Plan> {
-        let of_tmp = self.what.from.is_some() && self.patterns.iter().any(|source| is_in_tmp(source));
+        let of_tmp = self.build.tmp == Tmp::Host
+            && self.what.from.is_some()
+            && self.patterns.iter().any(|source| tmp::is_in(source));
         copy::plan(sources).map_err(|e| match of_tmp {
             true => e.hint("what RUN leaves in /tmp is in no image: /tmp is the host's while building"),
             false => e,
@@ -181,10 +184,6 @@ impl Work<'_> {
             }
         })
     }
-}
-
-fn is_in_tmp(path: &str) -> bool {
-    path.trim_start_matches('/').split('/').next() == Some("tmp")
 }
 
 /// Whether a destination is a directory, by its form or because it is one.

@@ -12,7 +12,7 @@ use super::run::{Command, Failure, interrupted, variables};
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
 use crate::container::force::{self as distributions, Config, Init};
-use crate::container::{self, Bind, Emulation, Network, Obstacle};
+use crate::container::{self, Bind, Emulation, Network, Obstacle, Tmp};
 use crate::error::{Error, Result};
 use crate::{info, verbose, warning};
 
@@ -276,6 +276,7 @@ pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
         env: variables(env).collect(),
         cwd: "/".to_owned(),
         binds: binds.to_vec(),
+        tmp: Tmp::Host,
         tmpfs: Vec::new(),
         network: Network::Host,
         emulation: Emulation::None,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::container::ledger::Ledger;
-use crate::container::{self, Bind, Emulation, Network, Spec, Status, Tmpfs};
+use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmp, Tmpfs};
 use crate::dockerfile::scope::DEFAULT_PATH;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -36,6 +36,7 @@ pub struct Command {
     pub env: Vec<(String, OsString)>,
     pub cwd: String,
     pub binds: Vec<Bind>,
+    pub tmp: Tmp,
     pub tmpfs: Vec<Tmpfs>,
     pub network: Network,
     pub emulation: Emulation,
@@ -85,6 +86,11 @@ impl Command {
         spec.cwd = PathBuf::from(&self.cwd);
         spec.binds = self.binds.clone();
         spec.tmpfs = self.tmpfs.clone();
+        spec.tmp = self.tmp;
+        if let (Tmp::Image, Some(socket)) = (self.tmp, std::env::var_os("SSH_AUTH_SOCK")) {
+            // Most agents have theirs in the host's /tmp.
+            spec.binds.push(Bind { need: Need::IfSource, ..Bind::new(&socket, &socket) });
+        }
         spec.network = self.network;
         spec.emulation = self.emulation;
         spec.env = self.environment(&|name| std::env::var_os(name));

@@ -12,8 +12,8 @@ use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
 use super::run::{Command, Failure, PASSED, interrupted, variables};
 use super::tree::Tree;
-use crate::container::Network;
 use crate::container::ledger::Ledger;
+use crate::container::{Network, Tmp};
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::plan::at;
 use crate::dockerfile::state::{Action, RunStep, State, Step};
@@ -165,6 +165,9 @@ impl<'b> Stage<'b> {
         for bind in &self.build.binds {
             inputs.add("bind", format!("{}:{}", bind.source.display(), bind.target.display()));
         }
+        if self.build.tmp == Tmp::Image {
+            inputs.add("/tmp", "the image's");
+        }
         mounts.add_to(&mut inputs);
         let shown = format!("RUN{} {}", self.build.force.mark(), announce::list(&run.argv));
         let mut failure = None;
@@ -179,6 +182,7 @@ impl<'b> Stage<'b> {
                 env: variables(&run.env).chain(mounted.env.clone()).chain(variables(&prepared.env)).collect(),
                 cwd: run.workdir.clone(),
                 binds: build.binds.iter().chain(&mounted.binds).cloned().collect(),
+                tmp: build.tmp,
                 tmpfs: mounted.tmpfs.clone(),
                 network,
                 emulation,
