@@ -96,6 +96,24 @@ fn check(layers: &[&str], expected: &str) {
 }
 
 #[test]
+fn root_directories() {
+    let check = |layers: &[&str], mode: u32| {
+        let scratch = Scratch::new();
+        plain(&scratch, layers).unwrap();
+        let top = overlay(&scratch, layers).unwrap().pop().unwrap();
+        for path in [scratch.path("plain"), top] {
+            let meta = path.metadata().unwrap();
+            assert_eq!((meta.mode() & 0o7777, meta.mtime()), (mode, 1_000_000_007), "{layers:?} {}", path.display());
+        }
+    };
+    check(&["./@751 a=1"], 0o751);
+    check(&["./@751 a=1", "b=2"], 0o751);
+    check(&["./@751 a=1", "b=2", "c/ .wh.a", ".wh..wh..opq"], 0o751);
+    check(&["./@751", "./@1777 a=1", "b=2"], 0o1777);
+    check(&["./@511 a=1", "b=2"], 0o711);
+}
+
+#[test]
 fn whiteouts() {
     check(&["a=1 b=2", ".wh.a"], "b=2");
     check(&["a=1 b=2", "./.wh.a"], "b=2");

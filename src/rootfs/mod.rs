@@ -40,7 +40,7 @@ pub use limits::Limits;
 pub use pack::{Ownership, PackOptions, pack};
 pub use remove::remove_tree;
 pub use root::{Last, Root};
-pub use settle::settle;
+pub use settle::{inherit_root, settle};
 pub use stack::{Entry, Stack};
 pub use tree::copy_tree;
 pub use unpack::{Form, Unpacked, unpack};

@@ -1,15 +1,16 @@
 //! What does a layer need from the layers below it? The pass after unpacking in overlay form, cheap, lowest layer first.
 //!
-//! Unpacked alone, a layer does not know (1) mode and times of directories that it uses without describing them,
-//! (2) that such a directory is a symbolic link below (`var/run -> /run`): what it put there belongs where the link
-//! leads, (3) files that it links to, (4) which names an opaque root directory hides, (5) which whiteouts hide nothing. Here each is set right, with
-//! the merged view of the layers below and this one, so that overlayfs then shows what applying the layers one by one
-//! to a tree would give.
+//! Unpacked alone, a layer does not know (1) mode and times of directories that it uses without describing them, the
+//! root directory too, (2) that such a directory is a symbolic link below (`var/run -> /run`): what it put there belongs
+//! where the link leads, (3) files that it links to, (4) which names an opaque root directory hides, (5) which whiteouts
+//! hide nothing. Here each is set right, with the merged view of the layers below and this one, so that overlayfs then
+//! shows what applying the layers one by one to a tree would give.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use super::marks::{OPAQUE, open_dir, set_opaque, set_times};
 use super::remove::remove_at;
@@ -46,6 +47,21 @@ pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<Option<
     Ok(work.content)
 }
 
+/// Makes the root directory of a new layer like that of the layer below, since overlayfs shows the topmost.
+pub fn inherit_root(tree: &Path, below: &Path) -> Result<()> {
+    let root = Root::open(tree)?;
+    let like = take_after(root.as_fd(), Root::open(below)?.as_fd())?;
+    Ok(file::futimens(root.as_fd(), like.mtime)?)
+}
+
+/// Gives a directory the mode and the attributes of another; the time is for later, when nothing changes it any more.
+fn take_after(mine: BorrowedFd, theirs: BorrowedFd) -> Result<Stat> {
+    let stat = file::fstat(theirs)?;
+    copy_xattrs(theirs, mine)?;
+    file::fchmod(mine, stat.mode)?;
+    Ok(stat)
+}
+
 struct Settle<'a> {
     root: &'a Root,
     lower: &'a Stack,
@@ -67,6 +83,10 @@ impl Settle<'_> {
     fn run(&mut self, unpacked: &Unpacked) -> Result<()> {
         if unpacked.root_opaque {
             self.hide_root()?;
+        }
+        if let Some(below) = self.lower.top().filter(|_| !unpacked.root_described) {
+            let like = take_after(self.root.as_fd(), below.as_fd())?;
+            self.times.insert(Vec::new(), (file::fstat(self.root.as_fd())?.ino, like.mtime));
         }
         while let Some(path) = self.implied.pop_first() {
             self.implied_dir(&path).context(|| format!("directory {}", show(&path)))?;
@@ -106,9 +126,7 @@ impl Settle<'_> {
             None => Ok(()),
             Some(Found::Dir(dir, stat)) => {
                 let mine = self.open(path)?;
-                let theirs = self.merged.open_dir_in(dir.layers[0], path)?;
-                copy_xattrs(theirs.as_fd(), mine.as_fd())?;
-                file::fchmod(mine.as_fd(), stat.mode)?;
+                take_after(mine.as_fd(), self.merged.open_dir_in(dir.layers[0], path)?.as_fd())?;
                 let ino = file::fstat(mine.as_fd())?.ino;
                 self.times.insert(path.to_vec(), (ino, stat.mtime));
                 Ok(())

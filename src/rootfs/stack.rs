@@ -87,6 +87,10 @@ impl Stack {
         Stack { layers }
     }
 
+    pub(super) fn top(&self) -> Option<&Root> {
+        self.layers.last().map(Rc::as_ref)
+    }
+
     pub fn open(paths: &[PathBuf]) -> Result<Stack> {
         Ok(Stack::new(paths.iter().map(|path| Root::open(path)).collect::<Result<_>>()?))
     }

@@ -71,6 +71,8 @@ pub struct Unpacked {
     pub(super) longest: usize,
     /// The layer hides all names that lower layers have in the root directory (overlay form).
     pub(super) root_opaque: bool,
+    /// The archive says what the root directory is like.
+    pub(super) root_described: bool,
 }
 
 /// Unpacks an archive (not compressed) into `root`. `label` stands before every message: `layer 1/3: c54d940`.
@@ -190,6 +192,7 @@ impl<'a> Unpack<'a> {
             bail!("the root is not a directory");
         }
         file::fchmod(self.root.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
+        self.report.root_described = true;
         let ino = file::fstat(self.root.as_fd())?.ino;
         self.times.insert(Vec::new(), (ino, member.mtime));
         Ok(())

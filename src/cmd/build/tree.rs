@@ -122,6 +122,9 @@ impl Tree {
                     fs::create_dir(at(name)).context(|| format!("can't make {}", at(name).display()))?;
                 }
                 let lower = layers::trees(storage, ids);
+                if let Some(below) = lower.last() {
+                    rootfs::inherit_root(&at("tree"), below)?;
+                }
                 let overlay = Overlay::mount(&lower, Some((&at("tree"), &at("work"))), &at("mount"))?;
                 let value = change(&at("mount"), &mut ledger)?;
                 overlay.unmount()?;
