@@ -483,7 +483,9 @@ fn sparse_files() {
 
 #[test]
 fn time_is_proportional() {
-    let timed = |what: &str, tar: Vec<u8>, seconds: u64| {
+    // What is quadratic takes minutes; so much room has a machine that is busy with other things.
+    const SECONDS: u64 = 60;
+    let timed = |what: &str, tar: Vec<u8>| {
         for form in [Form::Plain, Form::Overlay] {
             let scratch = Scratch::new();
             let root = scratch.root("root");
@@ -492,31 +494,31 @@ fn time_is_proportional() {
             let unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none()).unwrap();
             settle(&unpacked, &root, &Stack::new(Vec::new())).unwrap();
             eprintln!("{what} {form:?}: {:?}", start.elapsed());
-            assert!(start.elapsed().as_secs() < seconds, "{what} {form:?} took {:?}", start.elapsed());
+            assert!(start.elapsed().as_secs() < SECONDS, "{what} {form:?} took {:?}", start.elapsed());
         }
     };
     let mut tar = Tar::default();
     for i in 0..20_000 {
         tar.add(b'0', &format!("d/d{i}/.wh..wh..opq"), "", b"", 0o644);
     }
-    timed("opaque whiteouts", tar.end(), 20);
+    timed("opaque whiteouts", tar.end());
     for _ in 0..20_000 {
         tar.add(b'0', "d/.wh..wh..opq", "", b"", 0o644);
     }
-    timed("the same opaque whiteout", tar.end(), 10);
+    timed("the same opaque whiteout", tar.end());
     for i in 0..5_000 {
         tar.add(b'0', &format!("d/f{i}"), "", b"", 0o644);
         tar.add(b'0', &format!("{}.wh..wh..opq", "d/".repeat(i % 300)), "", b"", 0o644);
     }
-    timed("opaque whiteouts between files", tar.end(), 20);
+    timed("opaque whiteouts between files", tar.end());
     for i in 0..5_000 {
         tar.add(b'0', &format!("d/f{i}"), "", b"", 0o644);
     }
-    timed("empty files", tar.end(), 10);
+    timed("empty files", tar.end());
     for i in 0..5_000 {
         tar.add(b'0', &format!("d/.wh.f{i}"), "", b"", 0o644);
     }
-    timed("whiteouts", tar.end(), 10);
+    timed("whiteouts", tar.end());
 }
 
 #[test]
