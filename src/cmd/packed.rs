@@ -203,7 +203,7 @@ impl Note {
         let prefix = format!("{}/", client.endpoint());
         let mut others = self.places.iter().filter_map(|place| place.strip_prefix(&prefix));
         match others.find(|other| *other != repository) {
-            Some(other) if client.mount_blob(repository, digest, other)? => Ok(Some(format!("mounted from {other}"))),
+            Some(other) if client.mount_blob(repository, digest, other) => Ok(Some(format!("mounted from {other}"))),
             _ => Ok(None),
         }
     }

@@ -287,7 +287,7 @@ impl Upload<'_> {
         if let Some(base) =
             self.base.filter(|base| is_base && remote::endpoint(&base.reference) == *self.client.endpoint())
             && base.reference.repository() != repository
-            && self.client.mount_blob(&repository, &descriptor.digest, &base.reference.repository())?
+            && self.client.mount_blob(&repository, &descriptor.digest, &base.reference.repository())
         {
             info!("{what}: {short}: mounted from {}", base.reference.repository());
             part.begin_at(descriptor.size);

@@ -49,6 +49,11 @@ impl Scope {
         Scope { repository: repository.to_owned(), access: Access::Push, from: None }
     }
 
+    /// Whether a refusal may be about the second repository alone: then it says nothing about name and password.
+    fn is_favour(&self) -> bool {
+        self.from.is_some()
+    }
+
     /// As token servers want it.
     fn texts(&self) -> Vec<String> {
         let actions = match self.access {
@@ -162,6 +167,9 @@ impl Auth {
             verbose!("{}: 401 without a challenge that we understand", self.registry.endpoint);
             return Ok(Answer::GiveUp);
         };
+        if scope.is_favour() && state.basic.is_some() {
+            return Ok(Answer::GiveUp);
+        }
         let refused = state.tokens.remove(scope);
         let basic_refused = state.basic.take().is_some();
         state.challenge = Some(challenge.clone());
@@ -198,7 +206,7 @@ impl Auth {
         if wants_login { Ok(None) } else { self.fetch(http, state, scope, Level::Login) }
     }
 
-    /// `None`: refused to the anonymous, or nobody to ask for a name.
+    /// `None`: refused to the anonymous, nobody to ask for a name, or only a favour.
     fn fetch(
         &self,
         http: &Http,
@@ -221,7 +229,7 @@ impl Auth {
         let reply = ask(http, &realm, service.as_deref(), &scopes, login.as_ref())?;
         let bytes = match reply.status {
             200 => reply.bytes(MAX_TOKEN_REPLY)?,
-            401 | 403 if login.is_none() => {
+            401 | 403 if login.is_none() || scope.is_favour() => {
                 reply.finish();
                 return Ok(None);
             }

@@ -49,19 +49,25 @@ struct Source<'a> {
 }
 
 impl Client {
-    /// Makes a blob of `from_repository` appear in `repository` without a transfer; false if the registry would rather
-    /// have it uploaded.
-    pub fn mount_blob(&self, repository: &str, digest: &Digest, from_repository: &str) -> Result<bool> {
-        let url = self.url(&format!("/v2/{repository}/blobs/uploads/"))?;
-        let url = url.with_query("mount", &digest.to_string()).with_query("from", from_repository);
-        let scope = Scope { from: Some(from_repository.to_owned()), ..Scope::push(repository) };
-        let call = Call { method: Method::Post, url: &url, scope: &scope, headers: &[], bytes: None };
-        let response = self.perform(&call)?;
-        debug!("mount of {} from {from_repository}: {}", digest.short(), response.status);
-        let mounted = response.status == 201;
-        // An upload that was begun instead is left to run out: cancelling costs a request and is not understood by all.
-        response.finish();
-        Ok(mounted)
+    /// Makes a blob of `from_repository` appear in `repository` without a transfer. False if it has to be uploaded, for
+    /// whatever reason: that the other repository may not be read (any more), say, is no failure of a push.
+    pub fn mount_blob(&self, repository: &str, digest: &Digest, from_repository: &str) -> bool {
+        let mount = || -> Result<bool> {
+            let url = self.url(&format!("/v2/{repository}/blobs/uploads/"))?;
+            let url = url.with_query("mount", &digest.to_string()).with_query("from", from_repository);
+            let scope = Scope { from: Some(from_repository.to_owned()), ..Scope::push(repository) };
+            let call = Call { method: Method::Post, url: &url, scope: &scope, headers: &[], bytes: None };
+            let response = self.perform(&call)?;
+            debug!("mount of {} from {from_repository}: {}", digest.short(), response.status);
+            let mounted = response.status == 201;
+            // An upload that was begun instead is left to run out: cancelling costs a request and is not understood by all.
+            response.finish();
+            Ok(mounted)
+        };
+        mount().unwrap_or_else(|e| {
+            verbose!("can't mount {} from {from_repository}: {e}", digest.short());
+            false
+        })
     }
 
     /// Uploads a blob that the registry does not have. `open` gives its bytes from the beginning, once per try;

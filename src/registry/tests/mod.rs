@@ -57,8 +57,11 @@ fn client_with(server: &Server, options: Options, credentials: Arc<dyn Credentia
 }
 
 fn login(server: &Server) -> Arc<dyn Credentials> {
-    let login = Login::Password { user: "user".into(), password: "pass".into() };
-    Arc::new(Table::default().with(&endpoint(&server.name()), login))
+    Arc::new(Table::default().with(&endpoint(&server.name()), user()))
+}
+
+fn user() -> Login {
+    Login::Password { user: "user".into(), password: "pass".into() }
 }
 
 /// Knows nothing.

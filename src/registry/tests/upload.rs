@@ -6,6 +6,8 @@ use std::io::{Cursor, Read};
 use super::*;
 use crate::error::Result;
 use crate::oci::manifest::OCI_MANIFEST;
+use crate::registry::auth::Access;
+use crate::registry::logins::{Logins, Prompt, Sources};
 use crate::registry::scripted::{Guard, How, Reply, TokenRules};
 
 fn push(client: &Client, bytes: &[u8]) -> Result<u64> {
@@ -164,13 +166,13 @@ fn mounts() {
     registry.blob("base", b"layer");
     let client = client(&registry.server);
     let digest = Digest::of(b"layer");
-    assert!(client.mount_blob("a/b", &digest, "base").unwrap());
+    assert!(client.mount_blob("a/b", &digest, "base"));
     stored(&registry, b"layer");
-    assert!(!client.mount_blob("a/b", &Digest::of(b"other"), "base").unwrap());
-    // A registry that knows no mounts, or forbids this one.
-    for status in [202, 404, 405, 403] {
-        registry.first(1, "mount=", Reply::new(status).header("Location", "/x"));
-        assert!(!client.mount_blob("a/b", &digest, "base").unwrap());
+    assert!(!client.mount_blob("a/b", &Digest::of(b"other"), "base"));
+    // A registry that knows no mounts, forbids this one, or fails.
+    for (times, status) in [(1, 202), (1, 404), (1, 405), (1, 403), (3, 500)] {
+        registry.first(times, "mount=", Reply::new(status).header("Location", "/x"));
+        assert!(!client.mount_blob("a/b", &digest, "base"));
     }
 }
 
@@ -188,9 +190,42 @@ fn mounts_with_tokens() {
     registry.guard(Guard::Token(rules));
     registry.blob("base", b"layer");
     let client = client_with(&registry.server, hasty(), login(&registry.server));
-    assert!(client.mount_blob("a/b", &Digest::of(b"layer"), "base").unwrap());
+    assert!(client.mount_blob("a/b", &Digest::of(b"layer"), "base"));
     let asked = registry.server.seen().iter().find(|s| s.path() == "/token").unwrap().query("scope");
     assert_eq!(asked, ["repository:a/b:pull,push", "repository:base:pull"]);
+}
+
+/// The login is good, but not for the repository to mount from: nothing is mounted, and all else goes on.
+#[test]
+fn mounts_of_what_is_private() {
+    let tokens = TokenRules {
+        login: LOGIN.into(),
+        anonymous: vec!["pull".into()],
+        life: 300,
+        key: "token".into(),
+        real_life: None,
+    };
+    for guard in [Guard::Token(tokens), Guard::Basic(LOGIN.into())] {
+        let registry = Registry::start();
+        let refusal = match &guard {
+            Guard::Token(_) => Reply::new(403),
+            _ => Reply::new(401).header("WWW-Authenticate", "Basic realm=\"r\""),
+        };
+        registry.guard(guard);
+        registry.intercept(move |seen, _| seen.line().contains("private").then(|| refusal.clone()));
+        let logins = Logins::new(Sources {
+            given: Some((endpoint(&registry.server.name()), user())),
+            files: Vec::new(),
+            prompt: Prompt::Never,
+        });
+        let logins = Arc::new(logins);
+        let client = client_with(&registry.server, hasty(), logins.clone());
+        client.authorize("a/b", Access::Push).unwrap();
+        assert!(!client.mount_blob("a/b", &Digest::of(b"layer"), "private"));
+        assert!(logins.known(client.endpoint()).unwrap().is_some());
+        push(&client, b"layer").unwrap();
+        stored(&registry, b"layer");
+    }
 }
 
 /// B4: a token that runs out between the beginning and the end of an upload.
