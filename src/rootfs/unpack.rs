@@ -348,7 +348,7 @@ impl<'a> Unpack<'a> {
             sum.update(chunk);
             let n = chunk.len() as u64;
             left -= n;
-            self.report.bytes += n;
+            self.report.bytes = self.report.bytes.saturating_add(n);
             self.unchecked += n;
             if self.report.bytes > self.limits.max_bytes {
                 bail!("archive has more than {} bytes of content", self.limits.max_bytes);

@@ -92,7 +92,8 @@ impl LayerInfo {
         json!({
             "parent": self.parent.map(|p| p.to_string()),
             "kind": kind,
-            "size": self.size,
+            // Files with holes may look longer.
+            "size": self.size.min(MAX_SIZE),
             "content": self.content.map(|content| format!("{content:016x}")),
             "created_by": self.created_by,
             "inputs": self.inputs,
@@ -298,8 +299,8 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>> {
 
 /// Bytes of the files below `tree`. What cannot be read does not count: this is for people.
 pub fn tree_size(tree: &Path) -> u64 {
-    let mut bytes = 0;
-    visit(tree, |_, meta| bytes += if meta.is_file() { meta.len() } else { 0 });
+    let mut bytes = 0u64;
+    visit(tree, |_, meta| bytes = more(bytes, meta));
     bytes
 }
 
@@ -309,7 +310,7 @@ pub fn seal(tree: &Path) -> Result<u64> {
     let mut bytes = 0;
     let mut failure = None;
     visit(tree, |path, meta| {
-        bytes += if meta.is_file() { meta.len() } else { 0 };
+        bytes = more(bytes, meta);
         let mode = meta.permissions().mode();
         if mode & SET_ID != 0 && (meta.is_file() || meta.is_dir()) {
             let strip = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777 & !SET_ID));
@@ -317,6 +318,11 @@ pub fn seal(tree: &Path) -> Result<u64> {
         }
     });
     failure.map_or(Ok(bytes), Err)
+}
+
+/// Two files with holes are enough for more than 64 bits.
+fn more(bytes: u64, meta: &fs::Metadata) -> u64 {
+    bytes.saturating_add(if meta.is_file() { meta.len() } else { 0 })
 }
 
 const SET_ID: u32 = 0o6000;
@@ -342,6 +348,29 @@ fn visit(tree: &Path, mut see: impl FnMut(&Path, &fs::Metadata)) {
             if meta.is_dir() {
                 todo.push((base.clone(), path));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On file systems that allow it, a hostile or careless file with a hole makes a layer of petabytes.
+    #[test]
+    fn sizes_that_are_no_room() {
+        let info = |size| LayerInfo {
+            parent: None,
+            kind: LayerKind::Base,
+            size,
+            content: None,
+            created_by: String::new(),
+            inputs: Vec::new(),
+            ledger: Value::Null,
+        };
+        for size in [0, MAX_SIZE, MAX_SIZE + 1, u64::MAX] {
+            let read = LayerInfo::from_json(&info(size).to_json()).unwrap();
+            assert_eq!(read, info(size.min(MAX_SIZE)));
         }
     }
 }

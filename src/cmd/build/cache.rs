@@ -80,6 +80,13 @@ impl Inputs {
         format!("changed: {}", listed(&changes))
     }
 
+    /// The value here of what is `at` that place there: of several that have the same name (mounts), the one in its turn.
+    fn like(&self, other: &Inputs, at: usize) -> Option<&String> {
+        let name = &other.0[at].0;
+        let turn = other.0[..at].iter().filter(|(n, _)| n == name).count();
+        self.0.iter().filter(|(n, _)| n == name).nth(turn).map(|(_, value)| value)
+    }
+
     /// The same kind of instruction at the same place, or the very same instruction.
     fn is_like(&self, other: &Inputs) -> bool {
         let same = |name: &str| self.get(name) == other.get(name);
@@ -89,8 +96,8 @@ impl Inputs {
 
     fn changes(&self, other: &Inputs) -> Vec<String> {
         let mut changes = Vec::new();
-        for (name, new) in &self.0 {
-            let old = other.0.iter().find(|(n, _)| n == name).map(|(_, value)| value);
+        for (at, (name, new)) in self.0.iter().enumerate() {
+            let old = other.like(self, at);
             match old {
                 Some(old) if old == new => {}
                 Some(_) if name == "parent" => changes.push("what lies below".to_owned()),
@@ -100,8 +107,8 @@ impl Inputs {
                 None => changes.push(format!("{name} (new: {})", brief(new))),
             }
         }
-        for (name, old) in &other.0 {
-            match self.0.iter().any(|(n, _)| n == name) {
+        for (at, (name, old)) in other.0.iter().enumerate() {
+            match self.like(other, at).is_some() {
                 true => {}
                 false if name == AGAIN => {}
                 false if name == MEANWHILE => changes.push("files while they were taken".to_owned()),
@@ -208,6 +215,9 @@ mod tests {
         check(&[("env A", "1"), ("cwd", "/")], &[("env A", "2"), ("cwd", "/")], &["env A (1 → 2)"]);
         check(&[("parent", "x")], &[("parent", "y"), ("bind", "/a:/b")], &["what lies below", "bind (new: /a:/b)"]);
         check(&[("env A", "1")], &[], &["env A (gone: 1)"]);
+        check(&[("mount", "a"), ("mount", "b")], &[("mount", "a"), ("mount", "c")], &["mount (b → c)"]);
+        check(&[("mount", "a"), ("mount", "b")], &[("mount", "a")], &["mount (gone: b)"]);
+        check(&[("mount", "a")], &[("mount", "a"), ("mount", "b")], &["mount (new: b)"]);
         check(&[("again", "1"), ("meanwhile", "1")], &[], &["files while they were taken"]);
         check(
             &[("content", "1"), ("content of a", "1"), ("content of b", "1")],
