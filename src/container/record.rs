@@ -4,8 +4,11 @@
 //! A descriptor that stands for the file (`O_PATH`) is kept with what is known of it. It pins the inode, so that its number
 //! cannot become another file's, and at the end tells the path that the file has by then: package managers unpack
 //! under a temporary name and rename.
+//!
+//! It also keeps what is removed on the disk. So with every new file some of the others are looked at, in turn, and
+//! those that are gone are let go: a compiler may have a hundred thousand temporary files in one RUN.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -20,6 +23,9 @@ use crate::sys::trace;
 
 /// Descriptors that this process keeps for other things.
 const RESERVE: u64 = 64;
+
+/// So many files are looked at for each new one.
+const AT_ONCE: usize = 8;
 
 /// Device and inode.
 pub type Key = (u64, u64);
@@ -37,6 +43,9 @@ pub struct Record {
     root: PathBuf,
     files: HashMap<Key, Known>,
     pins: u64,
+    /// Which of the pinned files are looked at next. Without those that had no name when they were first seen (`O_TMPFILE`):
+    /// they may still get one, others not.
+    queue: VecDeque<Key>,
     limit: (u64, u64),
 }
 
@@ -55,6 +64,7 @@ impl Record {
             root: fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()),
             files: HashMap::new(),
             pins: 0,
+            queue: VecDeque::new(),
             limit: trace::raise_descriptor_limit().unwrap_or((1024, 1024)),
         };
         record.load(ledger);
@@ -89,15 +99,37 @@ impl Record {
 
     /// What is known of a file, to be changed. Pins it if it is new.
     pub fn entry(&mut self, fd: OwnedFd) -> io::Result<&mut Owner> {
+        let stat = file::fstat(fd.as_fd())?;
+        let key = (stat.dev, stat.ino);
+        if !self.files.contains_key(&key) {
+            self.let_go();
+        }
         let room = self.pins + RESERVE < self.limit.1;
-        let pins = &mut self.pins;
-        let known = self.files.entry(key_of(fd.as_fd())?).or_insert_with(|| {
+        let (pins, queue) = (&mut self.pins, &mut self.queue);
+        let known = self.files.entry(key).or_insert_with(|| {
             let path = path_of(fd.as_fd());
             let fd = room.then_some(fd);
             *pins += u64::from(fd.is_some());
+            if fd.is_some() && stat.nlink > 0 {
+                queue.push_back(key);
+            }
             Known { owner: Owner::default(), fd, path }
         });
         Ok(&mut known.owner)
+    }
+
+    /// Forgets some of the files that have no name any more.
+    fn let_go(&mut self) {
+        for _ in 0..AT_ONCE.min(self.queue.len()) {
+            let Some(key) = self.queue.pop_front() else { return };
+            let Some(fd) = self.files.get(&key).and_then(|known| known.fd.as_ref()) else { continue };
+            if file::fstat(fd.as_fd()).is_ok_and(|stat| stat.nlink == 0) {
+                self.files.remove(&key);
+                self.pins -= 1;
+            } else {
+                self.queue.push_back(key);
+            }
+        }
     }
 
     /// Whether no number of what is known can become another file's.
@@ -203,4 +235,38 @@ pub fn fd_path(fd: BorrowedFd) -> String {
 
 fn path_of(fd: BorrowedFd) -> Vec<u8> {
     file::readlinkat(file::CWD, fd_path(fd).as_bytes()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::{O_CREAT, O_EXCL, O_WRONLY};
+
+    #[test]
+    fn files_that_are_gone_are_not_kept_on_the_disk() {
+        let dir = std::env::temp_dir().join(format!("ch-record-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let mut record = Record::new(&dir, &Ledger::new());
+        let here = File::open(&dir).unwrap();
+        let make =
+            |name: &str| file::openat(here.as_fd(), name.as_bytes(), O_CREAT | O_EXCL | O_WRONLY, 0o600).unwrap();
+        let nameless = file::openat(here.as_fd(), b".", libc::O_TMPFILE | O_WRONLY, 0o600).unwrap();
+        record.entry(nameless.try_clone().unwrap()).unwrap().uid = 4;
+        record.entry(make("stays")).unwrap().uid = 5;
+        for n in 0..100 {
+            record.entry(make("goes")).unwrap().uid = 6 + n;
+            fs::remove_file(dir.join("goes")).unwrap();
+            assert!(record.pins < 5 && record.queue.len() < 5, "{} {}", record.pins, record.queue.len());
+            assert!(record.is_pinned());
+        }
+        record.set(here.as_fd(), b"stays", Owner { uid: 7, ..Owner::default() }).unwrap();
+        let place = format!("/proc/{}/fd/{}", std::process::id(), nameless.as_raw_fd());
+        assert!(
+            std::process::Command::new("ln").args(["-L", &place]).arg(dir.join("named")).status().unwrap().success()
+        );
+        let ledger = record.finish();
+        let all: Vec<_> = ledger.iter().map(|(path, owner)| (path, owner.uid)).collect();
+        assert_eq!(all, [(&b"named"[..], 4), (b"stays", 7)]);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }
