@@ -385,6 +385,24 @@ fn nothing_of_the_caller_is_in_reach() {
     });
 }
 
+/// Where RUN sees the image's /tmp, an agent that has its socket in the host's is there, and nothing else of the host's.
+#[test]
+fn agents_in_tmp_are_in_reach_all_the_same() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let agent = format!("/tmp/ch-agent-{}", std::process::id());
+        let _ = std::fs::remove_file(&agent);
+        let _listener = UnixListener::bind(&agent).unwrap();
+        let look = format!("FROM base\nWORKDIR /tmp\nRUN test -S {agent} && echo agent || echo none\n");
+        for (path, want) in [(agent.as_str(), "agent\n"), ("/tmp", "none\n"), ("/tmp/../tmp", "none\n"), ("", "none\n")]
+        {
+            site.build("out", &look).arg("--rebuild").env("SSH_AUTH_SOCK", path).stdout(want).success();
+        }
+        site.build("next", "FROM out\nWORKDIR /tmp\nRUN ls -A\n").stdout("").success();
+        std::fs::remove_file(&agent).unwrap();
+    });
+}
+
 /// A cache mount that begins with what a stage has begins anew when the stage has something else.
 #[test]
 fn cache_mounts_go_with_their_seed() {

@@ -1,7 +1,8 @@
 //! RUN: a command in the tree under construction.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path, PathBuf};
 
 use crate::container::ledger::Ledger;
 use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmp, Tmpfs};
@@ -87,8 +88,9 @@ impl Command {
         spec.binds = self.binds.clone();
         spec.tmpfs = self.tmpfs.clone();
         spec.tmp = self.tmp;
-        if let (Tmp::Image, Some(socket)) = (self.tmp, std::env::var_os("SSH_AUTH_SOCK")) {
-            // Most agents have theirs in the host's /tmp.
+        let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|path| is_in_tmp(Path::new(path)));
+        if let (Tmp::Image, Some(socket)) = (self.tmp, agent) {
+            // It would be there if /tmp was the host's.
             spec.binds.push(Bind { need: Need::IfSource, ..Bind::new(&socket, &socket) });
         }
         spec.network = self.network;
@@ -106,4 +108,11 @@ impl Command {
             Err(e) => Err(Failure::NotRun(e)),
         }
     }
+}
+
+/// Whether the host has a socket there.
+fn is_in_tmp(path: &Path) -> bool {
+    path.starts_with("/tmp")
+        && !path.components().any(|part| part == Component::ParentDir)
+        && path.metadata().is_ok_and(|data| data.file_type().is_socket())
 }
