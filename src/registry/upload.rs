@@ -62,7 +62,8 @@ impl Client {
             let mounted = response.status == 201;
             // An upload that was begun instead is left to run out: cancelling costs a request and is not understood by all.
             response.finish();
-            Ok(mounted)
+            // As after an upload: one that says "created" and has nothing is worth one question (facts A10).
+            Ok(mounted && self.has_blob(repository, digest)?)
         };
         mount().unwrap_or_else(|e| {
             verbose!("can't mount {} from {from_repository}: {e}", digest.short());

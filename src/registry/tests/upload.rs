@@ -169,7 +169,10 @@ fn mounts() {
     assert!(client.mount_blob("a/b", &digest, "base"));
     stored(&registry, b"layer");
     assert!(!client.mount_blob("a/b", &Digest::of(b"other"), "base"));
-    // A registry that knows no mounts, forbids this one, or fails.
+    // A registry that says "created" and has nothing.
+    registry.first(1, "mount=", Reply::new(201));
+    assert!(!client.mount_blob("a/c", &digest, "base"));
+    // One that knows no mounts, forbids this one, or fails.
     for (times, status) in [(1, 202), (1, 404), (1, 405), (1, 403), (3, 500)] {
         registry.first(times, "mount=", Reply::new(status).header("Location", "/x"));
         assert!(!client.mount_blob("a/b", &digest, "base"));
