@@ -104,7 +104,8 @@ impl Record {
         if !self.files.contains_key(&key) {
             self.let_go();
         }
-        let room = self.pins + RESERVE < self.limit.1;
+        // COPY has two records at once.
+        let room = 2 * self.pins + RESERVE < self.limit.1;
         let (pins, queue) = (&mut self.pins, &mut self.queue);
         let known = self.files.entry(key).or_insert_with(|| {
             let path = path_of(fd.as_fd());

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::{can_stack, isolated, output, tree, words};
 use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
+use crate::container::record::{Record, follow};
 use crate::container::{Emulation, Obstacle, Overlay, Spec, Status, can_record, enter, run_recorded};
 use crate::sys::process;
 use crate::sys::seccomp::{self, Instruction, Listener};
@@ -306,7 +307,7 @@ fn more_files_than_descriptors() {
         let mut spec = Spec::new(&root, words(&["/bin/sh", "-c", "chown -R 5:6 many; mv many moved; chown 7 moved/7"]));
         spec.env = vec![("PATH".into(), "/bin".into())];
         spec.emulation = Emulation::Notify;
-        crate::sys::trace::limit_descriptors_for_tests(100);
+        crate::sys::trace::limit_descriptors_for_tests(200);
         let mut ledger = Ledger::new();
         assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
         assert_eq!(ledger.len(), 201);
@@ -314,6 +315,16 @@ fn more_files_than_descriptors() {
         assert_eq!(ledger.get(b"moved/7"), Some(&Owner { uid: 7, gid: 6, ..Owner::default() }));
         let device = Some(Device { kind: DeviceKind::Character, number: 0 });
         assert_ne!(ledger.get(b"moved"), Some(&Owner { device, ..Owner::default() }));
+        // Two at once, as for COPY --from, leave room for others.
+        let before = ledger.to_string();
+        let source = Record::new(&root, &ledger);
+        let write = |_: &mut Record| {
+            fs::write(root.join("other"), "").unwrap();
+            Ok(())
+        };
+        follow(&root, &mut ledger, write).unwrap();
+        drop(source);
+        assert_eq!(ledger.to_string(), before);
         // New files get the numbers of those that are gone.
         let again = "rm -r moved; mkdir new; for i in 0 1 2 3 4 5 6 7 8 9; do for j in 0 1 2 3 4 5 6 7 8 9; do \
                      echo > new/$i$j; mkdir new/d$i$j; ln -s x new/l$i$j; done; done";
