@@ -156,7 +156,8 @@ fn add_directory(roots: &mut Roots, dir: &Path) -> usize {
 }
 
 /// Believes whom the authorities vouch for. And a server whose certificate is itself one that is trusted: what
-/// `openssl req -x509` makes is marked as an authority, and private registries have such. All but that mark is checked.
+/// `openssl req -x509` makes is marked as an authority, and private registries have such. Name, time and
+/// key are checked like any other's.
 #[derive(Debug)]
 struct Trusted {
     usual: Arc<WebPkiServerVerifier>,

@@ -1,7 +1,7 @@
 //! What do the sources hold? One digest for the build cache: paths, types, modes, contents, targets of links.
 //!
-//! Which files are one (hard links) counts, times and attributes do not. Files are hashed by several threads, a batch at a time, so that memory is
-//! bounded; what the memo knows is not read at all.
+//! Which files are one (hard links) counts, times and attributes do not. Files are hashed by several threads, a batch at
+//! a time, so that memory is bounded; what the memo knows is not read at all.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -53,6 +53,7 @@ pub fn contents(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize)
         bytes: 0,
         count: 0,
         files: Vec::new(),
+        seen: 0,
         links: HashMap::new(),
     };
     for item in &plan.items {
@@ -110,7 +111,9 @@ struct Work<'a> {
     /// Files, links and directories so far.
     count: usize,
     files: Vec<(String, String)>,
-    /// Files with several names, by device and inode: which of them it is.
+    /// Files so far.
+    seen: usize,
+    /// Those with several names, by device and inode: how many files came before.
     links: HashMap<(u64, u64), usize>,
 }
 
@@ -149,14 +152,15 @@ impl Work<'_> {
 
     /// Which of the files before is this one by another name? Empty if none.
     fn same_as(&mut self, stat: &Stat) -> String {
+        let before = self.seen;
+        self.seen += 1;
         if stat.nlink < 2 {
             return String::new();
         }
-        let count = self.links.len();
         match self.links.entry((stat.dev, stat.ino)) {
             Occupied(first) => first.get().to_string(),
             Vacant(new) => {
-                new.insert(count);
+                new.insert(before);
                 String::new()
             }
         }
