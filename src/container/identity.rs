@@ -124,6 +124,16 @@ impl Identity {
         Ok(())
     }
 
+    /// Whether files of this owner may be given to that user and group (`NONE`: as before). Whoever has no rights gives
+    /// nothing away, which `cp -a` counts on. That a file is one's own is not asked: sockets are known as root's.
+    pub fn may_give(&self, owner: (u32, u32), user: u32, group: u32) -> bool {
+        let is_in = |id: u32| {
+            id == self.group.files || self.group.has(id) || self.groups.as_ref().is_some_and(|all| all.contains(&id))
+        };
+        self.has_rights()
+            || ([NONE, owner.0, self.user.files].contains(&user) && ([NONE, owner.1].contains(&group) || is_in(group)))
+    }
+
     /// What one of the simple get*id calls returns. `None` if it is none of them.
     pub fn answer(&self, call: Call) -> Option<u32> {
         Some(match call {
@@ -184,5 +194,26 @@ mod tests {
         let all = [Call::GetUid, Call::GetEuid, Call::GetGid, Call::GetEgid].map(|call| identity.answer(call));
         assert_eq!(all, [Some(5), Some(5), Some(7), Some(7)]);
         assert_eq!((identity.answer(Call::Chown), identity.change(Call::Chown, [0; 6])), (None, None));
+    }
+
+    #[test]
+    fn who_may_give_files_away() {
+        let numbers = |id: u32| Numbers { real: id, effective: id, saved: id, files: id };
+        let mut joe = Identity { user: numbers(5), group: numbers(6), groups: Some(vec![7]), ..Identity::default() };
+        let own = (5, 6);
+        for (user, group, want) in [
+            (NONE, NONE, true),
+            (5, 6, true),
+            (NONE, 7, true),
+            (0, 0, false),
+            (NONE, 0, false),
+            (0, NONE, false),
+            (5, 8, false),
+        ] {
+            assert_eq!(joe.may_give(own, user, group), want, "{user} {group}");
+        }
+        assert!(joe.may_give((0, 0), 5, 6));
+        joe.keeps_rights = true;
+        assert!(joe.may_give(own, 0, 0) && Identity::default().may_give(own, 1, 1));
     }
 }

@@ -9,7 +9,7 @@
 //! Nor can it keep a signal that comes before a call is taken up from interrupting it: as with slow calls, programs without
 //! `SA_RESTART` see EINTR.
 //!
-//! Deliberately absent: permission checks of the believed user, groups that files have from their directory (its setgid
+//! Deliberately absent: permission checks of the believed user (but those of chown), groups that files have from their directory (its setgid
 //! bit), credentials in messages over sockets, calls of 32-bit programs (pretended).
 
 use std::io;
@@ -142,7 +142,11 @@ impl Supervisor {
         if !caller.is_there() {
             return Ok(Answer::Continue);
         }
-        if self.files.get((stat.dev, stat.ino)).is_none() && root_or_same(uid) && root_or_same(gid) {
+        let known = self.files.get((stat.dev, stat.ino));
+        if !self.people.may_give(caller, known.map_or((0, 0), |owner| (owner.uid, owner.gid)), uid, gid) {
+            return Ok(Answer::Errno(libc::EPERM));
+        }
+        if known.is_none() && root_or_same(uid) && root_or_same(gid) {
             // Not left to the kernel, which says no for what is the host's: /tmp.
             return Ok(Answer::Value(0));
         }

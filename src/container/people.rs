@@ -52,6 +52,11 @@ impl People {
         (owner != (0, 0)).then_some(owner)
     }
 
+    /// Whether a process may give a file of this owner to that user and group.
+    pub fn may_give(&self, caller: &Caller, owner: (u32, u32), user: u32, group: u32) -> bool {
+        self.identity(caller.pid).is_none_or(|identity| identity.may_give(owner, user, group))
+    }
+
     pub fn change_identity(&mut self, caller: &Caller, call: Call, args: [u64; 6]) -> io::Result<Answer> {
         let mut identity = self.identity(caller.pid).cloned().unwrap_or_default();
         let before = identity.clone();

@@ -293,6 +293,8 @@ int main(int n, char **a)
         if (creat("dir/creat", 0444) < 0 || (fd = open("dir", O_PATH)) < 0 || mkdirat(fd, "sub", 01777)
             || openat(fd, "sub/file", O_CREAT | O_WRONLY, 0600) < 0)
             return say("at", -1);
+        if (chown("made", 0, 0) == 0 || errno != EPERM || lchown("made", -1, 0) == 0 || chown("made", 5, 6) || owner("made") != 5)
+            return say("give away", -1);
         /* A daemon: its parent is gone. */
         int pipes[2];
         char byte;
