@@ -25,7 +25,7 @@ use crate::sys::trace;
 const RESERVE: u64 = 64;
 
 /// So many files are looked at for each new one.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// Device and inode.
 pub type Key = (u64, u64);
