@@ -46,6 +46,33 @@ rm $DIR/st/fill*
 $CH import $DIR/fits.tar fits || exit 18
 ";
 
+/// However few inodes there are when the storage directory is made: its mode is not decided by that.
+const FEW_INODES: &str = "
+export CH_IMAGE_STORAGE=$DIR/st/storage
+$CH import $DIR/fits.tar fits && cp $DIR/st/storage/version $DIR/want || exit 20
+$CH reset; rm -rf $DIR/st/storage; mkdir $DIR/st/fill
+n=0; while true >$DIR/st/fill/$n; do n=$((n+1)); done 2>/dev/null
+for free in $(seq 40); do
+    n=$((n-1)); rm $DIR/st/fill/$n
+    $CH import $DIR/fits.tar fits 2>$DIR/told || grep -q 'No space left' $DIR/told || exit 21
+    if [ -e $DIR/st/storage/version ]; then cmp $DIR/st/storage/version $DIR/want || exit 22; fi
+    rm -rf $DIR/st/storage
+done
+rm -r $DIR/st/fill
+$CH import $DIR/fits.tar fits && cmp $DIR/st/storage/version $DIR/want || exit 23
+";
+
+#[test]
+fn full_disks_decide_no_mode() {
+    needs!("unshare");
+    let site = Site::new();
+    fs::copy(made("few.tar", 1, 10), site.path("fits.tar")).unwrap();
+    let Some(run) = on_tmpfs(&site, "mode=700,nr_inodes=200", FEW_INODES) else {
+        skip!("no tmpfs in a user namespace")
+    };
+    run.success();
+}
+
 #[test]
 fn full_disks_are_named() {
     needs!("unshare");
