@@ -49,6 +49,7 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let writer = OwnedFd::from(writer);
     let record = spec.emulation == Emulation::Notify;
     let (socket, child_socket) = process::socket_pair().context(|| "can't make a socket pair")?;
+    let (gate, opened) = io::pipe().context(|| "can't make a pipe")?;
     let (signals, noted) = io::pipe().context(|| "can't make a pipe")?;
     let catcher = Catcher::new(noted.into(), CAUGHT).context(|| "can't handle signals")?;
     let network = if spec.network == Network::None { NEW_NETWORK } else { 0 };
@@ -56,7 +57,8 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let mask = Mask::all().set().context(|| "can't block signals")?;
     let child = match process::fork(NEW_MOUNT | NEW_PID | network) {
         Ok(Fork::Child) => {
-            drop(socket);
+            drop((socket, opened));
+            wait_for_end_of(gate);
             first_process(&steps, &null, &writer, record.then_some(&child_socket), reader)
         }
         Ok(Fork::Parent(child)) => Ok(child),
@@ -70,6 +72,8 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     if record || !ledger.is_empty() {
         recorder.supervisor = Some(Supervisor::new(&spec.root, ledger));
     }
+    // Not earlier: it looks for the files where they were before the command.
+    drop(opened);
     let told = listen(child, reader, signals, &mut recorder);
     if told.is_err() {
         // Its calls would wait for an answer for ever.
@@ -321,6 +325,11 @@ fn first_process(steps: &[Step], null: &OwnedFd, pipe: &OwnedFd, socket: Option<
     let (step, e) = walk(steps, &mut state);
     tell(pipe, Word::Failed(step, e.raw_os_error().unwrap_or(libc::EIO)));
     process::exit(1)
+}
+
+/// Waits until nobody can write to the pipe any more.
+fn wait_for_end_of(mut pipe: PipeReader) {
+    while pipe.read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {}
 }
 
 fn tell(pipe: &OwnedFd, word: Word) {

@@ -293,6 +293,27 @@ fn a_lower_file_of_several_names_keeps_its_owner() {
     });
 }
 
+/// Loading the record takes longer than a command that moves all files at once.
+#[test]
+fn commands_begin_when_the_record_is_there() {
+    isolated("emulation::commands_begin_when_the_record_is_there", |dir| {
+        let root = tree(dir);
+        let _ = symlink("busybox", root.join("bin/mv"));
+        fs::create_dir(root.join("many")).unwrap();
+        let (mut ledger, mut want) = (Ledger::new(), Ledger::new());
+        let owner = Owner { uid: 5, gid: 6, ..Owner::default() };
+        for i in 0..5000 {
+            fs::write(root.join(format!("many/{i}")), "").unwrap();
+            ledger.set(format!("many/{i}").as_bytes(), owner.clone());
+            want.set(format!("moved/{i}").as_bytes(), owner.clone());
+        }
+        let mut spec = Spec::new(&root, words(&["/bin/mv", "many", "moved"]));
+        spec.env = vec![("PATH".into(), "/bin".into())];
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(ledger.to_string(), want.to_string());
+    });
+}
+
 #[test]
 fn more_files_than_descriptors() {
     isolated("emulation::more_files_than_descriptors", |dir| {
