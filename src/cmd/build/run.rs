@@ -88,7 +88,7 @@ impl Command {
         spec.binds = self.binds.clone();
         spec.tmpfs = self.tmpfs.clone();
         spec.tmp = self.tmp;
-        let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|path| is_in_tmp(Path::new(path)));
+        let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|path| is_socket_in_tmp(Path::new(path)));
         if let (Tmp::Image, Some(socket)) = (self.tmp, agent) {
             // It would be there if /tmp was the host's.
             spec.binds.push(Bind { need: Need::IfSource, ..Bind::new(&socket, &socket) });
@@ -110,8 +110,7 @@ impl Command {
     }
 }
 
-/// Whether the host has a socket there.
-fn is_in_tmp(path: &Path) -> bool {
+fn is_socket_in_tmp(path: &Path) -> bool {
     path.starts_with("/tmp")
         && !path.components().any(|part| part == Component::ParentDir)
         && path.metadata().is_ok_and(|data| data.file_type().is_socket())

@@ -17,6 +17,7 @@ use crate::container::{Network, Tmp};
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::plan::at;
 use crate::dockerfile::state::{Action, RunStep, State, Step};
+use crate::dockerfile::tmp;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
@@ -165,7 +166,9 @@ impl<'b> Stage<'b> {
         for bind in &self.build.binds {
             inputs.add("bind", format!("{}:{}", bind.source.display(), bind.target.display()));
         }
-        if self.build.tmp == Tmp::Image {
+        // A working directory there is the image's, too, wherever it was said: in a variable, or by the base image.
+        let tmp = if tmp::is_in(&run.workdir) { Tmp::Image } else { self.build.tmp };
+        if tmp == Tmp::Image {
             inputs.add("/tmp", "the image's");
         }
         mounts.add_to(&mut inputs);
@@ -182,7 +185,7 @@ impl<'b> Stage<'b> {
                 env: variables(&run.env).chain(mounted.env.clone()).chain(variables(&prepared.env)).collect(),
                 cwd: run.workdir.clone(),
                 binds: build.binds.iter().chain(&mounted.binds).cloned().collect(),
-                tmp: build.tmp,
+                tmp,
                 tmpfs: mounted.tmpfs.clone(),
                 network,
                 emulation,
