@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use super::duration;
+
 /// A whole file that has no fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dockerfile {
@@ -251,6 +253,22 @@ pub struct Check {
     pub start_interval: i64,
     pub retries: i64,
     pub command: Command,
+}
+
+impl Check {
+    /// The options that were given, as they are written: name and value.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let times = [
+            ("interval", self.interval),
+            ("timeout", self.timeout),
+            ("start-period", self.start_period),
+            ("start-interval", self.start_interval),
+        ];
+        let given = times.into_iter().filter(|(_, time)| *time != 0);
+        let mut options: Vec<_> = given.map(|(name, time)| (name, duration::show(time))).collect();
+        options.extend((self.retries != 0).then(|| ("retries", self.retries.to_string())));
+        options
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,6 @@ use super::ast::{
     Check, Command, Dockerfile, Healthcheck, Heredoc, Instruction, Kind, List, Network, Pairs, Security, Source, Stage,
     Transfer,
 };
-use super::duration;
 
 /// The whole tree.
 pub fn dump(file: &Dockerfile) -> String {
@@ -138,15 +137,8 @@ fn transfer(transfer: &Transfer) -> Vec<String> {
 }
 
 fn check(check: &Check) -> Vec<String> {
-    let times = [
-        ("interval", check.interval),
-        ("timeout", check.timeout),
-        ("start-period", check.start_period),
-        ("start-interval", check.start_interval),
-    ];
-    let given = times.iter().filter(|(_, time)| *time != 0);
-    let mut parts: Vec<String> = given.map(|(name, time)| call(name, [duration::show(*time)])).collect();
-    parts.extend((check.retries != 0).then(|| call("retries", [check.retries.to_string()])));
+    let options = check.options().into_iter();
+    let mut parts: Vec<String> = options.map(|(name, value)| call(name, [value])).collect();
     parts.push(command(&check.command));
     parts
 }

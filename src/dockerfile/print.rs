@@ -5,10 +5,9 @@
 use std::fmt::Write as _;
 
 use super::ast::{
-    Check, Command, Dockerfile, Healthcheck, Heredoc, Instruction, Kind, List, Network, Pairs, Security, Source, Stage,
+    Command, Dockerfile, Healthcheck, Heredoc, Instruction, Kind, List, Network, Pairs, Security, Source, Stage,
     Transfer,
 };
-use super::duration;
 
 pub fn print(file: &Dockerfile) -> String {
     let printer = Printer { escape: file.escape };
@@ -72,7 +71,7 @@ impl Printer {
             Kind::Expose(items) => items.join(" "),
             Kind::Healthcheck(Healthcheck::None) => "NONE".to_owned(),
             Kind::Healthcheck(Healthcheck::Check(check)) => {
-                flags.extend(check_flags(check));
+                flags.extend(check.options().into_iter().map(|(name, value)| format!("--{name}={value}")));
                 format!("CMD {}", command(&check.command))
             }
             Kind::Maintainer(text) | Kind::Stopsignal(text) | Kind::User(text) | Kind::Workdir(text) => text.clone(),
@@ -154,19 +153,6 @@ fn transfer(transfer: &Transfer, flags: &mut Vec<String>) -> String {
     };
     let items: Vec<String> = transfer.sources.iter().map(source).chain([transfer.destination.clone()]).collect();
     if transfer.json { array(&items) } else { items.join(" ") }
-}
-
-fn check_flags(check: &Check) -> Vec<String> {
-    let times = [
-        ("interval", check.interval),
-        ("timeout", check.timeout),
-        ("start-period", check.start_period),
-        ("start-interval", check.start_interval),
-    ];
-    let given = times.iter().filter(|(_, time)| *time != 0);
-    let mut flags: Vec<String> = given.map(|(name, time)| format!("--{name}={}", duration::show(*time))).collect();
-    flags.extend((check.retries != 0).then(|| format!("--retries={}", check.retries)));
-    flags
 }
 
 /// Writes an array of strings so that `json::array` reads it again.
