@@ -115,8 +115,9 @@ fn files_that_change_meanwhile() {
                 let bind = format!("{}:/mnt/0", site.path("context").display());
                 site.build("out", &dockerfile).args(["--why", "--bind", &bind])
             };
-            let warning =
-                format!("warning: RUN: files changed while they were taken{said}: the next build does it again\n");
+            let warning = format!(
+                "warning: RUN: files changed while they were taken{said}: the result is kept for this build alone\n"
+            );
             build().stdout("new\n").stderr_has(&warning).success();
             site.write("context/file", "old\n");
             let why = "    why: changed: files while they were taken\n";
@@ -325,7 +326,7 @@ fn secrets_are_bytes() {
                 .env("V", OsStr::from_bytes(b"a\xffb"))
         };
         build(b"a\xffb").stdout("0\n").success();
-        build(b"a\0b").stderr_has("error: secret f has a NUL byte, so it can't be a variable\n").failure();
+        build(b"a\0b").stderr_has(": line 2: RUN: secret f has a NUL byte, so it can't be a variable\n").failure();
     });
 }
 

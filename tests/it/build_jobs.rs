@@ -86,7 +86,7 @@ fn one_failure_ends_all() {
         site.build("out", dockerfile)
             .args(["--jobs", "2"])
             .stderr_has("\nerror: stage bad: build failed: RUN command exited with 5\n")
-            .stderr_has("\nthe command was: ['/bin/sh', '-c', 'exit 5']\n")
+            .stderr_has(": RUN: the command was: ['/bin/sh', '-c', 'exit 5']\n")
             .stderr_has("\nhint: ")
             .stderr_lacks("error: stage good")
             .limit(Duration::from_secs(60))

@@ -103,7 +103,7 @@ impl<'b> Stage<'b> {
             }
             Action::Run(run) => {
                 let mounts = Mounts::new(build, self.index, run).context(place)?;
-                self.run(run, &mounts, &step)?
+                self.run(run, &mounts, &step, &place)?
             }
             Action::Copy(copy) => super::copy::copy(self, copy, &step).context(place)?,
             Action::Directory(path) => self.workdir(path, &step).context(place)?,
@@ -127,7 +127,7 @@ impl<'b> Stage<'b> {
         if let Some(entry) = self.tree.lookup(self.build.storage, &inside)? {
             self.announce(Cache::Hit, &format!("WORKDIR {workdir}"));
             if !entry.stat.is_dir() {
-                return Err(Error::new(format!("WORKDIR {workdir}: not a directory in the image")));
+                return Err(Error::new(format!("{workdir}: not a directory in the image")));
             }
             return Ok(false);
         }
@@ -139,7 +139,7 @@ impl<'b> Stage<'b> {
         })
     }
 
-    fn run(&mut self, run: &RunStep, mounts: &Mounts, step: &Step) -> Result<bool> {
+    fn run(&mut self, run: &RunStep, mounts: &Mounts, step: &Step, place: &dyn Fn() -> String) -> Result<bool> {
         if run.security == ast::Security::Insecure {
             warning!("not supported, ignored: RUN --security=insecure");
         }
@@ -209,19 +209,20 @@ impl<'b> Stage<'b> {
             (Err(e), Some(Failure::Exited(_))) => {
                 self.build.force.advise();
                 let e = self.build.force.hint().into_iter().fold(e, |e, hint| e.hint(hint));
-                Err(self.explain_failure(e, &run.argv))
+                Err(self.explain_failure(e, &run.argv, place))
             }
-            (other, _) => other,
+            (Err(e), Some(Failure::Interrupted(_))) => Err(e),
+            (other, _) => other.context(place),
         }
     }
 
     /// How to look inside after a failed RUN: the state before it is kept as an image.
-    fn explain_failure(&mut self, e: Error, argv: &[String]) -> Error {
+    fn explain_failure(&mut self, e: Error, argv: &[String], place: &dyn Fn() -> String) -> Error {
         let tree = match Tree::empty(self.build.storage) {
             Ok(empty) => std::mem::replace(&mut self.tree, empty),
             Err(_) => return e,
         };
-        let e = e.detail(format!("the command was: {}", crate::log::escape(&announce::list(argv))));
+        let e = e.detail(format!("{}: the command was: {}", place(), crate::log::escape(&announce::list(argv))));
         let keep = || -> Result<ImageRef> {
             let reference = self.build.stage_reference(self.index)?;
             let config = to_image(&self.config, &self.state);
@@ -274,7 +275,7 @@ impl<'b> Stage<'b> {
             if let Validity::Once(changes) = validity {
                 let changes = if changes.is_empty() { String::new() } else { format!(": {changes}") };
                 warning!(
-                    "{}: files changed while they were taken{changes}: the next build does it again",
+                    "{}: files changed while they were taken{changes}: the result is kept for this build alone",
                     step.keyword
                 );
                 inputs.make_unique(MEANWHILE);
@@ -335,7 +336,7 @@ fn failed(failure: &Failure) -> Error {
     match failure {
         Failure::Exited(code) => Error::new(format!("build failed: RUN command exited with {code}")),
         Failure::Interrupted(signal) => interrupted(*signal),
-        Failure::NotRun(e) => e.clone().context("can't RUN"),
+        Failure::NotRun(e) => e.clone(),
     }
 }
 
