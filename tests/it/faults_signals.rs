@@ -8,34 +8,26 @@ use std::time::{Duration, Instant};
 
 use crate::harness::registry::{How, Registry, ranged};
 use crate::harness::run::{Done, Running};
-use crate::harness::{Site, hold, image, in_each_mode};
+use crate::harness::{Site, hold, image, in_each_mode, wait_for};
 use crate::needs;
 
 const SIGNALS: &[(&str, i32)] = &[("INT", 2), ("TERM", 15), ("HUP", 1), ("QUIT", 3)];
-/// The promise is two seconds; a loaded machine may have to be waited for.
-const SOON: Duration = Duration::from_secs(6);
+/// The promise is two seconds; most keep it, whatever else the machine does.
+const SOON: Duration = Duration::from_secs(2);
 
 fn send(running: &Running, signal: &str) {
     Command::new("kill").args([&format!("-{signal}"), &running.child.id().to_string()]).status().unwrap();
 }
 
+/// Long before what it does would end.
 #[track_caller]
-fn ends_soon(mut running: Running, what: &str) -> Done {
+fn ends(mut running: Running, what: &str) -> Done {
     let since = Instant::now();
     while running.is_alive() {
-        assert!(since.elapsed() < SOON, "{what}: still running");
+        assert!(since.elapsed() < Duration::from_secs(120), "{what}: still running");
         thread::sleep(Duration::from_millis(5));
     }
     running.into_done(&[])
-}
-
-#[track_caller]
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !condition() {
-        assert!(since.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn left_in_tmp(site: &Site) -> usize {
@@ -48,14 +40,18 @@ fn signals_end_it_soon() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
         site.write("context/file", &"data\n".repeat(50_000));
+        let mut times = Vec::new();
         for (signal, number) in SIGNALS {
             for delay in [30, 120, 400] {
-                let dockerfile = format!("FROM base\nCOPY file /{number}{delay}\nRUN echo {number}{delay}; sleep 20\n");
+                let dockerfile =
+                    format!("FROM base\nCOPY file /{number}{delay}\nRUN echo {number}{delay}; sleep 6000\n");
                 let building = site.build("out", &dockerfile).start();
                 thread::sleep(Duration::from_millis(delay));
                 send(&building, signal);
+                let since = Instant::now();
                 let what = format!("SIG{signal} after {delay} ms");
-                let done = ends_soon(building, &what);
+                let done = ends(building, &what);
+                times.push(since.elapsed());
                 // Before the first line of the program the signal does what it does to all.
                 let early = std::os::unix::process::ExitStatusExt::signal(&done.status) == Some(*number);
                 let by_it = done.status.code() == Some(128 + number);
@@ -64,6 +60,8 @@ fn signals_end_it_soon() {
                 site.run("fsck").success();
             }
         }
+        times.sort();
+        assert!(times[times.len() / 2] < SOON, "{times:?}");
         site.build("out", "FROM base\nCOPY file /\n").success();
         assert_eq!(left_in_tmp(site), 0);
     });
@@ -83,21 +81,25 @@ fn interrupted_downloads_go_on() {
         let path = digest.clone();
         registry.intercept(move |seen, _| {
             let first = seen.path().ends_with(&path) && seen.header("range").is_none();
-            first.then(|| ranged(seen, &slow).how(How::Drip(10_000, Duration::from_millis(20))))
+            first.then(|| ranged(seen, &slow).how(How::Stall(1_000_000)))
         });
         let ingest = site.storage().join("ingest").join(digest.strip_prefix("sha256:").unwrap());
         let arrived = || fs::metadata(&ingest).map_or(0, |m| m.len());
         let mut cleaned_up = 0;
-        for (signal, number) in SIGNALS {
+        for (n, (signal, number)) in SIGNALS.iter().cycle().enumerate() {
+            // Cleaning up may take longer than it is given, but not always.
+            if n >= SIGNALS.len() && cleaned_up > 0 {
+                break;
+            }
+            assert!(n < 10 * SIGNALS.len(), "always ended before cleaning up");
             let pulling = pull().start();
             wait_for("a part of the layer", || arrived() > 100_000);
             send(&pulling, signal);
-            let done = ends_soon(pulling, signal);
+            let done = ends(pulling, signal);
             assert_eq!(done.status.code(), Some(128 + number), "SIG{signal}: {}", done.stderr);
-            if left_in_tmp(site) == 0 {
+            if done.stderr.contains(&format!("interrupted by signal {number}\n")) {
                 cleaned_up += 1;
-                let told = format!("interrupted by signal {number}\n");
-                assert!(done.stderr.contains(&told), "SIG{signal}: {}", done.stderr);
+                assert_eq!(left_in_tmp(site), 0, "SIG{signal}: {}", done.stderr);
             }
             let kept = arrived();
             assert!(kept > 100_000, "SIG{signal}: only {kept} bytes kept");
@@ -110,7 +112,6 @@ fn interrupted_downloads_go_on() {
             site.run("delete").arg(&name).success();
             site.run("gc").success();
         }
-        assert!(cleaned_up > 0, "always ended before cleaning up");
     });
 }
 
@@ -141,16 +142,18 @@ fn stubborn_and_impatient() {
             send(&building, "INT");
             thread::sleep(Duration::from_millis(50));
         }
-        let done = ends_soon(building, name);
+        let done = ends(building, name);
         assert_eq!(done.status.code(), Some(130), "{name}: {}", done.stderr);
         site.run("fsck").success();
     }
-    let building = start("paused", "sleep 1; echo done >/made");
+    let go_on = begun("go-on");
+    let building = start("paused", "until test -e /mnt/0/go-on; do sleep 0.1; done; echo done >/made");
     let state = format!("/proc/{}/stat", building.child.id());
     let is_stopped = || fs::read_to_string(&state).unwrap_or_default().contains(") T ");
     send(&building, "TSTP");
     wait_for("the program to stop", is_stopped);
     send(&building, "CONT");
+    fs::write(go_on, "").unwrap();
     let done = building.into_done(&[]);
     assert!(done.status.success(), "{}", done.stderr);
     site.ch_run("out").args(["cat", "/made"]).stdout("done\n").success();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::registry::{Guard, How, Registry, Reply, Server, TokenRules, ranged, sha256};
+use crate::harness::registry::{Ended, Guard, How, Registry, Reply, Server, TokenRules, ranged, sha256};
 use crate::harness::{Site, image};
 
 /// `user:secretpassword`
@@ -51,7 +51,7 @@ fn secrets_are_in_no_log() {
         anonymous: vec![],
         life: 300,
         key: "token".into(),
-        real_life: None,
+        ended: Ended::default(),
     }));
     let store = Server::start(move |seen| ranged(seen, &layer).header("Set-Cookie", "session=secretcookie"));
     let signed = store.url("/blob?X-Amz-Signature=secretsignature&X-Amz-Expires=1");

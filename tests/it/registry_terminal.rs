@@ -1,7 +1,7 @@
 //! Names and passwords: asked for on a terminal, once or each time, before the long work; or from files and streams.
 
 use crate::harness::dialogue::Dialogue;
-use crate::harness::registry::{Guard, How, Registry, Reply, TokenRules};
+use crate::harness::registry::{Ended, Guard, How, Registry, Reply, TokenRules};
 use crate::harness::{Site, hold, image};
 use crate::needs;
 
@@ -15,7 +15,7 @@ fn tokens(anonymous: &[&str]) -> Guard {
         anonymous: anonymous.iter().map(|a| (*a).to_owned()).collect(),
         life: 300,
         key: "token".into(),
-        real_life: None,
+        ended: Ended::default(),
     })
 }
 

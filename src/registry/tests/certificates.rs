@@ -31,6 +31,8 @@ fn make() -> Option<PathBuf> {
     let program = std::env::current_exe().unwrap();
     let target = program.ancestors().nth(3).unwrap();
     let dir = target.join(format!("tmp/{}-certificates", std::process::id()));
+    // Of a process that had this number before.
+    let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
     let script = r#"
         key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1.key"; }
@@ -236,7 +238,7 @@ fn no_downgrade() {
 /// A server that speaks TLS 1.0 only, one that never finishes the handshake, one that sends an alert.
 #[test]
 fn handshakes_that_fail() {
-    let check = |bytes: &'static [u8], want: &str| {
+    let check = |bytes: &'static [u8], patience: Duration, want: &str| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let name = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {
@@ -248,19 +250,19 @@ fn handshakes_that_fail() {
             }
         });
         let mut options = hasty();
-        options.timeouts.connect = Duration::from_millis(200);
+        options.timeouts.connect = patience;
         let e = pull(&name, options);
         assert!(e.contains(want), "{want}: {e}");
     };
-    check(b"", "no answer to the TLS handshake");
+    check(b"", Duration::from_millis(200), "no answer to the TLS handshake");
     // Alert: protocol version.
-    check(b"\x15\x03\x01\x00\x02\x02\x46", "ProtocolVersion");
+    check(b"\x15\x03\x01\x00\x02\x02\x46", PATIENCE, "ProtocolVersion");
     // ServerHello of TLS 1.0.
     const HELLO: &[u8] = &[
         0x16, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
         7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 47, 0,
     ];
-    check(HELLO, "can't connect to");
+    check(HELLO, PATIENCE, "can't connect to");
 }
 
 /// A TLS server that says `{}` to everything.

@@ -125,10 +125,9 @@ fn plain_http_on_loopback_only() {
 
 #[test]
 fn nobody_listens() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let client = Client::new(&endpoint(&free.to_string()), hasty(), Arc::new(Anonymous)).unwrap();
+    let client = Client::new(&endpoint(NOBODY), hasty(), Arc::new(Anonymous)).unwrap();
     let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
-    assert_eq!(e, format!("gave up after 3 tries: can't connect to {free}: Connection refused"));
+    assert_eq!(e, format!("gave up after 3 tries: can't connect to {NOBODY}: Connection refused"));
     let client = Client::new(&Endpoint::new("no-such-host.invalid", 443), hasty(), Arc::new(Anonymous)).unwrap();
     let e = client.manifest("a/b", "1", Accept::Any).unwrap_err();
     assert!(e.to_string().contains("can't find host \"no-such-host.invalid\""), "{e}");
@@ -139,10 +138,9 @@ fn nobody_listens() {
 #[test]
 fn patience_is_for_those_who_answered() {
     let patient = || Options { policy: Policy { retries: 4, ..hasty().policy }, ..hasty() };
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let client = Client::new(&endpoint(&free.to_string()), patient(), Arc::new(Anonymous)).unwrap();
+    let client = Client::new(&endpoint(NOBODY), patient(), Arc::new(Anonymous)).unwrap();
     let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
-    assert_eq!(e, format!("gave up after 3 tries: can't connect to {free}: Connection refused"));
+    assert_eq!(e, format!("gave up after 3 tries: can't connect to {NOBODY}: Connection refused"));
 
     let registry = Registry::start();
     registry.manifest("a/b", "1", OCI_MANIFEST, b"{}");
@@ -168,9 +166,8 @@ fn addresses_are_tried_in_turn() {
     assert!(client.manifest("a/b", "1", Accept::Any).unwrap().is_some());
     // All fail: the message says how many there were.
     let both = ("localhost", port).to_socket_addrs().unwrap().count() > 1;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let client = Client::new(&Endpoint::new("localhost", port), hasty(), Arc::new(Anonymous)).unwrap();
+    let client = Client::new(&Endpoint::new("localhost", 1), hasty(), Arc::new(Anonymous)).unwrap();
     let e = client.manifest("a/b", "1", Accept::Any).unwrap_err().to_string();
     let tried = if both { "2 addresses tried, the last one: " } else { "" };
-    assert_eq!(e, format!("gave up after 3 tries: can't connect to localhost:{port}: {tried}Connection refused"));
+    assert_eq!(e, format!("gave up after 3 tries: can't connect to localhost:1: {tried}Connection refused"));
 }

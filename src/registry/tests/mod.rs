@@ -25,24 +25,25 @@ use crate::error::Result;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 
-/// Patience of milliseconds, so that running out of it is quick.
+/// Pauses of milliseconds, so that giving up is quick. A server of these tests that does answer is waited for, however
+/// busy the machine is.
 fn hasty() -> Options {
     Options {
         policy: Policy {
             retries: 2,
             base: Duration::from_millis(5),
             ceiling: Duration::from_millis(20),
-            server_ceiling: Duration::from_millis(400),
+            server_ceiling: PATIENCE,
         },
-        timeouts: Timeouts {
-            connect: Duration::from_secs(5),
-            stall: Duration::from_millis(600),
-            answer: Duration::from_millis(1500),
-            commit: Duration::from_millis(1500),
-        },
+        timeouts: Timeouts { connect: PATIENCE, stall: PATIENCE, answer: PATIENCE, commit: PATIENCE },
         ..Options::default()
     }
 }
+
+/// Where nobody listens, and nobody will who takes a free port.
+const NOBODY: &str = "127.0.0.1:1";
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn endpoint(name: &str) -> Endpoint {
     url::parse_host_port(name, 443).unwrap()

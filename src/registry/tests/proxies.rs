@@ -94,9 +94,8 @@ fn refusals() {
     check("HTTP/1.1 502 Bad Gateway\r\n\r\n", "no tunnel to registry.example:443: HTTP/1.1 502 Bad Gateway", 3);
     check("HTTP/1.1 302 Found\r\nLocation: http://login/\r\n\r\n", "no tunnel to", 1);
     check("SSH-2.0-OpenSSH\r\n\r\n", "not an HTTP proxy (invalid answer to CONNECT)", 1);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let e = pull(&format!("http://user:secret@{free}")).unwrap_err();
-    assert!(e.contains(&format!("proxy {free}: can't connect to {free}: Connection refused")), "{e}");
+    let e = pull(&format!("http://user:secret@{NOBODY}")).unwrap_err();
+    assert!(e.contains(&format!("proxy {NOBODY}: can't connect to {NOBODY}: Connection refused")), "{e}");
 }
 
 /// Plain HTTP names its origin to the proxy; a connection carries one request.
@@ -107,7 +106,7 @@ fn absolute_requests() {
         proxies: through(&format!("http://user:pass@{}", server.name())),
         verified: tls::Trust::default().config().unwrap(),
         unverified: None,
-        connect_timeout: Duration::from_secs(5),
+        connect_timeout: PATIENCE,
     };
     let agent = ureq::Agent::with_parts(ureq::config::Config::default(), Dialer(Arc::new(network)), NoResolver);
     for _ in 0..2 {
@@ -201,7 +200,7 @@ fn tls_is_told_from_plain_text() {
         proxies: Proxies::default(),
         verified: tls::Trust::default().config().unwrap(),
         unverified: None,
-        connect_timeout: Duration::from_secs(5),
+        connect_timeout: PATIENCE,
     };
     let there = endpoint(&server.name());
     assert!(!network.speaks_tls(&there).unwrap());

@@ -3,10 +3,16 @@
 use super::*;
 use crate::oci::manifest::OCI_MANIFEST;
 use crate::registry::auth::Access;
-use crate::registry::scripted::{Guard, Reply, TokenRules};
+use crate::registry::scripted::{Ended, Guard, Reply, TokenRules};
 
 fn token_rules() -> TokenRules {
-    TokenRules { login: LOGIN.into(), anonymous: vec!["pull".into()], life: 300, key: "token".into(), real_life: None }
+    TokenRules {
+        login: LOGIN.into(),
+        anonymous: vec!["pull".into()],
+        life: 300,
+        key: "token".into(),
+        ended: Ended::default(),
+    }
 }
 
 fn guarded(guard: Guard) -> Registry {
@@ -291,14 +297,14 @@ fn tokens_run_out() {
     assert_eq!(pull(&client), Ok(true));
     assert_eq!(registry.server.lines().len(), 2, "{:?}", registry.server.lines());
     // Against its word, in the middle of a blob.
-    let short = TokenRules { real_life: Some(Duration::from_millis(100)), ..token_rules() };
-    let registry = guarded(Guard::Token(short));
+    let ended = Ended::default();
+    let registry = guarded(Guard::Token(TokenRules { ended: ended.clone(), ..token_rules() }));
     registry.blob("a/b", &bytes);
     let cut = bytes.clone();
     registry.intercept(move |seen, _| {
         let first = seen.header("authorization") == Some("Bearer token1") && seen.header("range").is_none();
         (first && seen.path().contains("/blobs/")).then(|| {
-            std::thread::sleep(Duration::from_millis(150));
+            ended.end("token1");
             Reply::new(200).body(cut.clone()).how(crate::registry::scripted::How::Cut(100_000))
         })
     });

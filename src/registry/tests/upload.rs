@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::oci::manifest::OCI_MANIFEST;
 use crate::registry::auth::Access;
 use crate::registry::logins::{Logins, Prompt, Sources};
-use crate::registry::scripted::{Guard, How, Reply, TokenRules};
+use crate::registry::scripted::{Ended, Guard, How, Reply, TokenRules};
 
 fn push(client: &Client, bytes: &[u8]) -> Result<u64> {
     let sent = Cell::new(0);
@@ -63,9 +63,7 @@ fn by_patch() {
 fn in_pieces() {
     let (registry, bytes) = (Registry::start(), noise(70 << 20));
     registry.intercept(|seen, _| (seen.body.len() > 40 << 20).then(|| Reply::new(413)));
-    // Large bodies take their time on a busy machine.
-    let patient = Options { timeouts: Timeouts::default(), ..hasty() };
-    push(&client_with(&registry.server, patient, Arc::new(Anonymous)), &bytes).unwrap();
+    push(&client(&registry.server), &bytes).unwrap();
     stored(&registry, &bytes);
     let seen = registry.server.seen();
     let ranges: Vec<_> = seen.iter().filter_map(|s| s.header("content-range")).collect();
@@ -187,7 +185,7 @@ fn mounts_with_tokens() {
         anonymous: vec!["pull".into()],
         life: 300,
         key: "token".into(),
-        real_life: None,
+        ended: Ended::default(),
     };
     let registry = Registry::start();
     registry.guard(Guard::Token(rules));
@@ -206,7 +204,7 @@ fn mounts_of_what_is_private() {
         anonymous: vec!["pull".into()],
         life: 300,
         key: "token".into(),
-        real_life: None,
+        ended: Ended::default(),
     };
     for guard in [Guard::Token(tokens), Guard::Basic(LOGIN.into())] {
         let registry = Registry::start();
@@ -234,20 +232,14 @@ fn mounts_of_what_is_private() {
 /// B4: a token that runs out between the beginning and the end of an upload.
 #[test]
 fn tokens_that_run_out_meanwhile() {
-    let rules = TokenRules {
-        login: LOGIN.into(),
-        anonymous: vec![],
-        life: 0,
-        key: "token".into(),
-        real_life: Some(Duration::from_millis(120)),
-    };
+    let ended = Ended::default();
+    let rules =
+        TokenRules { login: LOGIN.into(), anonymous: vec![], life: 0, key: "token".into(), ended: ended.clone() };
     let registry = Registry::start();
     registry.guard(Guard::Token(rules));
-    let slow = std::sync::atomic::AtomicBool::new(true);
     registry.intercept(move |seen, _| {
-        let first = seen.method == "PUT" && slow.swap(false, std::sync::atomic::Ordering::SeqCst);
-        if first {
-            std::thread::sleep(Duration::from_millis(150));
+        if seen.method == "PUT" {
+            ended.end("token1");
         }
         None
     });

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::site;
 use super::skip::find;
+use super::wait::wait_for;
 
 pub struct Daemon {
     child: Child,
@@ -41,7 +42,7 @@ impl Daemon {
     }
 
     fn answers(&mut self) -> bool {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         while Instant::now() < until && self.child.try_wait().unwrap().is_none() {
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return true;
@@ -69,6 +70,14 @@ impl Daemon {
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What is in a file that it writes, once that has come to what is looked for: a server may write down what it
+    /// has done after it was done.
+    #[track_caller]
+    pub fn has_written(&self, name: &str, done: impl Fn(&str) -> bool) -> String {
+        wait_for(&format!("{} to write {name}", self.program), || done(&self.read(name)));
+        self.read(name)
     }
 
     /// A file that it wrote.

@@ -12,8 +12,10 @@ pub mod site;
 pub mod skip;
 pub mod tokens;
 pub mod tree;
+pub mod wait;
 
 pub use run::Run;
 pub use server::Server;
 pub use site::{Mode, Site, in_each_mode};
 pub use tree::Tree;
+pub use wait::wait_for;

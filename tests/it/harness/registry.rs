@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -291,8 +291,7 @@ fn write_reply(mut stream: &TcpStream, reply: &Reply, head: bool, stop: &AtomicB
         }
         How::Stall(n) => {
             stream.write_all(&body[..n.min(body.len())])?;
-            let until = Instant::now() + Duration::from_secs(30);
-            while !stop.load(Ordering::SeqCst) && Instant::now() < until {
+            while !stop.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(20));
             }
             return Ok(false);
@@ -350,8 +349,22 @@ pub struct TokenRules {
     pub life: u64,
     /// Key of the reply.
     pub key: String,
-    /// How long tokens really live.
-    pub real_life: Option<Duration>,
+    /// Tokens that are no longer worth anything, whatever the reply said.
+    pub ended: Ended,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Ended(Arc<Mutex<Vec<String>>>);
+
+impl Ended {
+    /// `token1` is the first that was issued.
+    pub fn end(&self, token: &str) {
+        self.0.lock().unwrap().push(token.to_owned());
+    }
+
+    fn has(&self, token: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|t| t == token)
+    }
 }
 
 #[derive(Default)]
@@ -361,8 +374,8 @@ pub struct Content {
     /// (repository, digest) → bytes
     pub blobs: BTreeMap<(String, String), Vec<u8>>,
     uploads: BTreeMap<String, Vec<u8>>,
-    /// Token → (scopes, issued)
-    tokens: BTreeMap<String, (Vec<String>, Instant)>,
+    /// Token → scopes
+    tokens: BTreeMap<String, Vec<String>>,
     counter: u64,
 }
 
@@ -481,7 +494,7 @@ impl Content {
         }
         self.counter += 1;
         let token = format!("token{}", self.counter);
-        self.tokens.insert(token.clone(), (granted, Instant::now()));
+        self.tokens.insert(token.clone(), granted);
         let life = if rules.life > 0 { format!(",\"expires_in\":{}", rules.life) } else { String::new() };
         Reply::new(200)
             .header("Content-Type", "application/json")
@@ -504,15 +517,15 @@ impl Content {
                 let write = !matches!(seen.method.as_str(), "GET" | "HEAD");
                 let need = if write { "push" } else { "pull" };
                 let token = seen.header("authorization").and_then(|v| v.strip_prefix("Bearer "));
-                let good = token.and_then(|t| self.tokens.get(t)).is_some_and(|(scopes, issued)| {
-                    let alive = rules.real_life.is_none_or(|life| issued.elapsed() < life);
+                let token = token.filter(|token| !rules.ended.has(token));
+                let good = token.and_then(|t| self.tokens.get(t)).is_some_and(|scopes| {
                     let fits = |scope: &String| {
                         let mut parts = scope.rsplitn(2, ':');
                         let actions = parts.next().unwrap();
                         parts.next() == Some(&format!("repository:{repository}"))
                             && actions.split(',').any(|a| a == need)
                     };
-                    alive && (repository.is_empty() || scopes.iter().any(fits))
+                    repository.is_empty() || scopes.iter().any(fits)
                 });
                 let host = seen.header("host").unwrap_or("");
                 let scope = match repository {
