@@ -11,12 +11,17 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     pub fn new() -> Scratch {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
         // Where storage is, too. /tmp may be a tmpfs, which has no user attributes before Linux 6.6.
         let parent = std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from);
-        let path = parent.join(format!("ch-rootfs-{}-{n}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Scratch(path)
+        loop {
+            let n = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("ch-rootfs-{}-{n}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                // Of a process that had this number before.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => break made.map(|()| Scratch(path)).unwrap(),
+            }
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

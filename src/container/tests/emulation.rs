@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{can_stack, isolated, output, tree, words};
+use super::{can_stack, isolated, out, output, tree, words};
 use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
 use crate::container::record::{Record, follow};
 use crate::container::{Emulation, Obstacle, Overlay, Spec, Status, can_record, enter, run_recorded};
@@ -93,7 +93,7 @@ fn what_was_asked_for_is_recorded() {
             let mut spec = Spec::new(root, Vec::new());
             spec.emulation = Emulation::Notify;
             let mut check = |script: &str, shown: &str, want: &str| {
-                let out = Path::new("/tmp").join(format!("ch-out-{}", process::pid()));
+                let out = out();
                 spec.argv = words(&["/bin/sh", "-c", &format!("{{ {script}\n}} > {} 2>&1", out.display())]);
                 spec.env = vec![("PATH".into(), "/bin".into())];
                 assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0), "{script}");
