@@ -8,9 +8,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::harness::{Mode, Site, image, in_each_mode};
+use crate::harness::site::in_tmp;
+use crate::harness::wait::{endless, runs};
+use crate::harness::{Mode, Site, image, in_each_mode, wait_for};
 
 /// In overlay mode, where there is a cache, with a small base image.
 fn with_cache(test: impl Fn(&Site)) {
@@ -180,21 +181,21 @@ fn a_killed_build_goes_on_where_it_was() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
         fs::create_dir(site.path("bound")).unwrap();
+        let endless = endless();
         let build = || {
             let dockerfile = "FROM base\nRUN echo done >/first\n\
-                              RUN echo half >/second; touch /mnt/0/begun; test -e /mnt/0/go || sleep 60; cat /first\n";
-            site.build("out", dockerfile).arg("--bind").arg(format!("{}:/mnt/0", site.path("bound").display()))
+                              RUN echo half >/second; touch /mnt/0/begun; test -e /mnt/0/go || ENDLESS; cat /first\n";
+            let dockerfile = dockerfile.replace("ENDLESS", &endless);
+            site.build("out", &dockerfile).arg("--bind").arg(format!("{}:/mnt/0", site.path("bound").display()))
         };
         let mut running = build().start();
-        let until = Instant::now() + Duration::from_secs(20);
-        while !site.path("bound/begun").exists() && Instant::now() < until {
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_for("RUN to begin", || runs(&endless));
         running.kill();
+        wait_for("what RUN started to end", || !runs(&endless));
         assert!(!site.images().iter().any(|name| name.starts_with("out")), "{:?}", site.images());
         site.write("bound/go", "");
         let mark = if site.mode() == Mode::Overlay { "  2* RUN" } else { "  2 RUN" };
-        build().stdout("done\n").stderr_has(mark).limit(Duration::from_secs(20)).success();
+        build().stdout("done\n").stderr_has(mark).success();
         let left: Vec<_> = fs::read_dir(site.storage().join("tmp")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
     });
@@ -335,7 +336,7 @@ fn secrets_are_bytes() {
 fn secrets_go_with_their_instruction() {
     let site = Site::new();
     let file = site.write("token", SECRET);
-    let storage = format!("/tmp/ch-image-secrets-{}", std::process::id());
+    let storage = in_tmp("ch-image-secrets").display().to_string();
     site.run("import").arg(image::small()).arg("base").env("CH_IMAGE_STORAGE", &storage).success();
     let dockerfile = format!(
         "FROM base\nRUN --mount=type=secret,id=a test -f /run/secrets/a\n\
@@ -391,8 +392,7 @@ fn nothing_of_the_caller_is_in_reach() {
 fn agents_in_tmp_are_in_reach_all_the_same() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
-        let agent = format!("/tmp/ch-agent-{}", std::process::id());
-        let _ = std::fs::remove_file(&agent);
+        let agent = in_tmp("ch-agent").display().to_string();
         let _listener = UnixListener::bind(&agent).unwrap();
         let look = format!("FROM base\nWORKDIR /tmp\nRUN test -S {agent} && echo agent || echo none\n");
         for (path, want) in [(agent.as_str(), "agent\n"), ("/tmp", "none\n"), ("/tmp/../tmp", "none\n"), ("", "none\n")]
@@ -425,15 +425,23 @@ fn cache_mounts_go_with_their_seed() {
 fn cache_mounts_are_shared_as_they_say() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
+        fs::create_dir(site.path("bound")).unwrap();
+        // Those that are to be there at the same time wait for each other.
         let run = |n: usize, sharing: &str| {
+            let meanwhile = match sharing {
+                "locked" => "sleep 0.5",
+                _ => "until test -e /mnt/0/0 && test -e /mnt/0/1 && test -e /mnt/0/2; do sleep 0.1; done",
+            };
             let dockerfile = format!(
-                "FROM base\nRUN --mount=type=cache,id={sharing},target=/c,sharing={sharing} \
-                 : {n}; test -e /c/busy && echo busy; touch /c/busy; sleep 0.5; rm /c/busy\n"
+                "FROM base\nRUN --mount=type=cache,id={sharing},target=/c,sharing={sharing} test -e /c/busy && echo busy; \
+                 touch /c/busy /mnt/0/{n}; {meanwhile}; rm /c/busy\n"
             );
             site.write(&format!("df{sharing}{n}"), &dockerfile);
             site.run("build")
                 .args(["-t", &format!("{sharing}{n}"), "-f"])
                 .arg(site.path(&format!("df{sharing}{n}")))
+                .arg("--bind")
+                .arg(format!("{}:/mnt/0", site.path("bound").display()))
                 .arg(site.path("home"))
                 .success()
                 .stdout
@@ -444,10 +452,11 @@ fn cache_mounts_are_shared_as_they_say() {
                 runs.into_iter().map(|run| run.join().unwrap()).collect()
             });
             assert!(said.iter().all(|text| text == wanted), "{sharing}: {said:?}");
+            (0..3).for_each(|n| fs::remove_file(site.path("bound").join(n.to_string())).unwrap());
         }
         let mounts = fs::read_dir(site.storage().join("cache")).unwrap().flatten();
         let names: Vec<_> =
             mounts.map(|e| e.file_name().into_string().unwrap()).filter(|n| n.starts_with("mount-")).collect();
-        assert!(names.len() >= 3 && names.iter().all(|n| !n.contains("locked") && !n.contains("private")), "{names:?}");
+        assert!(names.len() == 4 && names.iter().all(|n| !n.contains("locked") && !n.contains("private")), "{names:?}");
     });
 }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::harness::{Site, Tree, image, in_each_mode};
+use crate::harness::wait::{endless, running};
+use crate::harness::{Tree, image, in_each_mode, wait_for};
 
 const STAGES: &str = "ARG who=world\n\
     FROM base AS common\nENV A=1 B=2\nARG who\nWORKDIR /w\nONBUILD RUN echo triggered >trigger\n\
@@ -71,7 +71,7 @@ fn stages_at_the_same_time() {
         );
         site.build("out", &dockerfile)
             .args(["--jobs", "2", "--bind", &format!("{}:/mnt/0", site.path("bound").display())])
-            .limit(Duration::from_secs(60))
+            .limit(Duration::from_secs(300))
             .success();
         assert!(site.tree("out").0.contains_key("2"));
     });
@@ -81,7 +81,7 @@ fn stages_at_the_same_time() {
 fn one_failure_ends_all() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
-        let dockerfile = "FROM base AS good\nRUN sleep 600\nFROM base AS bad\nRUN exit 5\n\
+        let dockerfile = "FROM base AS good\nRUN sleep 6000\nFROM base AS bad\nRUN exit 5\n\
                           FROM base\nCOPY --from=good / /\nCOPY --from=bad / /\n";
         site.build("out", dockerfile)
             .args(["--jobs", "2"])
@@ -89,7 +89,6 @@ fn one_failure_ends_all() {
             .stderr_has(": RUN: the command was: ['/bin/sh', '-c', 'exit 5']\n")
             .stderr_has("\nhint: ")
             .stderr_lacks("error: stage good")
-            .limit(Duration::from_secs(60))
             .failure();
         assert!(!site.images().contains(&"out:latest".to_owned()));
         assert_eq!(fs::read_dir(site.storage().join("tmp")).unwrap().count(), 0);
@@ -101,45 +100,24 @@ fn a_signal_ends_all() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
         fs::create_dir(site.path("bound")).unwrap();
-        let sleep = format!("sleep {}", 100_000 + std::process::id());
-        let wait = |n: u32| format!("FROM base AS s{n}\nRUN touch /mnt/0/{n}; {sleep}\n");
+        let endless = endless();
+        let wait = |n: u32| format!("FROM base AS s{n}\nRUN touch /mnt/0/{n}; {endless}\n");
         let dockerfile = format!("{}{}FROM base\nCOPY --from=s1 / /\nCOPY --from=s2 / /\n", wait(1), wait(2));
         let bind = format!("{}:/mnt/0", site.path("bound").display());
         for (signal, code) in [("TERM", Some(143)), ("KILL", None)] {
-            let running = site.build("out", &dockerfile).args(["--jobs", "4", "--bind", &bind]).start();
-            let until = Instant::now() + Duration::from_secs(60);
-            while fs::read_dir(site.path("bound")).unwrap().count() < 2 && Instant::now() < until {
-                thread::sleep(Duration::from_millis(5));
-            }
-            let pid = running.child.id().to_string();
+            let building = site.build("out", &dockerfile).args(["--jobs", "4", "--bind", &bind]).start();
+            wait_for("both stages to begin", || fs::read_dir(site.path("bound")).unwrap().count() == 2);
+            let pid = building.child.id().to_string();
             assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
-            let done = running.into_done(&[]);
+            let done = building.into_done(&[]);
             assert_eq!(done.status.code(), code, "{}", done.stderr);
-            nothing_runs(site, &sleep);
+            // Neither workers nor commands.
+            let here = site.path("").display().to_string();
+            wait_for("all to end", || running(|line| line.contains(&here) || line.contains(&endless)).is_empty());
             fs::remove_file(site.path("bound/1")).unwrap();
             fs::remove_file(site.path("bound/2")).unwrap();
         }
     });
-}
-
-/// Neither workers nor commands, within some time.
-fn nothing_runs(site: &Site, command: &str) {
-    let until = Instant::now() + Duration::from_secs(30);
-    loop {
-        let of_ours = |pid: &str| {
-            let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let text = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-            let ours = [site.path("").to_str().unwrap(), command].iter().any(|mark| text.contains(mark));
-            ours.then_some(text)
-        };
-        let names = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let left: Vec<String> = names.filter_map(|pid| of_ours(&pid)).collect();
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < until, "{left:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// What the triggers of a base image want of the file's stages and of `--build-arg`.

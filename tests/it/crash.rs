@@ -1,10 +1,10 @@
 //! Kill -9 at any moment, then the same command again: it works, and nothing half-made is ever listed.
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::harness::{Server, Site, Tree, image, in_each_mode};
+use crate::harness::wait::{endless, runs};
+use crate::harness::{Server, Site, Tree, image, in_each_mode, wait_for};
 use crate::{needs, skip};
 
 /// Moments at which to kill something that takes `whole` when it is left alone.
@@ -85,28 +85,12 @@ fn content(tree: &Tree) -> Vec<String> {
 fn nothing_keeps_running() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
-        // A number of seconds that nobody else sleeps.
-        let seconds = format!("{}.0625", 40_000 + std::process::id() % 10_000);
-        let mut building = site.build("out", &format!("FROM base\nRUN sleep {seconds} & sleep {seconds}\n")).start();
-        wait_for(|| sleepers(&seconds) == 2, "RUN to begin");
+        let (one, other) = (endless(), endless());
+        let mut building = site.build("out", &format!("FROM base\nRUN {one} & {other}\n")).start();
+        wait_for("RUN to begin", || runs(&one) && runs(&other));
         building.kill();
-        wait_for(|| sleepers(&seconds) == 0, "what RUN started to end");
+        wait_for("what RUN started to end", || !runs(&one) && !runs(&other));
     });
-}
-
-fn wait_for(condition: impl Fn() -> bool, what: &str) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < until, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Processes `sleep SECONDS`; the shell that starts them has the number inside a longer argument.
-fn sleepers(seconds: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let command_lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    command_lines.filter(|line| line.split(|&b| b == 0).any(|arg| arg == seconds.as_bytes())).count()
 }
 
 /// What a crash left is swept by a later command.
@@ -114,10 +98,11 @@ fn sleepers(seconds: &str) -> usize {
 fn leftovers_are_swept() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
-        let dockerfile = "FROM base\nRUN echo begun; sleep 30\n";
-        let mut building = site.build("out", dockerfile).start();
-        thread::sleep(Duration::from_millis(700));
+        let endless = endless();
+        let mut building = site.build("out", &format!("FROM base\nRUN echo begun; {endless}\n")).start();
+        wait_for("RUN to begin", || runs(&endless));
         building.kill();
+        wait_for("what RUN started to end", || !runs(&endless));
         site.run("list").success();
         site.build("other", "FROM base\nRUN true\n").success();
         for dir in ["tmp", "trash"] {

@@ -142,7 +142,7 @@ fn strace(site: &Site, inject: &str, command: &[String]) -> Run {
     let log = site.path("strace.log");
     let program = site.path("bin/ch-image");
     let run = site.program("strace").args(["-f", "-qq", "-o"]).arg(log).args(["-e", &format!("inject={inject}")]);
-    run.arg(program).args(command).env("CH_IMAGE_STORAGE", site.storage()).limit(Duration::from_secs(60))
+    run.arg(program).args(command).env("CH_IMAGE_STORAGE", site.storage()).limit(Duration::from_secs(300))
 }
 
 /// Nothing of what is listed or kept is half-made.

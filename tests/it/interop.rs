@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::harness::site::in_tmp;
 use crate::harness::{Run, Server, Site, Tree, image, in_each_mode};
 use crate::needs;
 
@@ -18,7 +19,7 @@ struct Engines<'a> {
 
 impl Engines<'_> {
     fn of(site: &Site) -> Engines<'_> {
-        let run = Path::new("/tmp").join(site.path("").file_name().unwrap());
+        let run = in_tmp(site.path("").file_name().unwrap().to_str().unwrap());
         fs::create_dir(&run).unwrap();
         Engines { site, run }
     }

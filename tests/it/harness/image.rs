@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::site::scratch;
 use super::skip::find;
@@ -87,10 +88,11 @@ pub fn debian() -> Option<PathBuf> {
     told.or_else(|| Some(PathBuf::from("/var/cache/ch-image-ci/debian.tar.gz")).filter(|path| path.is_file()))
 }
 
-/// Makes a tarball once a process, and never leaves half of one under its name.
+/// Makes a tarball, and never leaves half of one under its name, even if several tests make the same at a time.
 pub fn make(name: &str, fill: impl FnOnce(&mut Image)) -> PathBuf {
     let path = scratch().join(format!("{}-{name}", std::process::id()));
-    let unfinished = path.with_extension("unfinished");
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let unfinished = path.with_extension(format!("unfinished-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     let mut image = Image { tar: tar::Builder::new(File::create(&unfinished).unwrap()), done: BTreeSet::new() };
     fill(&mut image);
     image.tar.into_inner().unwrap().sync_all().unwrap();

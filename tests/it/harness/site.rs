@@ -161,15 +161,23 @@ pub fn scratch() -> &'static Path {
     })
 }
 
-/// Removes what earlier runs left: names begin with the process that made them.
+/// Removes what earlier runs left: names begin with the process that made them. This one has made nothing yet: what
+/// bears its number is of another that had it before.
 fn sweep(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let made_by = name.split('-').next().and_then(|pid| pid.parse::<u32>().ok());
-        if made_by.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        let is_gone = |pid: u32| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists();
+        if made_by.is_some_and(is_gone) {
             remove(&entry.path());
         }
     }
+}
+
+/// A path below /tmp where nothing is, whatever others left there.
+pub fn in_tmp(name: &str) -> PathBuf {
+    let paths = (0..).map(|n| Path::new("/tmp").join(format!("{name}-{}-{n}", std::process::id())));
+    paths.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap()
 }
 
 fn program() -> &'static Path {
