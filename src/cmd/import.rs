@@ -40,7 +40,9 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
     let draft = layers::new_tree(&storage)?;
     let tree = draft.path().join("tree");
     let (mut held, digest) = if meta.is_dir() {
-        let copied = rootfs::copy_tree(path, &tree).context(|| format!("can't import {shown}"))?;
+        storage.refuse_within(path)?;
+        let copied =
+            rootfs::copy_tree(path, &tree, Some(storage.inode()?)).context(|| format!("can't import {shown}"))?;
         if copied.skipped > 0 {
             info!("ignored {} sockets, devices and/or FIFOs", copied.skipped);
         }

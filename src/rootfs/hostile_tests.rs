@@ -348,6 +348,12 @@ fn extended_headers() {
     check("7 GiB that are not there", &huge, "larger than 1048576");
     let twice = Tar::default().pax(&record("a", b"b")).pax(&record("a", b"b")).block(Tar::header(b'0', b"x", 0)).end();
     check("two PAX headers", &twice, "two PAX headers");
+    // What comes between an extended header and its member.
+    for flag in [b'g', b'V'] {
+        let mut between = Tar::default();
+        between.pax(&record("path", b"x")).block(Tar::header(flag, b"g", 0)).block(Tar::header(b'0', b"y", 0));
+        check("extended header of nothing", &between.end(), "extended header without its member");
+    }
     check("orphan", &Tar::default().pax(&record("path", b"x")).end(), "after the extended header");
     let mut global = Tar::default();
     global.block(Tar::header(b'g', b"g", record("path", b"x").len() as u64)).data(&record("path", b"x"));
@@ -444,6 +450,14 @@ fn sparse_files() {
     ] {
         check(what, &with(&[("GNU.sparse.size", "8"), ("GNU.sparse.map", map)], b"abc"), "malformed sparse map");
     }
+    let both = [("GNU.sparse.size", "8"), map, ("GNU.sparse.offset", "6"), ("GNU.sparse.numbytes", "1")];
+    check("two forms", &with(&both, b"abcc"), "two sparse maps");
+    let both = [one[0], one[1], one[2], one[3], map];
+    check("1.0 and 0.1", &with(&both, &in_data("2\n2\n2\n6\n1\n", b"abc")), "two sparse maps");
+    let both =
+        Tar([&Tar::default().pax(&pax(&[("GNU.sparse.size", "8"), map])).0[..], &old(&[(2, 2), (6, 1)], 8, b"abc")]
+            .concat());
+    check("GNU and PAX", &both.0, "two sparse maps");
     check("odd", &with(&[("GNU.sparse.size", "8"), ("GNU.sparse.map", "2,2,6")], b"abc"), "sparse map");
     check("negative", &with(&[("GNU.sparse.size", "8"), ("GNU.sparse.map", "-2,2")], b"abc"), "sparse map");
     check("sum", &with(&[("GNU.sparse.size", "8"), ("GNU.sparse.map", "2,2")], b"abc"), "does not match");

@@ -262,6 +262,11 @@ fn hard_links() {
     // A link means what was there before it.
     check(&["a=>b b=1"], "error: layer 0: member a: hard link target not found: b");
     check(&["a=>b c=1 b=>c"], "error: layer 0: member a: hard link target not found: b");
+    for hide in ["d/.wh.a", "d/.wh..wh..opq", ".wh.d", ".wh..wh..opq", ".wh.d d/b=2", "d=2"] {
+        let error = "error: layer 1: member c: hard link target not found: d/a";
+        check(&["d/ d/a=1", &format!("{hide} c=>d/a")], error);
+    }
+    check(&["d/ d/a=1", "b=>d/a d/.wh..wh..opq c=>b"], "b=1 c=1 d/");
     check(&["b=1", "a=>b b=2"], "a=1 b=2");
     check(&["b=1", "a=>b c=>a b=2 d=>c"], "a=1 b=2 c=1 d=1");
     check(&["b=1", "a=>b a=2 c=>b b=3 c=>a"], "a=2 b=3 c=2");

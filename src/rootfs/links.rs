@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd;
 
+use super::marks::{OPAQUE, open_dir};
 use super::members::Member;
 use super::root::{Bounds, Last, show};
 use super::unpack::{Form, Unpack, checked, id};
@@ -49,7 +50,11 @@ impl Unpack<'_> {
                 Ok(())
             }
             (_, _, Form::Plain) | (_, Some(_), _) => Err(absent()),
-            (_, _, Form::Overlay) => {
+            (place, _, Form::Overlay) => {
+                let real = place.map_or_else(|_| target.clone(), |place| place.path());
+                if !self.pending.contains_key(&target) && self.is_hidden(&real)? {
+                    return Err(absent());
+                }
                 if matches!(file::look(parent.fd.as_fd(), name)?, Some(stat) if stat.kind != Kind::Whiteout) {
                     self.clear_way(parent, name)?;
                 }
@@ -57,6 +62,25 @@ impl Unpack<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether this layer, as far as it has come, hides what lower layers have at `path`, which it does not have itself.
+    fn is_hidden(&self, path: &[u8]) -> Result<bool> {
+        if self.report.root_opaque {
+            return Ok(true);
+        }
+        let mut dir = walk::start(self.root.as_fd())?.fd;
+        for name in walk::parts(path) {
+            match file::look(dir.as_fd(), name)? {
+                Some(stat) if stat.is_dir() => dir = open_dir(dir.as_fd(), name)?,
+                // Where a link leads in lower layers is not known yet.
+                found => return Ok(found.is_some_and(|stat| stat.kind != Kind::Symlink)),
+            }
+            if file::fgetxattr(dir.as_fd(), OPAQUE)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn link_later(&mut self, path: Vec<u8>, mut target: Vec<u8>) {

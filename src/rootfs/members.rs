@@ -70,6 +70,12 @@ struct Extra {
     pax: Option<Pax>,
 }
 
+impl Extra {
+    fn is_empty(&self) -> bool {
+        self.long_name.is_none() && self.long_target.is_none() && self.pax.is_none()
+    }
+}
+
 #[derive(Default)]
 struct Pax {
     path: Option<Vec<u8>>,
@@ -91,7 +97,7 @@ impl<'a> Members<'a> {
         let mut extra = Extra::default();
         loop {
             let Some(header) = self.header()? else {
-                if extra.long_name.is_some() || extra.long_target.is_some() || extra.pax.is_some() {
+                if !extra.is_empty() {
                     bail!("archive ends after the extended header of a member");
                 }
                 self.drain()?;
@@ -106,6 +112,8 @@ impl<'a> Members<'a> {
                 b'K' => extra.long_target = Some(long(self.extra(size, &mut extra)?)?),
                 b'x' | b'X' if extra.pax.is_some() => bail!("two PAX headers for one member"),
                 b'x' | b'X' => extra.pax = Some(parse_pax(&self.extra(size, &mut extra)?)?),
+                // To some readers it is of the member behind them, to others of nothing any more.
+                b'g' | b'V' if !extra.is_empty() => bail!("extended header without its member"),
                 b'g' => {
                     // Many global headers are odd but no harm: each is limited by itself.
                     let data = self.extra(size, &mut Extra::default())?;
@@ -168,6 +176,9 @@ impl<'a> Members<'a> {
             self.content(stored);
             member.size = stored;
             if header[156] == b'S' {
+                if !pax.sparse.is_empty() {
+                    bail!("two sparse maps for one member");
+                }
                 (member.size, member.sparse) = self.gnu_sparse(header)?;
             } else if !pax.sparse.is_empty() {
                 (member.size, member.sparse) = self.pax_sparse(pax.sparse)?;

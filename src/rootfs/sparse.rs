@@ -21,6 +21,8 @@ pub struct Records {
     blocks: Option<u64>,
     pub name: Option<Vec<u8>>,
     map: Option<Map>,
+    /// The map as form 0.0 has it: a record for each number.
+    pairs: Option<Map>,
     offset: Option<u64>,
 }
 
@@ -39,7 +41,7 @@ impl Records {
             b"offset" => self.offset = Some(pax::decimal(value, "sparse map")?),
             b"numbytes" => {
                 let Some(offset) = self.offset.take() else { bail!("malformed PAX record: sparse map") };
-                let map = self.map.get_or_insert_default();
+                let map = self.pairs.get_or_insert_default();
                 if map.len() == MAX_SPARSE {
                     bail!("sparse map has more than {MAX_SPARSE} entries");
                 }
@@ -56,6 +58,7 @@ impl Records {
             && self.blocks.is_none()
             && self.name.is_none()
             && self.map.is_none()
+            && self.pairs.is_none()
             && self.offset.is_none()
     }
 }
@@ -95,16 +98,19 @@ impl Members<'_> {
     /// The three sparse forms of PAX; 1.0 has its map at the start of the data.
     pub(super) fn pax_sparse(&mut self, sparse: Records) -> Result<(u64, Option<Map>)> {
         let size = sparse.size.ok_or_else(|| Error::new("malformed PAX record: sparse file without size"))?;
-        let map = match (sparse.major.unwrap_or(0), sparse.minor.unwrap_or(0)) {
-            (1, 0) => self.map_in_data()?,
-            (0, _) => {
-                let map = sparse.map.unwrap_or_default();
+        let map = match (sparse.major.unwrap_or(0), sparse.minor.unwrap_or(0), sparse.map, sparse.pairs) {
+            (_, _, Some(_), Some(_)) | (1, _, Some(_), _) | (1, _, _, Some(_)) => {
+                bail!("two sparse maps for one member")
+            }
+            (1, 0, None, None) => self.map_in_data()?,
+            (0, _, map, pairs) => {
+                let map = map.or(pairs).unwrap_or_default();
                 if sparse.offset.is_some() || sparse.blocks.is_some_and(|n| n != map.len() as u64) {
                     bail!("malformed PAX record: sparse map");
                 }
                 map
             }
-            (major, minor) => bail!("sparse file of unknown form {major}.{minor}"),
+            (major, minor, ..) => bail!("sparse file of unknown form {major}.{minor}"),
         };
         Ok((size, Some(map)))
     }

@@ -32,16 +32,18 @@ pub struct Copied {
     pub skipped: u64,
 }
 
-/// Copies the content of directory `from` into directory `to`, which exists and is empty, and its metadata onto it.
-pub fn copy_tree(from: &Path, to: &Path) -> Result<Copied> {
+/// Copies the content of directory `from` into directory `to`, which exists and is empty, and its metadata onto it; but
+/// not the directory `never` (device and inode).
+pub fn copy_tree(from: &Path, to: &Path, never: Option<(u64, u64)>) -> Result<Copied> {
     let (source, target) = (Root::open(from)?, Root::open(to)?);
-    let mut work = Copy { target: &target, copied: Copied::default(), links: HashMap::new() };
+    let mut work = Copy { target: &target, never, copied: Copied::default(), links: HashMap::new() };
     work.run(source.as_fd()).context(|| format!("can't copy {} to {}", from.display(), to.display()))?;
     Ok(work.copied)
 }
 
 struct Copy<'a> {
     target: &'a Root,
+    never: Option<(u64, u64)>,
     copied: Copied,
     /// Files with several names, by device and inode: where the first copy is.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -59,14 +61,16 @@ impl Copy<'_> {
         let mut levels = Vec::new();
         from.push(open_dir(source, b".")?)?;
         to.push(open_dir(self.target.as_fd(), b".")?)?;
-        levels.push(self.level(from.here()?, to.here()?, Vec::new())?);
+        let stat = file::fstat(source)?;
+        levels.push(self.level(from.here()?, to.here()?, Vec::new(), stat)?);
         while let Some(level) = levels.last_mut() {
             if let Some(name) = level.subdirs.pop() {
                 let path = join(&level.path, &name);
-                let (source, target) = self.enter(from.here()?, to.here()?, &name).context(|| show(&path))?;
+                let entered = self.enter(from.here()?, to.here()?, &name).context(|| show(&path))?;
+                let Some((source, target, stat)) = entered else { continue };
                 from.push(source)?;
                 to.push(target)?;
-                levels.push(self.level(from.here()?, to.here()?, path)?);
+                levels.push(self.level(from.here()?, to.here()?, path, stat)?);
                 continue;
             }
             // Mode and time last: then nothing more is made in it.
@@ -81,15 +85,20 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn enter(&self, from: BorrowedFd, to: BorrowedFd, name: &[u8]) -> io::Result<(OwnedFd, OwnedFd)> {
+    /// `None`: the directory that is never copied.
+    fn enter(&self, from: BorrowedFd, to: BorrowedFd, name: &[u8]) -> io::Result<Option<(OwnedFd, OwnedFd, Stat)>> {
         let source = open_dir(from, name)?;
+        let stat = file::fstat(source.as_fd())?;
+        if self.never == Some((stat.dev, stat.ino)) {
+            return Ok(None);
+        }
         file::mkdirat(to, name, 0o700)?;
-        Ok((source, open_dir(to, name)?))
+        Ok(Some((source, open_dir(to, name)?, stat)))
     }
 
     /// Copies all that is no directory in `from`.
-    fn level(&mut self, from: BorrowedFd, to: BorrowedFd, path: Vec<u8>) -> Result<Level> {
-        let mut level = Level { stat: file::fstat(from)?, path, subdirs: Vec::new() };
+    fn level(&mut self, from: BorrowedFd, to: BorrowedFd, path: Vec<u8>, stat: Stat) -> Result<Level> {
+        let mut level = Level { stat, path, subdirs: Vec::new() };
         for name in file::names(from)? {
             if name.kind == Some(Kind::Dir) {
                 level.subdirs.push(name.bytes);
@@ -252,7 +261,7 @@ mod tests {
         }
         let to = scratch.path("to");
         fs::create_dir(&to).unwrap();
-        let copied = copy_tree(&from, &to).unwrap();
+        let copied = copy_tree(&from, &to, None).unwrap();
         assert_eq!((copied.files, copied.skipped), (3, 1));
         for name in ["", "d", "d/a", "d/e", "d/e/link", "l", "ld", "s", "sparse"] {
             let (a, b) = (from.join(name).symlink_metadata().unwrap(), to.join(name).symlink_metadata().unwrap());
@@ -271,6 +280,6 @@ mod tests {
         assert_eq!(&middle, b"middle");
         fs::remove_file(to.join("sparse")).unwrap();
         assert!(listing(&to).contains(&"l->/no/where".to_owned()));
-        assert!(copy_tree(&scratch.path("nothing"), &to).is_err());
+        assert!(copy_tree(&scratch.path("nothing"), &to, None).is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::layout::open_file;
 use super::{Storage, locks};
 use crate::bail;
 use crate::error::{Context, Error, Result};
@@ -44,16 +45,14 @@ impl Storage {
 
     /// The blob if it is here with this size. Its content was right when it got its name; whoever cares hashes again.
     pub fn blob(&self, digest: &Digest, size: u64) -> Option<File> {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.blob_path(digest)).ok()?;
+        let file = open_file(&self.blob_path(digest)).ok()?;
         let meta = file.metadata().ok()?;
         (meta.is_file() && meta.len() == size).then_some(file)
     }
 
     /// A small blob's content (manifest, configuration), verified; `None` if it is not here or damaged.
     pub fn blob_bytes(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.blob_path(digest)).ok()?;
+        let file = open_file(&self.blob_path(digest)).ok()?;
         let mut bytes = Vec::new();
         file.take(crate::oci::json::MAX_DOCUMENT as u64 + 1).read_to_end(&mut bytes).ok()?;
         (Digest::of(&bytes) == *digest).then_some(bytes)

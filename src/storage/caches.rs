@@ -3,11 +3,12 @@
 //!
 //! All of it lies below `cache/` and may be lost at any time.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::layout::read_file;
 use super::{LayerId, Storage, locks};
 use crate::debug;
 use crate::error::{Context, Result};
@@ -19,10 +20,15 @@ impl Storage {
         self.path().join("cache").join(name)
     }
 
+    /// What cannot be read is as good as lost.
+    fn read_cache(&self, name: &str) -> Option<Vec<u8>> {
+        read_file(&self.cache_path(name)).ok()
+    }
+
     /// The layer of a cached step: the one of that name, unless it was done again since.
     pub fn step(&self, key: &LayerId) -> Option<LayerId> {
-        let again = fs::read_to_string(self.cache_path(&format!("step-{key}"))).ok();
-        let again = again.and_then(|text| text.trim().parse().ok());
+        let again = self.read_cache(&format!("step-{key}"));
+        let again = again.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
         again.into_iter().chain([*key]).find(|id| self.has_layer(id))
     }
 
@@ -52,12 +58,12 @@ impl Storage {
 
     /// Digests of a context's files, as [`Storage::set_memo`] got them; empty if there are none.
     pub fn memo(&self, context: &str) -> Vec<u8> {
-        fs::read(self.cache_path(&format!("memo-{context}"))).unwrap_or_default()
+        self.read_cache(&format!("memo-{context}")).unwrap_or_default()
     }
 
     /// What is known of a download; `url` is a digest.
     pub fn web_note(&self, url: &str) -> Option<Vec<u8>> {
-        fs::read(self.cache_path(&format!("web-{url}"))).ok()
+        self.read_cache(&format!("web-{url}"))
     }
 
     pub fn set_web_note(&self, url: &str, note: &[u8]) -> Result<()> {
@@ -76,7 +82,7 @@ impl Storage {
 
     /// What came of packing a layer; `key` is a digest.
     pub fn packed_note(&self, key: &str) -> Option<String> {
-        fs::read_to_string(self.cache_path(&format!("packed-{key}"))).ok()
+        String::from_utf8(self.read_cache(&format!("packed-{key}"))?).ok()
     }
 
     pub fn set_packed_note(&self, key: &str, note: &[u8]) -> Result<()> {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::layout::{Draft, Storage};
+use super::layout::{Draft, Storage, open_file, read_file};
 use super::locks;
 use crate::bail;
 use crate::error::{Context, Error, Result};
@@ -143,7 +143,7 @@ impl Storage {
     /// Whether the layer is there and whole. One that a power cut may have hollowed is thrown away.
     pub fn has_layer(&self, id: &LayerId) -> bool {
         let path = self.layer_path(id);
-        if !path.join("tree").is_dir() {
+        if !is_dir(&path) || !is_dir(&path.join("tree")) {
             return false;
         }
         if !self.is_hollow(&path) {
@@ -161,9 +161,9 @@ impl Storage {
 
     /// Whether it has the marker of another boot, or one that was lost itself.
     fn is_hollow(&self, layer: &Path) -> bool {
-        match fs::read_to_string(layer.join(UNSYNCED)) {
+        match read_file(&layer.join(UNSYNCED)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-            Ok(boot) => boot != self.boot() || boot.is_empty(),
+            Ok(boot) => boot != self.boot().as_bytes() || boot.is_empty(),
             Err(_) => true,
         }
     }
@@ -203,7 +203,7 @@ impl Storage {
     /// Remembers that the layer was used now (garbage collection goes by last use).
     pub fn touch_layer(&self, id: &LayerId) {
         let path = self.layer_path(id).join("layer.json");
-        if let Err(e) = File::options().write(true).open(&path).and_then(|f| f.set_modified(SystemTime::now())) {
+        if let Err(e) = open_file(&path).and_then(|f| f.set_modified(SystemTime::now())) {
             debug!("can't touch {}: {e}", path.display());
         }
     }
@@ -280,6 +280,11 @@ impl Storage {
     }
 }
 
+/// A link to a directory is none.
+fn is_dir(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+}
+
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content)
 }
@@ -288,7 +293,7 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 /// `None` if there is none.
 pub(super) fn read_json(path: &Path) -> Result<Option<Value>> {
     let failed = || format!("can't read {}", path.display());
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+    let file = match open_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.context(failed)?,
     };
@@ -320,9 +325,9 @@ pub fn seal(tree: &Path) -> Result<u64> {
     failure.map_or(Ok(bytes), Err)
 }
 
-/// Two files with holes are enough for more than 64 bits.
+/// Two files with holes are enough for more than 64 bits; no record has more than [`MAX_SIZE`].
 fn more(bytes: u64, meta: &fs::Metadata) -> u64 {
-    bytes.saturating_add(if meta.is_file() { meta.len() } else { 0 })
+    bytes.saturating_add(if meta.is_file() { meta.len() } else { 0 }).min(MAX_SIZE)
 }
 
 const SET_ID: u32 = 0o6000;
@@ -372,5 +377,14 @@ mod tests {
             let read = LayerInfo::from_json(&info(size).to_json()).unwrap();
             assert_eq!(read, info(size.min(MAX_SIZE)));
         }
+        // What fsck measures later is what was recorded.
+        let tree = std::env::temp_dir().join(format!("ch-sizes-{}", std::process::id()));
+        fs::create_dir(&tree).unwrap();
+        for n in 0..130 {
+            File::create(tree.join(n.to_string())).unwrap().set_len(10 << 40).unwrap();
+        }
+        let measured = tree_size(&tree);
+        fs::remove_dir_all(&tree).unwrap();
+        assert_eq!(measured, MAX_SIZE);
     }
 }

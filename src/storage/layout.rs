@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +82,7 @@ impl Storage {
         let dir = File::open(&path).context(|| format!("can't open storage directory {}", path.display()))?;
         let durable = sysfs::space(&dir).map_or(true, |s| s.magic != sysfs::TMPFS_MAGIC);
         let storage = Storage { path, dir, mode, boot: boot_id(), durable, lock, session: Mutex::new(None) };
+        place::check_directories(&storage.path)?;
         if access != Access::Read {
             if let Err(e) = place::complete(&storage.path) {
                 verbose!("can't make what is missing in {}: {e}", storage.path.display());
@@ -103,6 +104,22 @@ impl Storage {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Device and inode of the directory, whatever its path is: nobody copies it by accident.
+    pub fn inode(&self) -> Result<(u64, u64)> {
+        let meta = self.dir.metadata().context(|| format!("can't read {}", self.path.display()))?;
+        Ok((meta.dev(), meta.ino()))
+    }
+
+    /// An error if the directory `path` is in storage: a copy of it would find itself there, and so on for ever.
+    pub fn refuse_within(&self, path: &Path) -> Result<()> {
+        let real = fs::canonicalize(path).context(|| format!("can't use {}", path.display()))?;
+        if real.starts_with(&self.path) {
+            return Err(Error::new(format!("can't use {}: it is in the storage directory", path.display()))
+                .hint("copy what you need of it elsewhere first"));
+        }
+        Ok(())
     }
 
     pub fn mode(&self) -> Mode {
@@ -222,12 +239,9 @@ impl Storage {
         if !matches!(locks::flock(&dir, Lock::Exclusive, Wait::No), Ok(true)) {
             return;
         }
-        let is_dead = |path: &PathBuf| {
-            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-            match OpenOptions::new().read(true).custom_flags(flags).open(path.join("lock")) {
-                Ok(lock) => matches!(locks::flock(&lock, Lock::Exclusive, Wait::No), Ok(true)),
-                Err(_) => true,
-            }
+        let is_dead = |path: &PathBuf| match open_file(&path.join("lock")) {
+            Ok(lock) => matches!(locks::flock(&lock, Lock::Exclusive, Wait::No), Ok(true)),
+            Err(_) => true,
         };
         let others = names(&tmp).filter(|path| !draft.path().starts_with(path)).filter(is_dead);
         let mut found = false;
@@ -315,6 +329,18 @@ impl Drop for Draft {
             debug!("can't remove draft: {e}");
         }
     }
+}
+
+/// Opens one of our files to read it, whatever it has become: a link is an error, and a FIFO is not waited for.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+/// All of such a file.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A name that nothing in `trash/` has.

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::layout::Mode;
+use super::layout::{Mode, open_file};
 use super::locks::{self, StorageLock};
 use super::{Storage, lockfile};
 use crate::error::{Context, Error, Result};
@@ -23,6 +23,8 @@ const DIRECTORIES: [&str; 8] = ["images", "layers", "blobs/sha256", "ingest", "l
 const FILES: [&str; 4] = ["version", "lock", UNFINISHED, lockfile::NAME];
 /// Stands in a directory that is being made.
 const UNFINISHED: &str = ".unfinished";
+const NO_VERSION: &str =
+    "its version file is missing or not ours: use another directory, or remove this one if it was a storage directory";
 const WAY_OUT: &str = "use another directory with --storage or CH_IMAGE_STORAGE";
 
 /// `$CH_IMAGE_STORAGE`, else `/var/tmp/$USER/ch-image` (manual page, "Storage directory").
@@ -56,8 +58,7 @@ pub(super) fn look(path: &Path) -> Result<Found> {
         // Between the two looks another process may have finished it.
         None => match read_version(&place)? {
             Some(mode) => Ok(Found::Storage(place, mode)),
-            None => Err(Error::new(format!("{} not a builder storage", place.display()))
-                .hint("it is not empty and has no version file of ours; use another directory")),
+            None => Err(Error::new(format!("{} not a builder storage", place.display())).hint(NO_VERSION)),
         },
     }
 }
@@ -138,10 +139,9 @@ fn has_marker(place: &Path) -> bool {
 fn version_text(place: &Path) -> Result<Option<String>> {
     let file = place.join("version");
     let mut bytes = Vec::new();
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&file) {
-        Ok(f) => f.take(4096).read_to_end(&mut bytes).context(|| format!("can't read {}", file.display()))?,
+    match open_file(&file).and_then(|f| f.take(4096).read_to_end(&mut bytes)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).context(|| format!("can't open {}", file.display())),
+        other => other.context(|| format!("can't read {}", file.display())).map_err(|e| e.hint(NO_VERSION))?,
     };
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
@@ -159,8 +159,7 @@ fn read_version(place: &Path) -> Result<Option<Mode>> {
             Err(Error::new(format!("incompatible storage directory v{n}: {}", place.display()))
                 .hint("you can delete and re-initialize with \"ch-image reset\""))
         }
-        _ => Err(Error::new(format!("{} not a builder storage", place.display()))
-            .hint("its version file is not ours; use another directory")),
+        _ => Err(Error::new(format!("{} not a builder storage", place.display())).hint(NO_VERSION)),
     }
 }
 
@@ -179,6 +178,7 @@ pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result
         return Ok(());
     }
     leave_group(&place);
+    check_directories(&place)?;
     complete(&place).context(failed)?;
     locks::open(&place.join("lock"))?;
     write_version(&place, probe).context(failed)?;
@@ -207,6 +207,18 @@ pub(super) fn complete(place: &Path) -> io::Result<()> {
         let path = place.join(name);
         if path.symlink_metadata().is_err() {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where one is a link, files of somebody else would be taken for ours, and removed.
+pub(super) fn check_directories(place: &Path) -> Result<()> {
+    for name in DIRECTORIES.iter().flat_map(|name| [name.split('/').next().unwrap_or(name), name]) {
+        let path = place.join(name);
+        if path.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+            return Err(Error::new(format!("storage directory is damaged: not a directory: {}", path.display()))
+                .hint("remove it: what was in it can be built and pulled again"));
         }
     }
     Ok(())
@@ -242,6 +254,7 @@ impl Storage {
             _ => return Err(not_ours()),
         }
         let _lock = StorageLock::take(&place, Lock::Exclusive)?;
+        check_directories(&place)?;
         complete(&place).context(|| format!("can't reset {}", place.display()))?;
         // Out of sight first, images before what they name: whenever we are killed, what is left is whole.
         let mut moved = 0;

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
-use crate::harness::{Site, image};
+use crate::harness::{Site, image, in_each_mode};
 
 /// What only the values show is refused by a dry run and by a build, with file, line and keyword; stages that are not
 /// needed may hold what they like.
@@ -34,6 +36,42 @@ fn late_errors_come_before_any_work() {
         .stderr_has("error: output image ref same as FROM: docker.io/library/x:latest\n")
         .failure();
     assert!(!site.storage().exists());
+}
+
+/// Whoever can write to the context may put links in the way at any moment: what is outside never comes in.
+#[test]
+fn a_context_that_is_swapped_meanwhile() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write("outside/file", "secret\n");
+        site.write("context/d/file", "public\n");
+        let (dir, aside) = (site.path("context/d"), site.path("context/aside"));
+        let (done, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::rename(&dir, &aside).unwrap();
+                    symlink("../outside", &dir).unwrap();
+                    fs::remove_file(&dir).unwrap();
+                    fs::rename(&aside, &dir).unwrap();
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let (mut taken, mut refused) = (0, 0);
+            while (taken < 3 || refused < 3) && taken + refused < 300 {
+                let copy = ["COPY d /x/", "ADD d/file /x/file", "RUN --mount=target=/m,rw mkdir /x; cp /m/d/file /x/"];
+                let text = format!("FROM base\n{}\nRUN cat /x/file\n", copy[(taken + refused) % 3]);
+                let build = site.build("out", &text).arg("--rebuild").finish();
+                match build.status.code() {
+                    Some(0) => taken += 1,
+                    _ => refused += 1,
+                }
+                assert!(!build.stdout.contains("secret"), "{}{}", build.stdout, build.stderr);
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(taken > 0 && refused > 0 && swaps.load(Ordering::Relaxed) > 100, "{taken} {refused}");
+        });
+    });
 }
 
 #[test]

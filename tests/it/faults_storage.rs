@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::harness::{Site, image, in_each_mode};
 use crate::{needs, skip};
@@ -35,6 +36,11 @@ fn odd_storage_directories_are_refused() {
     check("file", &|p| fs::write(p, "").unwrap(), "SITE/file");
     check("foreign", &with("thesis.tex", "x"), "not a builder storage");
     check("fake", &with("version", "2.1\n"), "not a builder storage");
+    check(
+        "linked",
+        &|p| (fs::create_dir(p).unwrap(), symlink("/proc/version", p.join("version")).unwrap()).1,
+        "hint: ",
+    );
     check("open", &|p| (fs::create_dir(p).unwrap(), chmod(p, 0o777)).1, "writable by others: SITE/open (mode 0777)");
     check("group", &|p| (fs::create_dir(p).unwrap(), chmod(p, 0o770)).1, "mode 0770");
     check(
@@ -101,6 +107,78 @@ fn damage_stays_where_it_is() {
         check("copy", &|p| {
             fs::copy(site.storage().join("images/good+latest.json"), p).unwrap();
         });
+    });
+}
+
+/// A part of storage that leads elsewhere, or is no directory: refused by name, and what it leads to stays.
+#[test]
+fn parts_that_are_no_directories() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let outside = site.write("outside/precious", "precious");
+        site.write("context/Dockerfile", "FROM base\nCOPY Dockerfile /\n");
+        let tarball = image::small().display().to_string();
+        let commands: &[&[&str]] =
+            &[&["import", &tarball, "x"], &["build", "-t", "x", "context"], &["gc"], &["fsck"], &["reset"], &["list"]];
+        let aside = site.path("aside");
+        for name in ["images", "layers", "blobs", "blobs/sha256", "ingest", "locks", "cache", "tmp", "trash"] {
+            let part = site.storage().join(name);
+            let check = |make: &dyn Fn()| {
+                fs::rename(&part, &aside).unwrap();
+                make();
+                let error =
+                    format!("error: storage directory is damaged: not a directory: SITE/storage/{name}\nhint: ");
+                for command in commands {
+                    site.bare().args(*command).limit(Duration::from_secs(20)).stderr_has(&error).failure();
+                }
+                assert_eq!(fs::read_dir(site.path("outside")).unwrap().count(), 1, "{name}");
+                assert_eq!(fs::read_to_string(&outside).unwrap(), "precious", "{name}");
+                fs::remove_file(&part).unwrap();
+                fs::rename(&aside, &part).unwrap();
+            };
+            check(&|| symlink(outside.parent().unwrap(), &part).unwrap());
+            check(&|| drop(site.program("mkfifo").arg(&part).success()));
+        }
+        // Files that would be waited for.
+        site.run("build").args(["-t", "x", "context"]).success();
+        let files = site.program("find").arg(site.storage()).args(["-name", "layer.json", "-o", "-path", "*/cache/*"]);
+        for file in files.success().stdout.lines().map(|line| line.replace("SITE", site.path("").to_str().unwrap())) {
+            fs::remove_file(&file).unwrap();
+            site.program("mkfifo").arg(&file).success();
+        }
+        site.run("build").args(["-t", "x", "context"]).limit(Duration::from_secs(20)).finish();
+        site.run("fsck").arg("--repair").limit(Duration::from_secs(20)).stdout_has("damaged layer").failure();
+        site.run("fsck").arg("--deep").success();
+    });
+}
+
+/// A copy of what holds the storage directory is without it; of what is in it there is none. Neither goes on for ever.
+#[test]
+fn storage_in_the_way() {
+    in_each_mode(|site| {
+        let base = image::small().display().to_string();
+        let run = |args: &[&str]| {
+            let run = site.bare().args(args).env("CH_IMAGE_STORAGE", site.path("around/storage"));
+            run.limit(Duration::from_secs(60))
+        };
+        site.write("around/bin/file", "x");
+        site.write("around/Dockerfile", "FROM base\nCOPY . /all/\nRUN ls /all\n");
+        run(&["import", &base, "base"]).success();
+        run(&["build", "-t", "built", "around"]).stdout("Dockerfile\nbin\n").success();
+        run(&["import", "around", "imported"]).success();
+        site.write("context/Dockerfile", "FROM imported AS from\nFROM base\nCOPY --from=from / /all/\nRUN ls /all\n");
+        let list = run(&["build", "-t", "listed", "context"]).success().stdout;
+        assert!(list.contains("bin\n") && !list.contains("storage"), "{list}");
+        for inside in ["storage", "storage/tmp"] {
+            let dir = format!("around/{inside}");
+            let error = "it is in the storage directory\nhint: copy what you need of it elsewhere first\n";
+            run(&["import", &dir, "x"]).stderr_has(error).failure();
+            run(&["build", "-t", "x", "-f", "around/Dockerfile", &dir]).stderr_has(error).failure();
+        }
+        for foreign in ["/", "home", "."] {
+            run(&["reset", "-s", foreign]).stderr_has("error: ").failure();
+        }
+        run(&["fsck", "--deep"]).success();
     });
 }
 

@@ -22,7 +22,6 @@ mod web;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -103,12 +102,16 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         verbose!("no user namespace: {e}");
     }
     let storage = host.storage(Access::Write)?;
+    let context = source.context()?;
+    if let Some(context) = &context {
+        storage.refuse_within(context)?;
+    }
     let remotes = Remotes::new(options, Named::Dockerfile(&reference))?;
     let build = Build {
         options,
         storage: &storage,
         puller: Puller { host, options, storage: &storage, remotes: &remotes },
-        context: source.context()?,
+        context,
         file: source.shown(),
         escape: dockerfile.escape,
         globals: plan.globals.clone(),
@@ -226,9 +229,7 @@ impl Build<'_> {
 
     /// The storage directory, which is never copied even if it lies in the context.
     pub fn never(&self) -> Result<Option<(u64, u64)>> {
-        let meta = std::fs::metadata(self.storage.path())
-            .context(|| format!("can't read {}", self.storage.path().display()))?;
-        Ok(Some((meta.dev(), meta.ino())))
+        self.storage.inode().map(Some)
     }
 
     /// An image's tree, to be read.

@@ -200,7 +200,7 @@ impl Prepared {
             at("mount")
         } else {
             make(&at("copy"))?;
-            rootfs::copy_tree(&path, &at("copy")).context(failed)?;
+            rootfs::copy_tree(&path, &at("copy"), None).context(failed)?;
             at("copy")
         };
         self.binds.push(Bind { read_only, within: Within::Made, ..Bind::new(place, target) });
@@ -263,7 +263,7 @@ impl Prepared {
                 fs::create_dir(&fresh).context(|| format!("can't make {}", fresh.display()))?;
                 if let Some(seed) = seed {
                     let from = self.source(build, origin, seed)?;
-                    rootfs::copy_tree(&from, &fresh)?;
+                    rootfs::copy_tree(&from, &fresh, None)?;
                 }
                 fs::set_permissions(&fresh, fs::Permissions::from_mode(mode & 0o1777))
                     .context(|| format!("can't set mode of {}", fresh.display()))?;

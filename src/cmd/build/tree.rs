@@ -74,7 +74,7 @@ impl Tree {
             crate::storage::Mode::Plain => {
                 let draft = layers::new_tree(storage)?;
                 for id in &image.layers {
-                    rootfs::copy_tree(&storage.layer_tree(id), &draft.path().join("tree"))
+                    rootfs::copy_tree(&storage.layer_tree(id), &draft.path().join("tree"), None)
                         .context(|| format!("can't copy image {}", image.reference))?;
                 }
                 Ok(Tree { files: Files::Plain { draft }, ledger })

@@ -258,6 +258,14 @@ fn odd_tokens() {
     check(Reply::new(200).body("{\"token\":null}"), "no token in it");
     check(Reply::new(200).body("<html>"), "invalid JSON");
     check(Reply::new(400).body("no such service"), "can't get a token");
+    // Of two, the one with the older name.
+    let server = Server::start(|seen| match seen.path() {
+        "/token" => Reply::new(200).body("{\"access_token\":\"b\",\"token\":\"a\"}"),
+        _ if seen.header("authorization") == Some("Bearer a") => Reply::new(200).body("{}"),
+        _ => Reply::new(401)
+            .header("WWW-Authenticate", format!("Bearer realm=\"http://{}/token\"", seen.header("host").unwrap())),
+    });
+    assert_eq!(pull(&client(&server)), Ok(true));
 }
 
 /// H09
