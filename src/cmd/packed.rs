@@ -93,7 +93,10 @@ impl Plan<'_> {
                 verbose!("layer {n}/{n}: packed before: {}", note.blob.digest);
                 Packed { blob: note.blob, bytes: Bytes::There(how) }
             }
-            _ => self.pack()?,
+            _ => {
+                client.begin_upload(repository)?;
+                self.pack()?
+            }
         };
         let Some(key) = self.key else { return Ok(packed) };
         let here = format!("{}/{repository}", client.endpoint());

@@ -237,7 +237,10 @@ impl Auth {
                 debug!("{}", reply.into_error());
                 return Err(self.refused("the user name and password"));
             }
-            status if super::retry::is_transient(status) => return Err(Failure::Passing(reply.into_error())),
+            status if super::retry::is_transient(status) => {
+                let asked = reply.retry_after();
+                return Err(Failure::Busy(reply.into_error(), asked));
+            }
             _ => return Err(Failure::Lasting(reply.into_error().context("can't get a token"))),
         };
         let (authorization, life) = read_token(&bytes)

@@ -30,6 +30,8 @@ pub struct BlobReader<'a> {
     /// Bytes handed out, counted from the beginning of the blob.
     at: u64,
     body: Option<BodyReader<'static>>,
+    /// How many bytes that the caller has already come first, from a server that starts over.
+    behind: u64,
     etag: Option<String>,
     range: Ranges,
     failures: u32,
@@ -59,6 +61,7 @@ impl Client {
             size: descriptor.size,
             at: offset,
             body: None,
+            behind: 0,
             etag: None,
             range: Ranges::Trusted,
             failures: 0,
@@ -106,7 +109,7 @@ impl Client {
 }
 
 impl BlobReader<'_> {
-    /// Asks for the bytes from here on, until `body` begins with them.
+    /// Asks for the bytes from here on, until `body` begins with them, or with those before them.
     fn open(&mut self) -> Result<()> {
         // Twice at most: with a range, then without.
         for _ in 0..2 {
@@ -120,14 +123,12 @@ impl BlobReader<'_> {
                     not_html(&response)?;
                     self.check_length(&response, self.size)?;
                     self.etag = self.etag.take().or(response.header("etag").map(str::to_owned));
-                    let mut body = response.into_body();
-                    self.skip(&mut body)?;
-                    self.body = Some(body);
+                    (self.body, self.behind) = (Some(response.into_body()), self.at);
                     return Ok(());
                 }
                 206 if ranged && self.is_what_we_asked(&response) => {
                     self.check_length(&response, self.size - self.at)?;
-                    self.body = Some(response.into_body());
+                    (self.body, self.behind) = (Some(response.into_body()), 0);
                     return Ok(());
                 }
                 206 | 416 if ranged => {
@@ -140,16 +141,6 @@ impl BlobReader<'_> {
             }
         }
         bail!("blob {}: the server answers with other ranges than asked for", self.digest)
-    }
-
-    /// Drops what the caller already has. What breaks meanwhile breaks the first read, which tries again.
-    fn skip(&self, body: &mut BodyReader<'static>) -> Result<()> {
-        let skipped = io::copy(&mut body.take(self.at), &mut io::sink());
-        match skipped.map_err(sort_io) {
-            Ok(n) if n < self.at => bail!("blob {}: connection closed while starting over", self.digest),
-            Ok(_) => Ok(()),
-            Err(failure) => Err(failure.into_error().context(format!("blob {}: starting over", self.digest))),
-        }
     }
 
     fn is_what_we_asked(&self, response: &Response) -> bool {
@@ -186,28 +177,21 @@ impl BlobReader<'_> {
     /// After a break: waits and opens again, or gives up.
     fn resume(&mut self, failure: Failure) -> Result<()> {
         self.body = None;
-        let mut error = match failure {
-            Failure::Passing(error) | Failure::Unreached(error) => error,
+        let error = match failure {
+            Failure::Passing(error) | Failure::Busy(error, _) | Failure::Unreached(error) => error,
             Failure::Lasting(error) => return Err(error.context(format!("blob {}", self.digest))),
         };
-        loop {
-            if self.at >= self.failed_at.saturating_add(FORGIVEN_AFTER) {
-                self.failures = 0;
-            }
-            self.failed_at = self.at;
-            self.failures += 1;
-            if self.failures > self.client.policy.retries {
-                let about = format!("blob {}: gave up at byte {} of {}", self.digest, self.at, self.size);
-                return Err(error.context(about));
-            }
-            self.client.policy.pause(self.failures, None, &error);
-            match self.open() {
-                Ok(()) => return Ok(()),
-                // `perform` was patient already; what breaks after it, while skipping, counts here.
-                Err(e) if self.range == Ranges::Broken => error = e,
-                Err(e) => return Err(e),
-            }
+        if self.at >= self.failed_at.saturating_add(FORGIVEN_AFTER) {
+            self.failures = 0;
         }
+        self.failed_at = self.at;
+        self.failures += 1;
+        if self.failures > self.client.policy.retries {
+            let about = format!("blob {}: gave up at byte {} of {}", self.digest, self.at, self.size);
+            return Err(error.context(about));
+        }
+        self.client.policy.pause(self.failures, None, &error);
+        self.open()
     }
 }
 
@@ -222,11 +206,16 @@ impl Read for BlobReader<'_> {
                 self.finish()?;
                 return Ok(0);
             }
-            let room = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let wanted = if self.behind > 0 { self.behind } else { left };
+            let room = buf.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
             let failure = match &mut self.body {
                 None => Failure::Passing(Error::new("not connected")),
                 Some(body) => match body.read(&mut buf[..room]) {
                     Ok(0) => Failure::Passing(Error::new("connection closed by the server")),
+                    Ok(n) if self.behind > 0 => {
+                        self.behind -= n as u64;
+                        continue;
+                    }
                     Ok(n) => {
                         self.at += n as u64;
                         return Ok(n);

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::SystemTime;
 
 use super::Endpoint;
 use super::auth::{Access, Answer, Auth, First, Scope, next_hop};
@@ -15,6 +14,7 @@ use super::net::Network;
 use super::retry::{self, Policy};
 use super::settings::Settings;
 use super::tls;
+use super::upload::Begun;
 use super::url::{Origin, Scheme, Url};
 use crate::error::{Error, Result};
 use crate::oci::digest::Digest;
@@ -91,6 +91,7 @@ pub struct Client {
     /// Whether anybody has, yet.
     answered: AtomicBool,
     hint: Mutex<Option<String>>,
+    pub(super) begun: Mutex<Option<Begun>>,
 }
 
 /// One operation: a URL, who may do it, what to send. Repeated as a whole when it fails.
@@ -125,6 +126,7 @@ impl Client {
             probing: Mutex::new(()),
             answered: AtomicBool::new(false),
             hint: Mutex::new(None),
+            begun: Mutex::new(None),
         })
     }
 
@@ -254,7 +256,7 @@ impl Client {
             tried += 1;
             match self.attempt(call) {
                 Ok(response) if retry::is_transient(response.status) => {
-                    let asked = response.header("retry-after").and_then(|v| retry::retry_after(v, SystemTime::now()));
+                    let asked = response.retry_after();
                     let hint = hint_for(response.status, &self.endpoint);
                     let error = response.into_error();
                     let error = hint.into_iter().fold(error, |e, hint| e.hint(hint));
@@ -273,6 +275,7 @@ impl Client {
                 self.policy.with_stranger().again(n, None, error)
             }
             Failure::Unreached(error) | Failure::Passing(error) => self.policy.again(n, None, error),
+            Failure::Busy(error, asked) => self.policy.again(n, asked, error),
             Failure::Lasting(error) => Err(error),
         }
     }

@@ -79,10 +79,12 @@ impl Web {
                 }
                 Ok(response) if response.status == 200 => return Ok(Answer::Is(download(response))),
                 Ok(response) if retry::is_transient(response.status) => {
-                    self.policy.again(tried, None, response.into_error())?
+                    let asked = response.retry_after();
+                    self.policy.again(tried, asked, response.into_error())?
                 }
                 Ok(response) => return Err(response.into_error()),
                 Err(Failure::Passing(error)) => self.policy.again(tried, None, error)?,
+                Err(Failure::Busy(error, asked)) => self.policy.again(tried, asked, error)?,
                 Err(Failure::Unreached(error)) => self.policy.with_stranger().again(tried, None, error)?,
                 Err(Failure::Lasting(error)) => return Err(error),
             }

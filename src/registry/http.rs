@@ -6,13 +6,14 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ureq::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ureq::http::{HeaderMap, Request as HttpRequest};
 use ureq::{Agent, BodyReader, SendBody, Timeout};
 
 use super::net::{Network, Trouble, Unreachable};
+use super::retry;
 use super::url::Url;
 use super::wire::{Dialer, NoResolver};
 use crate::error::{Error, Result, io_text};
@@ -91,6 +92,8 @@ pub struct Request<'a> {
 pub enum Failure {
     /// Broken or silent connections: worth another try.
     Passing(Error),
+    /// Whoever was to answer is busy: the same, and how long to wait if that was said.
+    Busy(Error, Option<Duration>),
     /// No connection at all: worth another try, but not many where nobody has ever answered.
     Unreached(Error),
     Lasting(Error),
@@ -99,13 +102,14 @@ pub enum Failure {
 impl Failure {
     pub fn into_error(self) -> Error {
         match self {
-            Failure::Passing(e) | Failure::Unreached(e) | Failure::Lasting(e) => e,
+            Failure::Passing(e) | Failure::Busy(e, _) | Failure::Unreached(e) | Failure::Lasting(e) => e,
         }
     }
 
     pub fn context(self, outer: impl Into<String>) -> Failure {
         match self {
             Failure::Passing(e) => Failure::Passing(e.context(outer)),
+            Failure::Busy(e, asked) => Failure::Busy(e.context(outer), asked),
             Failure::Unreached(e) => Failure::Unreached(e.context(outer)),
             Failure::Lasting(e) => Failure::Lasting(e.context(outer)),
         }
@@ -254,6 +258,11 @@ impl Response {
     /// Length of the body if the server says it.
     pub fn length(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// How long to wait before another try, if the server says it.
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry::retry_after(self.header("retry-after")?, SystemTime::now())
     }
 
     /// Media type without parameters, lower case.

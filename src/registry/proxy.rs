@@ -67,7 +67,8 @@ impl Proxies {
             }
             Ok(None)
         };
-        let list = get("no_proxy").or_else(|| get("NO_PROXY")).unwrap_or_default();
+        let list = ["no_proxy", "NO_PROXY"].iter().find_map(|name| get(name).filter(|v| !v.trim().is_empty()));
+        let list = list.unwrap_or_default();
         Ok(Proxies {
             https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?,
             http: first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])?,
@@ -296,5 +297,7 @@ mod tests {
         check("fd00::1", "https://[fd00::1]/", true);
         check("", "https://h/", false);
         check(",,", "https://h/", false);
+        let all = proxies(&[("ALL_PROXY", "http://p"), ("no_proxy", ""), ("NO_PROXY", "h")]);
+        assert_eq!(chosen(&all, "https://h/"), None);
     }
 }

@@ -155,9 +155,9 @@ fn add_directory(roots: &mut Roots, dir: &Path) -> usize {
     entries.flatten().filter_map(|entry| add_file(roots, &entry.path()).ok()).sum()
 }
 
-/// Believes whom the authorities vouch for. And a server whose certificate is itself one that is trusted: what
-/// `openssl req -x509` makes is marked as an authority, and private registries have such. Name, time and
-/// key are checked like any other's.
+/// Believes whom the authorities vouch for. And a server whose certificate is itself one that is trusted, whoever
+/// signed it: what `openssl req -x509` makes is marked as an authority, and private registries have such. Name, time
+/// and key are checked like any other's.
 #[derive(Debug)]
 struct Trusted {
     usual: Arc<WebPkiServerVerifier>,
@@ -185,7 +185,8 @@ impl ServerCertVerifier for Trusted {
         match self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
             // That it is valid now was found out before.
             Err(rustls::Error::InvalidCertificate(reason))
-                if is_authority(&reason) && self.whole.iter().any(|trusted| trusted == end_entity) =>
+                if (is_authority(&reason) || reason == CertificateError::UnknownIssuer)
+                    && self.whole.iter().any(|trusted| trusted == end_entity) =>
             {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())

@@ -3,6 +3,7 @@
 //! A broken upload starts over from its first byte: how much the registry kept is known only to some of them.
 
 use std::io::{self, Read};
+use std::sync::MutexGuard;
 
 use super::auth::{Answer, Scope, forbid_downgrade};
 use super::client::{Call, Client, denied};
@@ -40,6 +41,14 @@ enum Outcome {
     Again(Error, Option<std::time::Duration>),
 }
 
+/// An upload that the registry has agreed to.
+pub(super) struct Begun {
+    repository: String,
+    place: Url,
+    /// Smallest piece.
+    minimum: u64,
+}
+
 /// What is uploaded.
 struct Source<'a> {
     digest: &'a Digest,
@@ -69,6 +78,39 @@ impl Client {
             verbose!("can't mount {} from {from_repository}: {e}", digest.short());
             false
         })
+    }
+
+    /// Begins an upload, for whichever blob comes first. Shows *before* long work that we may push: many registries let
+    /// everybody read, and ask only here who we are.
+    pub fn begin_upload(&self, repository: &str) -> Result<()> {
+        let begun = self.start_upload(repository)?;
+        // A place elsewhere is signed, and may run out meanwhile.
+        let own = self.url("/")?.origin().clone();
+        *self.begun() = begun.filter(|begun| *begun.place.origin() == own);
+        Ok(())
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Option<Begun>> {
+        self.begun.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// `None`: the registry says that there is nothing to be uploaded.
+    fn start_upload(&self, repository: &str) -> Result<Option<Begun>> {
+        let url = self.url(&format!("/v2/{repository}/blobs/uploads/"))?;
+        let scope = Scope::push(repository);
+        let call = Call { method: Method::Post, url: &url, scope: &scope, headers: &[], bytes: None };
+        let response = self.perform(&call)?;
+        match response.status {
+            202 => {}
+            // Some registries know from the digest of a mount or from deduplication that they have it.
+            201 => return Ok(None),
+            401 => return Err(denied(response)),
+            _ => return Err(response.into_error().context("can't start an upload")),
+        }
+        let minimum = response.header("oci-chunk-min-length").and_then(|v| v.trim().parse().ok()).unwrap_or(0);
+        let place = location(&response, &url)?;
+        response.finish();
+        Ok(Some(Begun { repository: repository.to_owned(), place, minimum }))
     }
 
     /// Uploads a blob that the registry does not have. `open` gives its bytes from the beginning, once per try;
@@ -105,19 +147,9 @@ impl Client {
 
     fn upload_once(&self, repository: &str, source: &mut Source, manner: Manner) -> Result<Outcome> {
         let scope = Scope::push(repository);
-        let start = self.url(&format!("/v2/{repository}/blobs/uploads/"))?;
-        let call = Call { method: Method::Post, url: &start, scope: &scope, headers: &[], bytes: None };
-        let response = self.perform(&call)?;
-        match response.status {
-            202 => {}
-            // Some registries know from the digest of a mount or from deduplication that they have it.
-            201 => return Ok(Outcome::Done),
-            401 => return Err(denied(response)),
-            _ => return Err(response.into_error().context("can't start an upload")),
-        }
-        let minimum = response.header("oci-chunk-min-length").and_then(|v| v.trim().parse::<u64>().ok());
-        let mut place = location(&response, &start)?;
-        response.finish();
+        let begun = self.begun().take().filter(|begun| begun.repository == repository);
+        let begun = begun.map_or_else(|| self.start_upload(repository), |begun| Ok(Some(begun)))?;
+        let Some(Begun { mut place, minimum, .. }) = begun else { return Ok(Outcome::Done) };
         let mut reader =
             Counting { inner: (source.open)()?, sent: 0, size: source.size, progress: source.progress, failed: None };
         if manner == Manner::Whole {
@@ -128,7 +160,7 @@ impl Client {
             return judge(sent, reader.failed, manner);
         }
         let piece = match manner {
-            Manner::Pieces(size) => size.max(minimum.unwrap_or(0)),
+            Manner::Pieces(size) => size.max(minimum),
             Manner::Whole | Manner::Patch => u64::MAX,
         };
         while reader.sent < source.size {
@@ -197,6 +229,7 @@ fn judge(sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) 
     let response = match sent {
         Ok(response) => response,
         Err(Failure::Passing(error) | Failure::Unreached(error)) => return Ok(Outcome::Again(error, None)),
+        Err(Failure::Busy(error, asked)) => return Ok(Outcome::Again(error, asked)),
         Err(Failure::Lasting(error)) => return Err(error),
     };
     match response.status {
@@ -215,9 +248,10 @@ fn judge(sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) 
         400 | 404 | 405 | 411 | 415 | 501 if manner == Manner::Whole => {
             Ok(Outcome::Other(Manner::Patch, response.into_error()))
         }
+        // The upload, or a part of it, is not known any more.
+        404 | 416 => Ok(Outcome::Again(response.into_error(), None)),
         status if retry::is_transient(status) => {
-            let asked =
-                response.header("retry-after").and_then(|v| retry::retry_after(v, std::time::SystemTime::now()));
+            let asked = response.retry_after();
             Ok(Outcome::Again(response.into_error(), asked))
         }
         _ => Err(response.into_error()),

@@ -95,8 +95,18 @@ impl Url {
         if first.contains(':') {
             return Url::parse(location);
         }
-        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        Url::from_parts(self.origin.clone(), &format!("{folder}/{location}"))
+        let mut folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let mut rest = location;
+        loop {
+            if let Some(below) = rest.strip_prefix("./") {
+                rest = below;
+            } else if let Some(beside) = rest.strip_prefix("../") {
+                folder = folder.rsplit_once('/').map_or("", |(above, _)| above);
+                rest = beside;
+            } else {
+                return Url::from_parts(self.origin.clone(), &format!("{folder}/{rest}"));
+            }
+        }
     }
 
     fn after_scheme(scheme: Scheme, rest: &str) -> Result<Url> {
@@ -259,6 +269,9 @@ mod tests {
         };
         check("/v2/b?_state=s", Some("https://r.example:5000/v2/b?_state=s"));
         check("uuid", Some("https://r.example:5000/v2/a/blobs/uploads/uuid"));
+        check("./uuid?x=../y", Some("https://r.example:5000/v2/a/blobs/uploads/uuid?x=../y"));
+        check("../uploads/uuid", Some("https://r.example:5000/v2/a/blobs/uploads/uuid"));
+        check("../../../../../../b", Some("https://r.example:5000/b"));
         check("?y=2", Some("https://r.example:5000/v2/a/blobs/uploads/?y=2"));
         check("//other/x", Some("https://other:443/x"));
         check("http://other/x", Some("http://other:80/x"));

@@ -162,7 +162,7 @@ fn refusals_have_hints() {
         &["pull", &registry.name("d/e:1")],
         "if it is about rights: log in as somebody who",
     );
-    check("/uploads/", 405, &["push", &name, &registry.name("c:1")], "the registry may be read-only");
+    check("/v2/c/blobs/uploads/", 405, &["push", &name, &registry.name("c:1")], "the registry may be read-only");
     check("/v2/e/", 507, &["push", &name, &registry.name("e:1")], "the registry itself fails; its log tells why");
     let by_digest = format!("{}@{}", registry.name("c:1"), sha256(b""));
     check("/nothing/", 500, &["push", &name, &by_digest], "push to a tag: ");

@@ -49,6 +49,27 @@ fn a_push_asks_first_and_once() {
     }
 }
 
+/// So it is at a registry that lets everybody read, and wants to know who it is of those who write.
+#[test]
+fn a_push_to_what_everybody_may_read() {
+    needs!("script");
+    let (site, registry) = (Site::new(), Registry::start());
+    site.import(image::small(), "base");
+    registry.intercept(|seen, _| {
+        let writes = !matches!(seen.method.as_str(), "GET" | "HEAD");
+        let known = seen.header("authorization") == Some(&format!("Basic {LOGIN}"));
+        (writes && !known).then(|| Reply::new(401).header("WWW-Authenticate", "Basic realm=\"x\""))
+    });
+    let mut push = Dialogue::start(&site, &["push", "base", &registry.name("a:1")], &[]);
+    push.expect("Username: ").say("user").expect("Password: ").say(PASSWORD).expect("layer 1/1: preparing");
+    let (shown, code) = push.end();
+    assert_eq!(code, 0, "{shown}");
+    assert_eq!(shown.matches("Username: ").count(), 1, "{shown}");
+    // Nothing is begun in vain.
+    let posts = registry.server.lines().iter().filter(|l| l.starts_with("POST")).count();
+    assert_eq!(posts, 3, "{:?}", registry.server.lines());
+}
+
 /// Remembered for the life of the process, or with `--password-many` asked for each time that a secret is needed: two
 /// repositories want two tokens.
 #[test]

@@ -164,6 +164,8 @@ fn self_signed_certificates() {
     // The same name, another key.
     assert!(pull(&tls_server(dir, "twin", FINE.into()), trust("self")).contains("certificate is self-signed"));
     assert!(pull(&tls_server(dir, "past", FINE.into()), trust("past")).contains("certificate has expired"));
+    // The same for what somebody signed who is not trusted.
+    assert_eq!(pull(&tls_server(dir, "stranger", FINE.into()), trust("stranger")), "");
     // Others are still verified beside it.
     assert_eq!(pull(&tls_server(dir, "good", FINE.into()), trust("self")), "");
     assert!(pull(&tls_server(dir, "stranger", FINE.into()), trust("self")).contains("not signed by an authority"));

@@ -324,6 +324,18 @@ fn tokens_run_out() {
     assert_eq!(renewals, 2);
 }
 
+/// A token server is as busy as anybody else.
+#[test]
+fn token_servers_that_are_busy() {
+    let registry = guarded(Guard::Token(token_rules()));
+    registry.first(1, "/token", Reply::new(429).header("Retry-After", "1000000"));
+    let (mut options, limit) = (hasty(), Duration::from_millis(400));
+    options.policy.server_ceiling = limit;
+    let start = std::time::Instant::now();
+    assert_eq!(pull(&client_with(&registry.server, options, Arc::new(Anonymous))), Ok(true));
+    assert!(start.elapsed() >= limit);
+}
+
 #[test]
 fn many_threads_ask_for_one_token() {
     let registry = guarded(Guard::Token(token_rules()));

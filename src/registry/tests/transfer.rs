@@ -159,6 +159,25 @@ fn ranges_ignored() {
     download(&client(&server), &bytes, 1234).unwrap();
 }
 
+/// A server that knows no ranges breaks where it has not yet come to anything new: that is one of its failures, too.
+#[test]
+fn ranges_ignored_by_one_that_breaks() {
+    let bytes = noise(SIZE);
+    let held = bytes.clone();
+    served(&bytes, move |_, n| {
+        let reply = Reply::new(200).body(held.clone());
+        match n {
+            0 => reply.how(How::Cut(150_000)),
+            1 => reply.how(How::Cut(60_000)),
+            _ => reply,
+        }
+    });
+    let held = bytes.clone();
+    let server = Server::start(move |_| Reply::new(200).body(held.clone()).how(How::Cut(1000)));
+    let e = download(&client(&server), &bytes, 1234).unwrap_err();
+    assert!(e.contains("gave up at byte 1234 of"), "{e}");
+}
+
 /// B4: 206 with other bytes than asked for: once more from the beginning, then an error.
 #[test]
 fn ranges_that_lie() {

@@ -90,6 +90,48 @@ fn broken_uploads_start_over() {
     assert!(methods(&registry.server).iter().filter(|m| *m == "PUT").count() == 1, "{digest}");
 }
 
+/// An upload, or a piece of it, that the registry has lost.
+#[test]
+fn lost_uploads_start_over() {
+    for status in [404, 416] {
+        let (registry, bytes) = (Registry::start(), noise(100_000));
+        registry.first(1, "PUT", Reply::new(405));
+        registry.first(1, "PATCH", Reply::new(status));
+        push(&client(&registry.server), &bytes).unwrap();
+        stored(&registry, &bytes);
+        assert_eq!(methods(&registry.server), ["POST", "PUT", "POST", "PATCH", "HEAD", "POST", "PATCH", "PUT"]);
+    }
+}
+
+/// Before long work: the first upload to that repository goes where it was begun, if that is still known there.
+#[test]
+fn uploads_begun_beforehand() {
+    let (registry, bytes) = (Registry::start(), noise(1000));
+    let client = client(&registry.server);
+    client.begin_upload("a/b").unwrap();
+    push(&client, &bytes).unwrap();
+    stored(&registry, &bytes);
+    assert_eq!(methods(&registry.server), ["POST", "PUT"]);
+    registry.server.forget();
+    client.begin_upload("a/b").unwrap();
+    registry.first(1, "PUT", Reply::new(404));
+    push(&client, b"after a long time").unwrap();
+    stored(&registry, b"after a long time");
+    assert_eq!(methods(&registry.server), ["POST", "PUT", "POST", "PATCH", "PUT"]);
+    // Another repository's, and one whose place is signed by somebody else, are left to run out.
+    registry.server.forget();
+    client.begin_upload("a/c").unwrap();
+    push(&client, b"elsewhere").unwrap();
+    registry.first(1, "POST", Reply::new(202).header("Location", "http://127.0.0.1:1/x"));
+    client.begin_upload("a/b").unwrap();
+    push(&client, b"here").unwrap();
+    stored(&registry, b"here");
+    assert_eq!(methods(&registry.server), ["POST", "POST", "PUT", "POST", "POST", "PUT"]);
+    registry.first(1, "POST", Reply::new(401));
+    let e = client.begin_upload("a/b").unwrap_err();
+    assert!(e.get_hint().unwrap().contains("CH_IMAGE_USERNAME"), "{e}");
+}
+
 #[test]
 fn uploads_that_are_refused() {
     let check = |reply: Reply, part: &str, want: &str| {
