@@ -1,4 +1,4 @@
-//! Local time, for log lines.
+//! Local time, for log lines; a thread's own, for tests.
 
 use std::mem::MaybeUninit;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,4 +24,16 @@ pub fn local_iso_millis() -> String {
         tm.tm_sec,
         now.subsec_millis()
     )
+}
+
+/// For how long this thread has had a processor: the same, whatever else the machine does.
+#[cfg(test)]
+pub fn of_this_thread() -> std::time::Duration {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the pointer is valid for the call; `time` is plain data and stays zero if the call fails.
+    let time = unsafe {
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr());
+        time.assume_init()
+    };
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
