@@ -14,6 +14,7 @@ NAME = ch-image-$(VERSION)-$(shell uname -m)
 SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock .cargo/config.toml tests/tools/static.sh
 
 # Tests unpack real images: our own code has to be optimised a little for that. (Plain `cargo test` compiles faster.)
+# What they make has the modes that they look for.
 test check: export CARGO_PROFILE_DEV_OPT_LEVEL = 1
 
 .DELETE_ON_ERROR:
@@ -31,11 +32,11 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 test: ## run all tests (what a machine lacks is skipped, visibly)
-	$(CARGO) test --offline --locked
+	umask 022 && $(CARGO) test --offline --locked
 
 # A skip is a failure here, unless CH_TEST_MUST_RUN=0 is said.
 check: fmt clippy ## what must pass before a commit: format, lints, tests, static build, vendored crates
-	CH_TEST_MUST_RUN=$${CH_TEST_MUST_RUN:-1} $(CARGO) test --offline --locked
+	umask 022 && CH_TEST_MUST_RUN=$${CH_TEST_MUST_RUN:-1} $(CARGO) test --offline --locked
 	$(MAKE) all
 	$(MAKE) vendor-clean
 

@@ -464,8 +464,10 @@ fn signals_stop_it() {
         };
         use libc::{SIGHUP, SIGINT, SIGTERM};
         enter().unwrap();
-        // Whoever started the tests may ignore it (nohup), and we would leave it so.
-        crate::sys::signal::set_default(SIGHUP).unwrap();
+        // Whoever started the tests may ignore some (nohup, a shell's `&`), and we would leave it so.
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            crate::sys::signal::set_default(signal).unwrap();
+        }
         check(&[SIGTERM], "echo; sleep 600");
         check(&[SIGINT], "echo; sleep 600; sleep 600");
         check(&[SIGHUP], "trap 'exit 0' HUP; echo; sleep 600 & wait");

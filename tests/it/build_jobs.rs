@@ -105,7 +105,9 @@ fn a_signal_ends_all() {
         let dockerfile = format!("{}{}FROM base\nCOPY --from=s1 / /\nCOPY --from=s2 / /\n", wait(1), wait(2));
         let bind = format!("{}:/mnt/0", site.path("bound").display());
         for (signal, code) in [("TERM", Some(143)), ("KILL", None)] {
-            let building = site.build("out", &dockerfile).args(["--jobs", "4", "--bind", &bind]).start();
+            site.write("context/Dockerfile", &dockerfile);
+            let build = site.heeding_signals().args(["build", "-t", "out", "--jobs", "4", "--bind", &bind]);
+            let building = build.arg(site.path("context")).start();
             wait_for("both stages to begin", || fs::read_dir(site.path("bound")).unwrap().count() == 2);
             let pid = building.child.id().to_string();
             assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());

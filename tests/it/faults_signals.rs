@@ -45,7 +45,9 @@ fn signals_end_it_soon() {
             for delay in [30, 120, 400] {
                 let dockerfile =
                     format!("FROM base\nCOPY file /{number}{delay}\nRUN echo {number}{delay}; sleep 6000\n");
-                let building = site.build("out", &dockerfile).start();
+                site.write("context/Dockerfile", &dockerfile);
+                let build = site.heeding_signals().args(["build", "-t", "out"]).arg(site.path("context"));
+                let building = build.start();
                 thread::sleep(Duration::from_millis(delay));
                 send(&building, signal);
                 let since = Instant::now();
@@ -75,7 +77,7 @@ fn interrupted_downloads_go_on() {
         let layer = hold::layer(&[("bin/", b""), ("dev/", b""), ("usr/", b""), ("usr/large", &[b'x'; 3_000_000])]);
         hold::image(&registry, "a", "1", &hold::config(Some("amd64"), &[&layer]), &[&layer]);
         let name = registry.name("a:1");
-        let pull = || site.run("pull").args(["-a", "amd64", &name]);
+        let pull = || site.heeding_signals().args(["pull", "-a", "amd64", &name]);
         let slow = layer.clone();
         let digest = crate::harness::registry::sha256(&layer);
         let path = digest.clone();
@@ -129,7 +131,7 @@ fn stubborn_and_impatient() {
         let dockerfile = format!("FROM base\nRUN touch /mnt/0/{name}; {command}\n");
         site.write("context/Dockerfile", &dockerfile);
         let bind = format!("{}:/mnt/0", site.path("begun").display());
-        let run = site.run("build").args(["-b", &bind, "-t", "out"]).arg(site.path("context"));
+        let run = site.heeding_signals().args(["build", "-b", &bind, "-t", "out"]).arg(site.path("context"));
         let file = begun(name);
         let running = run.start();
         wait_for("RUN to begin", || file.exists());

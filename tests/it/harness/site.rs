@@ -73,6 +73,13 @@ impl Site {
         self.program("ch-image").env("CH_IMAGE_STORAGE", self.storage())
     }
 
+    /// `ch-image` that heeds signals, even if whoever started the tests ignores some (nohup, a shell's `&`): such stay
+    /// ignored.
+    pub fn heeding_signals(&self) -> Run {
+        let run = self.program("env").arg("--default-signal").arg(self.path("bin/ch-image"));
+        run.env("CH_IMAGE_STORAGE", self.storage())
+    }
+
     /// `ch-run IMAGE -- ` and so on.
     pub fn ch_run(&self, image: &str) -> Run {
         self.ch_run_with(&[], image)
