@@ -146,6 +146,7 @@ fn environment_of_run() {
             .env("no_proxy", "localhost")
             .env("SSH_AUTH_SOCK", "/tmp/agent")
             .env("SECRET_TOKEN", "hunter2")
+            .env("HOME", site.path("home"))
             .env("CH_IMAGE_PASSWORD", "hunter2")
             .success();
         let lines: Vec<&str> = done.stdout.lines().collect();
@@ -155,6 +156,7 @@ fn environment_of_run() {
             "no_proxy=localhost",
             "SSH_AUTH_SOCK=/tmp/agent",
             "TAR_OPTIONS=--no-same-owner",
+            "HOME=/root",
             "PATH=/ch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         ] {
             assert!(lines.contains(&line), "no {line:?} in {lines:#?}");
@@ -163,6 +165,8 @@ fn environment_of_run() {
         // And none of it in the image.
         let text = site.ch_run("out").args(["cat", "/ch/environment"]).success().stdout;
         assert!(text.contains("MINE=1\n") && !text.contains("PROXY") && !text.contains("SSH_AUTH"), "{text}");
+        assert!(!text.contains("HOME="), "{text}");
+        site.build("out", "FROM base\nENV HOME=/h\nRUN echo $HOME\n").stdout("/h\n").success();
     });
 }
 

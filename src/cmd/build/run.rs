@@ -25,6 +25,9 @@ pub const PASSED: [&str; 9] = [
 /// The predefined PATH of the manual page; where an image says nothing of its own.
 const CH_PATH: &str = "/ch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Of root, as with Docker: without it `git config --global`, Go and `. $HOME/.cargo/env` fail.
+pub const HOME: &str = "/root";
+
 /// The end of a build that was asked to stop.
 pub fn interrupted(signal: i32) -> Error {
     Error::new(format!("interrupted by signal {signal}")).with_code(u8::try_from(128 + signal).unwrap_or(1))
@@ -67,6 +70,7 @@ impl Command {
             }
         }
         container::set_variable(&mut env, "PATH".as_ref(), CH_PATH.as_ref());
+        container::set_variable(&mut env, "HOME".as_ref(), HOME.as_ref());
         // Where owners are recorded, tar may say them.
         if self.emulation != Emulation::Notify {
             container::set_variable(&mut env, "TAR_OPTIONS".as_ref(), "--no-same-owner".as_ref());

@@ -10,7 +10,7 @@ use super::cache::{AGAIN, Inputs, MEANWHILE};
 use super::config::{self, to_image};
 use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
-use super::run::{Command, Failure, PASSED, interrupted, variables};
+use super::run::{Command, Failure, HOME, PASSED, interrupted, variables};
 use super::tree::Tree;
 use crate::container::ledger::Ledger;
 use crate::container::{Network, Tmp};
@@ -159,6 +159,9 @@ impl<'b> Stage<'b> {
         let mut inputs = Inputs::new(self.tree.top(), &format!("RUN {}", announce::list(&prepared.argv)));
         for (name, value) in run.env.iter().filter(|(name, _)| !PASSED.contains(&name.as_str())) {
             inputs.add(format!("env {name}"), value);
+        }
+        if run.env.iter().all(|(name, _)| name != "HOME") {
+            inputs.add("env HOME", HOME);
         }
         inputs.add("cwd", &run.workdir);
         inputs.add("network", format!("{network:?}"));
