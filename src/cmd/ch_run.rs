@@ -114,7 +114,7 @@ fn mount(request: &Request) -> Result<Root> {
 
 fn write_and_keep(request: &Request, host: Vec<(OsString, OsString)>) -> Result<ExitCode> {
     let (storage, mut image) = find(request, Access::Write)?;
-    let _lock = storage.lock_image(&image.reference.file_name()?)?;
+    let _lock = storage.lock_image(&image.reference)?;
     // The caller's mask is for the command, not for what we make.
     let mask = process::umask(0o022);
     let draft = storage.draft()?;

@@ -11,7 +11,7 @@ pub fn delete(host: &Host, images: &[String]) -> Result<()> {
     let storage = host.storage(Access::Write)?;
     let mut missing = Vec::new();
     for reference in &references {
-        let _lock = storage.lock_image(&reference.file_name()?)?;
+        let _lock = storage.lock_image(reference)?;
         if storage.delete_image(reference)? {
             info!("deleting image: {reference}");
         } else {

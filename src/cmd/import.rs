@@ -34,7 +34,7 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
         return Err(Error::new(format!("can't import {shown}: neither a directory nor a regular file")));
     }
     let storage = host.storage(Access::Write)?;
-    let _lock = storage.lock_image(&reference.file_name()?)?;
+    let _lock = storage.lock_image(&reference)?;
     info!("importing:    {shown}");
     info!("destination:  {reference}");
     let draft = layers::new_tree(&storage)?;

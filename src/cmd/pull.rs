@@ -36,7 +36,7 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
             puller.to_directory(&reference, directory)?;
         }
         None => {
-            let _lock = storage.lock_image(&reference.file_name()?)?;
+            let _lock = storage.lock_image(&reference)?;
             puller.to_storage(&reference, &wanted)?;
             storage.free_unused()?;
         }
@@ -50,7 +50,7 @@ pub fn again(host: &Host, options: &Options, storage: &Storage, image: &Image) -
     let wanted = image.config.arch().map_or(Wanted::Yolo, Wanted::Arch);
     let reference = &image.reference;
     let remotes = Remotes::new(options, Named::Image(reference))?;
-    let _lock = storage.lock_image(&reference.file_name()?)?;
+    let _lock = storage.lock_image(reference)?;
     let puller = Puller { host, options, storage, remotes: &remotes };
     puller.announce(reference, &wanted);
     puller.to_storage(reference, &wanted).map(drop)

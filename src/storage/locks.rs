@@ -14,6 +14,7 @@ use super::Storage;
 use super::lockfile::LockFile;
 use crate::error::{Context, Result};
 use crate::info;
+use crate::oci::reference::ImageRef;
 use crate::sys::fs::{self as sysfs, Lock, Wait};
 
 /// Held as long as it lives.
@@ -29,11 +30,11 @@ pub(super) struct StorageLock {
 }
 
 impl Storage {
-    /// Waits until no other process makes or deletes the image of this file name.
-    pub fn lock_image(&self, file_name: &str) -> Result<ImageLock> {
-        let path = self.path().join("locks").join(file_name);
+    /// Waits until no other process makes or deletes this image.
+    pub fn lock_image(&self, image: &ImageRef) -> Result<ImageLock> {
+        let path = self.path().join("locks").join(image.file_name()?);
         let file = open(&path)?;
-        lock_telling(&file, Lock::Exclusive, &format!("image {file_name}"))
+        lock_telling(&file, Lock::Exclusive, &format!("image {image}"))
             .context(|| format!("can't lock {}", path.display()))?;
         write_holder(&file);
         Ok(ImageLock { _file: file })

@@ -132,7 +132,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
 
 impl Build<'_> {
     fn run(&self, dockerfile: &Dockerfile) -> Result<()> {
-        let _lock = self.storage.lock_image(&self.reference.file_name()?)?;
+        let _lock = self.storage.lock_image(&self.reference)?;
         for instruction in &dockerfile.globals {
             self.announce_plain(&instruction.text);
         }
@@ -287,7 +287,7 @@ impl Build<'_> {
                 }
             },
         }
-        let _lock = self.storage.lock_image(&reference.file_name()?)?;
+        let _lock = self.storage.lock_image(&reference)?;
         // Whoever had the lock may have pulled it.
         if let Some(image) = self.storage.image(&reference)?.filter(|image| unfit(image).is_none()) {
             return Ok(image);
