@@ -61,7 +61,7 @@ fn why_a_step_ran() {
                 .stderr_has(text)
                 .success()
         };
-        build("a=1", "    why: never done before\n");
+        build("a=1", "    why: nothing like it in the cache\n");
         let said = build("a=1", "  3* RUN").stderr;
         assert!(!said.contains("why:"), "{said}");
         build("a=2", "    why: changed: env a (1 → 2)\n");
@@ -87,6 +87,18 @@ fn why_a_step_ran() {
             .args(["--rebuild", "--why", "--build-arg", "a=2"])
             .stderr_has("    why: asked for\n")
             .success();
+    });
+}
+
+#[test]
+fn why_all_runs_in_plain_mode() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let build = || site.build("out", "FROM base\nRUN true\n").arg("--why");
+        build().success();
+        let said = build().success().stderr;
+        let why = "    why: the storage directory is plain: nothing is cached\n";
+        assert_eq!(said.contains(why), site.mode() == Mode::Plain, "{said}");
     });
 }
 

@@ -72,7 +72,7 @@ impl Inputs {
             self.is_like(&other).then(|| (self.changes(&other), storage.layer_used(&id)))
         });
         let Some((changes, _)) = others.min_by_key(|(changes, used)| (changes.len(), std::cmp::Reverse(*used))) else {
-            return "never done before".to_owned();
+            return "nothing like it in the cache".to_owned();
         };
         if changes.is_empty() {
             return "its layer was removed".to_owned();

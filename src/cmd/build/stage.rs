@@ -266,7 +266,12 @@ impl<'b> Stage<'b> {
         let fresh = !self.build.may_reuse();
         self.announce(Cache::Miss, shown);
         if self.build.options.why {
-            info!("    why: {}", if fresh { "asked for".to_owned() } else { inputs.why(storage) });
+            let why = match self.tree.is_cached() {
+                _ if fresh => "asked for".to_owned(),
+                true => inputs.why(storage),
+                false => "the storage directory is plain: nothing is cached".to_owned(),
+            };
+            info!("    why: {why}");
         }
         // A step that is done again gets a layer of its own: images that have the old one must not change.
         let again = fresh && storage.step(&key).is_some();
