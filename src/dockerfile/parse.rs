@@ -4,7 +4,7 @@
 //! of the tree (`ast`) and of an instruction (`instr`) are told apart, because other builders report all of the first
 //! before any of the second.
 
-use super::ast::{Dockerfile, From, Instruction, Kind, Stage, Warning};
+use super::ast::{Command, Dockerfile, From, Instruction, Kind, List, Run, Source, Stage, Transfer, Warning};
 use super::fault::{Fault, Level, Mistake, excerpt};
 use super::instruction::Statement;
 use super::lines::{self, Lines, Logical, MAX_SOURCE, is_blank};
@@ -134,6 +134,13 @@ impl File<'_> {
                     file.stages.push(Stage { from, line, text, span: logical.span.clone(), instructions: Vec::new() });
                 }
                 Ok((Statement::Instruction(kind), at)) => {
+                    if is_broken_array(&kind) {
+                        let message = format!(
+                            "{}: no valid JSON array, so it is taken word for word (strings want double quotes)",
+                            kind.keyword()
+                        );
+                        file.warnings.push(Warning { line: logical.line + 1, message });
+                    }
                     let global = matches!(kind, Kind::Arg(_));
                     let instruction = instruction(&mut logical, &lines, kind);
                     match file.stages.last_mut() {
@@ -172,6 +179,27 @@ impl File<'_> {
         let fault = self.fault(logical, mistake);
         self.faults.push(fault);
     }
+}
+
+/// Whether arguments look as if they were meant as JSON, but are not. No shell command begins like this: `[` and a
+/// blank would.
+fn is_broken_array(kind: &Kind) -> bool {
+    fn source(transfer: &Transfer) -> &str {
+        match transfer.sources.first() {
+            Some(Source::Path(text)) if !transfer.json => text,
+            _ => "",
+        }
+    }
+    let first = match kind {
+        Kind::Run(Run { command: Command::Shell(text), .. })
+        | Kind::Cmd(Command::Shell(text))
+        | Kind::Entrypoint(Command::Shell(text)) => text,
+        Kind::Copy(copy) => source(&copy.transfer),
+        Kind::Add(add) => source(&add.transfer),
+        Kind::Volume(List::Words(words)) => words.first().map_or("", String::as_str),
+        _ => "",
+    };
+    first.starts_with("[\"") || first.starts_with("['")
 }
 
 /// `# NAME = VALUE` with a known name, in lower case; the value still has the blanks after it.

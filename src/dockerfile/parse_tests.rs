@@ -424,6 +424,25 @@ fn empty_lines_are_warned_about() {
 }
 
 #[test]
+fn broken_arrays_are_warned_about() {
+    let warns = |text: &str| match &parse(format!("FROM x\n{text}\n").as_bytes()).unwrap().warnings[..] {
+        [] => false,
+        [Warning { line: 2, message }] => message.contains("no valid JSON"),
+        other => panic!("{text}: {other:?}"),
+    };
+    for text in
+        ["RUN ['a', 'b']", "CMD [\"a\", ]", "ENTRYPOINT [\"a\" \"b\"]", "COPY [\"a\", \"b\" /x", "VOLUME ['/a']"]
+    {
+        assert!(warns(text), "{text}");
+    }
+    for text in
+        ["RUN [ \"$a\" = b ]", "RUN [[ a ]]", "CMD [\"a\"]", "COPY [ab] /x", "COPY [\"a\", \"b\"]", "ENV a=['b']"]
+    {
+        assert!(!warns(text), "{text}");
+    }
+}
+
+#[test]
 fn triggers() {
     assert!(matches!(parse_trigger("RUN <<X\na\nX").unwrap().kind, Kind::Run(run) if run.heredocs[0].body == "a\n"));
     let message = |text: &str| parse_trigger(text).unwrap_err()[0].message.clone();

@@ -32,6 +32,9 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
         warning!("{} to {}: RUN won't see it: /tmp is the host's while building", step.keyword, what.target);
     }
     let (patterns, urls) = sort(what)?;
+    if patterns.iter().any(String::is_empty) {
+        warning!("{}: a source is empty (is a variable not set?): all is copied", step.keyword);
+    }
     let origin = stage.build.plan.origin(stage.index, what.from.as_deref().unwrap_or(""), Numbers::AreStages)?;
     let build = stage.build;
     let mut inputs = Inputs::new(stage.tree.top(), step.keyword);
