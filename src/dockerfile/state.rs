@@ -360,6 +360,14 @@ impl State {
     fn add(&self, add: &Add) -> Result<(String, Action)> {
         let mut step = self.transfer(&add.transfer)?;
         step.is_add = true;
+        for source in &step.sources {
+            if let Remote::Local(path) = source
+                && path.contains("://")
+            {
+                return Err(Error::new(format!("not supported: {path}: only http and https"))
+                    .hint("download it in a RUN, or before the build into the context"));
+            }
+        }
         step.checksum =
             add.checksum.as_deref().map(|text| self.expand(text)).transpose()?.filter(|text| !text.is_empty());
         if let Some(checksum) = &step.checksum {

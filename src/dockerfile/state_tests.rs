@@ -81,6 +81,7 @@ fn evaluation_errors() {
     check("COPY --chmod=9 a b", "invalid mode");
     check("COPY https://h/x /", "source is a URL");
     check("COPY git@h:x /", "source is a Git");
+    check("ADD ftp://h/x /", "not supported: ftp://h/x: only http and https");
     check("COPY <<X a\n${\nX", "can't expand heredoc");
     check("COPY <<.. a\n..", "can't name a file");
     check("COPY --exclude=[ a b", "invalid ignore pattern");

@@ -262,6 +262,10 @@ fn read(text: &str, grammar: Grammar) -> Result<ImageRef> {
     let error = Error::new(format!("image ref syntax, {place}: {text}"));
     Err(match text.get(at..).and_then(|rest| rest.bytes().next()) {
         Some(b) if b.is_ascii_uppercase() => error.hint(format!("NAME and PATH are in lower case; {HINT}")),
+        // Up to its end it could be a host.
+        None if !text.contains([':', '@']) && text.bytes().any(|b| b.is_ascii_uppercase()) => {
+            error.hint(format!("NAME and PATH are in lower case; {HINT}"))
+        }
         Some(b'/') if text[..at].ends_with(':') => error.hint(format!("without a scheme such as https://; {HINT}")),
         _ => error.hint(HINT),
     })
@@ -484,6 +488,7 @@ mod tests {
         check("name:", "at end");
         check("name/", "at end");
         check("name@", "at end");
+        check("Upper", "at end");
         check("example.org/Upper/a", "char 13");
         check("https://example.org/a", "char 7");
         check("name@sha256:", "at end");

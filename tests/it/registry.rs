@@ -120,6 +120,10 @@ fn absent_images_are_named_in_full() {
     site.build("out", &format!("FROM base\nCOPY --from={name} /a /b\n"))
         .stderr_has(&format!(": line 2: COPY: no stage is called {name}, so it is an image: not in registry: {name}\n"))
         .failure();
+    let want = format!("error: SITE/context/Dockerfile: line 1: FROM: not in registry: {name}\n");
+    for jobs in ["1", "2"] {
+        site.build("out", &format!("FROM {name}\n")).args(["--jobs", jobs]).stderr_has(&want).failure();
+    }
     // 401 for ever: as the manual page has it, but with a word about it.
     registry.guard(Guard::Basic(LOGIN.into()));
     let done = site.run("pull").arg(&name).stderr_has(&format!("error: not in registry: {name}\n")).failure();

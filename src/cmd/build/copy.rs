@@ -172,9 +172,10 @@ impl Work<'_> {
         let of_tmp = self.build.tmp == Tmp::Host
             && self.what.from.is_some()
             && self.patterns.iter().any(|source| tmp::is_in(source));
-        copy::plan(sources).map_err(|e| match of_tmp {
-            true => e.hint("what RUN leaves in /tmp is in no image: /tmp is the host's while building"),
-            false => e,
+        copy::plan(sources).map_err(|e| match &self.what.from {
+            _ if of_tmp => e.hint("what RUN leaves in /tmp is in no image: /tmp is the host's while building"),
+            Some(from) => e.hint(format!("sources are paths in {}", crate::log::escape(from))),
+            None => self.build.in_context(e),
         })
     }
 
@@ -285,7 +286,18 @@ fn fate(patterns: &crate::dockerfile::ignore::Patterns, path: &str, is_dir: bool
 impl super::Build<'_> {
     /// What it holds, in the context.
     pub fn bound(&self, source: &str) -> Result<Contents> {
-        self.with_context(source, |sources| self.contents(&copy::plan(sources)?, sources))
+        self.with_context(source, |sources| {
+            let plan = copy::plan(sources).map_err(|e| self.in_context(e))?;
+            self.contents(&plan, sources)
+        })
+    }
+
+    /// An error about a source in the context, with where that is.
+    fn in_context(&self, e: Error) -> Error {
+        match &self.context {
+            Some(path) => e.hint(format!("sources are paths in the context: {}", path.display())),
+            None => e,
+        }
     }
 
     /// What it is, elsewhere.

@@ -69,7 +69,8 @@ impl Source {
             None => io::stdin().lock().take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context(failed)?,
             Some(path) => {
                 // A FIFO (as shells make for <(command)) is fine, but must not be waited for without a writer.
-                let file = OpenOptions::new().read(true).open(path).context(failed)?;
+                let file = OpenOptions::new().read(true).open(path).context(failed);
+                let file = file.map_err(|e| e.hint("-f names the Dockerfile, if it is not CONTEXT/Dockerfile"))?;
                 if file.metadata().context(failed)?.is_dir() {
                     return Err(Error::new(format!("can't read {}: it is a directory", self.shown()))
                         .hint("-f names the Dockerfile, the operand the context directory"));
@@ -152,6 +153,7 @@ pub fn build_args(texts: &[String]) -> Result<Vec<(String, String)>> {
     texts
         .iter()
         .map(|text| match text.split_once('=') {
+            Some(("", _)) => Err(Error::usage(format!("--build-arg: no name: {text}")).hint("say NAME=VALUE")),
             Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
             None => match std::env::var(text) {
                 Ok(value) => Ok((text.clone(), value)),

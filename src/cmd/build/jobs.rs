@@ -114,8 +114,9 @@ fn look(build: &Build, dockerfile: &Dockerfile, index: usize) -> Result<Outlook>
             (None, config::parse_triggers(&planned.triggers)?)
         }
         Base::Image(name) => {
-            let (state, triggers) =
-                config::begin(&build.base_image(name, planned.platform.as_ref())?.config, build.escape)?;
+            let line = dockerfile.stages[index].line;
+            let image = build.image_of_from(name, planned.platform.as_ref(), line)?;
+            let (state, triggers) = config::begin(&image.config, build.escape)?;
             (Some(state), triggers)
         }
     };

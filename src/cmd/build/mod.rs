@@ -33,9 +33,9 @@ use super::pull::Puller;
 use super::remote::{Named, Remotes, Wanted};
 use crate::cli::Options;
 use crate::container::{self, Bind, Tmp};
-use crate::dockerfile::ast::{Dockerfile, Instruction, Kind};
+use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind};
 use crate::dockerfile::ignore::Patterns;
-use crate::dockerfile::plan::{Base, Origin, Plan};
+use crate::dockerfile::plan::{Base, Origin, Plan, at};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::scope::Globals;
 use crate::dockerfile::tmp;
@@ -156,7 +156,7 @@ impl Build<'_> {
             return Ok(());
         }
         let from = &dockerfile.stages[index];
-        let mut stage = self.begin(index, &from.text)?;
+        let mut stage = self.begin(index, from)?;
         self.force.look_at(&stage);
         let triggers = stage.take_triggers(from.line);
         // A base image's triggers may want stages that nothing in the file does.
@@ -208,13 +208,15 @@ impl Build<'_> {
         info!("{}", announce::line(self.count(), announce::Cache::Miss, text));
     }
 
-    fn begin(&self, index: usize, text: &str) -> Result<Stage<'_>> {
-        self.announce_plain(text);
+    fn begin(&self, index: usize, from: &ast::Stage) -> Result<Stage<'_>> {
+        self.announce_plain(&from.text);
         let planned = &self.plan.stages[index];
         match &planned.base {
             Base::Scratch => Stage::scratch(self, index),
             Base::Stage(n) => Stage::of_stage(self, index, &*self.stage(*n)?, &planned.triggers),
-            Base::Image(name) => Stage::of_image(self, index, &self.base_image(name, planned.platform.as_ref())?),
+            Base::Image(name) => {
+                Stage::of_image(self, index, &self.image_of_from(name, planned.platform.as_ref(), from.line)?)
+            }
         }
     }
 
@@ -250,14 +252,19 @@ impl Build<'_> {
         self.finished.borrow().get(&n).cloned().ok_or_else(|| Error::new(format!("stage {n} has not been built")))
     }
 
+    /// The image of the FROM in that line.
+    fn image_of_from(&self, name: &str, platform: Option<&Platform>, line: usize) -> Result<Image> {
+        self.base_image(name, platform).context(|| format!("{}: {}", self.file, at(line, "FROM")))
+    }
+
     /// An image that COPY or a mount names.
     pub fn named_image(&self, name: &str) -> Result<Image> {
         self.base_image(name, None).context(|| format!("no stage is called {name}, so it is an image"))
     }
 
     /// An image of storage, pulled if it is not there, or not for the platform that FROM asks for.
-    pub fn base_image(&self, name: &str, platform: Option<&Platform>) -> Result<Image> {
-        let reference = ImageRef::parse_strict(name).context(|| "FROM")?;
+    fn base_image(&self, name: &str, platform: Option<&Platform>) -> Result<Image> {
+        let reference = ImageRef::parse_strict(name)?;
         if reference.storage_name() == self.reference.storage_name() {
             bail!("output image ref same as FROM: {reference}");
         }

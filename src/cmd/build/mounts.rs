@@ -80,8 +80,8 @@ impl Mounts {
             let origin = build.plan.origin(stage, from, Numbers::AreNames)?;
             inputs.add("mount", format!("{mount:?}"));
             match (mount, &origin) {
-                (Mount::Bind { source, .. }, Origin::Context) => {
-                    let contents = build.bound(source)?;
+                (Mount::Bind { source, target, .. }, Origin::Context) => {
+                    let contents = build.bound(source).context(|| format!("bind mount {target}"))?;
                     inputs.add_contents(&contents);
                     seen.push((source.clone(), contents));
                 }

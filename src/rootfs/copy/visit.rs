@@ -45,7 +45,8 @@ struct Level {
 
 /// Walks a source.
 pub(super) fn visit(sources: &Sources, item: &Item, step: &mut dyn FnMut(Step) -> Result<()>) -> Result<()> {
-    walk(sources, item, step).context(|| format!("can't copy {}", show(&item.named)))
+    let named = if item.named.is_empty() { b".".as_slice() } else { &item.named };
+    walk(sources, item, step).context(|| format!("can't copy {}", show(named)))
 }
 
 fn walk(sources: &Sources, item: &Item, step: &mut dyn FnMut(Step) -> Result<()>) -> Result<()> {
