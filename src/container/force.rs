@@ -188,17 +188,37 @@ fn is_like(line: &str, name: &str) -> bool {
 }
 
 impl Config {
-    /// Whether one of the words of a RUN, separated by blanks, is a keyword.
+    /// Whether fakeroot is to be put in front of a RUN.
     pub fn needs_injection<S: AsRef<OsStr>>(&self, argv: &[S]) -> bool {
-        argv.iter()
-            .flat_map(|arg| arg.as_ref().as_bytes().split(|b| b.is_ascii_whitespace()))
-            .any(|word| self.keywords.iter().any(|keyword| keyword.as_bytes() == word))
+        has_word(argv, self.keywords)
     }
+}
+
+/// What asks the kernel for more than a user may, whatever the distribution.
+const PRIVILEGED: &[&str] =
+    &["addgroup", "adduser", "chgrp", "chown", "groupadd", "mknod", "setcap", "su", "sudo", "useradd", "usermod"];
+
+/// Whether a RUN may have failed for want of privilege, although fakeroot is not for it.
+pub fn seems_privileged<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    has_word(argv, PRIVILEGED)
+}
+
+/// Whether one of the words of a RUN, separated by blanks, is among these.
+fn has_word<S: AsRef<OsStr>>(argv: &[S], words: &[&str]) -> bool {
+    argv.iter()
+        .flat_map(|arg| arg.as_ref().as_bytes().split(|b| b.is_ascii_whitespace()))
+        .any(|word| words.iter().any(|wanted| wanted.as_bytes() == word))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn privileged_commands_are_recognised() {
+        assert!(seems_privileged(&["/bin/sh", "-c", "mkdir x && chown 1:1 x"]));
+        assert!(!seems_privileged(&["/bin/sh", "-c", "echo chowned >x"]));
+    }
 
     #[test]
     fn distributions_are_recognised() {

@@ -231,6 +231,9 @@ fn a_failed_run_can_be_looked_into() {
         };
         assert!(!site.images().iter().any(|name| name == "out" || name == "out:latest"));
         site.run("import").arg(image::small()).args(["base", "-s", "elsewhere"]).success();
+        let chown = site.build("out", "FROM base\nRUN chown 1:1 /etc/passwd\n").stderr_has("=seccomp may fix it\n");
+        chown.stderr_has("hint: try --force=seccomp; or look inside the image as ").failure();
+        site.build("out", "FROM base\nRUN chown 1:1 /etc/passwd\n").arg("--force=seccomp").success();
         let failed = site.build("out", "FROM base\nRUN false\n").args(["-s", "elsewhere"]);
         failed.stderr_has(": ch-run -s elsewhere out/_stage0:latest -- /bin/sh\n").failure();
     });

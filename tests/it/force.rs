@@ -86,6 +86,7 @@ fn fails_without_force(site: &Site, install: &str) {
         .stderr_has("build failed: --force may fix it\n")
         .stderr_has("error: build failed: RUN command exited with 100\n")
         .stderr_has("hint: try --force=seccomp")
+        .stderr_has("; or look inside the image as ")
         .failure();
     site.build("none", &dockerfile)
         .arg("--no-force-detect")

@@ -26,6 +26,8 @@ pub struct Force {
     modified: Cell<usize>,
     /// A RUN ran without a workaround that there is for it.
     would_help: Cell<bool>,
+    /// The last RUN asked for what `--force=seccomp` grants, but fakeroot is not put before it.
+    seccomp_would_help: Cell<bool>,
     /// A stage was looked at and nothing fitted.
     nothing_fits: Cell<bool>,
 }
@@ -102,6 +104,7 @@ impl Force {
             detect: !options.no_force_detect,
             modified: Cell::new(0),
             would_help: Cell::new(false),
+            seccomp_would_help: Cell::new(false),
             nothing_fits: Cell::new(false),
         }
     }
@@ -157,6 +160,7 @@ impl Force {
     /// Before a RUN: makes the image ready if need be. The words to run instead, and what else its environment needs.
     pub fn prepare(&self, stage: &mut Stage, argv: &[String]) -> Result<Prepared> {
         let mut prepared = Prepared { argv: argv.to_vec(), env: Vec::new(), would: None };
+        self.seccomp_would_help.set(distributions::seems_privileged(argv));
         let Some(&config) = stage.force.config.get() else { return Ok(prepared) };
         if !config.needs_injection(argv) {
             verbose!("workarounds: init: instruction doesn't need injection");
@@ -192,14 +196,20 @@ impl Force {
             Some(_) => {}
             None if !self.detect => {}
             None if self.would_help.get() => info!("build failed: --force may fix it"),
+            None if self.seccomp_would_help.get() => info!("build failed: --force=seccomp may fix it"),
             None => info!("build failed: current version of --force wouldn't help"),
         }
     }
 
     /// A way out after a failed RUN, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
-        (self.mode.is_none() && self.would_help.get())
-            .then_some("try --force=seccomp, which needs nothing in the image (or --force, which installs fakeroot)")
+        match self.mode {
+            None if self.would_help.get() => {
+                Some("try --force=seccomp, which needs nothing in the image (or --force, which installs fakeroot)")
+            }
+            None if self.detect && self.seccomp_would_help.get() => Some("try --force=seccomp"),
+            _ => None,
+        }
     }
 
     /// How many RUN were modified.

@@ -211,7 +211,6 @@ impl<'b> Stage<'b> {
         match (result, failure) {
             (Err(e), Some(Failure::Exited(_))) => {
                 self.build.force.advise();
-                let e = self.build.force.hint().into_iter().fold(e, |e, hint| e.hint(hint));
                 Err(self.explain_failure(e, &run.argv, place))
             }
             (Err(e), Some(Failure::Interrupted(_))) => Err(e),
@@ -237,17 +236,16 @@ impl<'b> Stage<'b> {
         };
         // A plain tree is changed in place.
         let when = if self.build.storage.mode() == Mode::Plain { "as the command left it" } else { "as it was before" };
+        let mut ways: Vec<String> = self.build.force.hint().map(str::to_owned).into_iter().collect();
         match keep() {
             Ok(reference) => {
                 let storage =
                     self.build.options.storage.as_ref().map_or(String::new(), |s| format!("-s {} ", s.display()));
-                e.hint(format!("look inside the image {when}: ch-run {storage}{reference} -- /bin/sh"))
+                ways.push(format!("look inside the image {when}: ch-run {storage}{reference} -- /bin/sh"));
             }
-            Err(other) => {
-                warning!("can't keep the stage for a look inside: {other}");
-                e
-            }
+            Err(other) => warning!("can't keep the stage for a look inside: {other}"),
         }
+        if ways.is_empty() { e } else { e.hint(ways.join("; or ")) }
     }
 
     /// A step that makes a layer: taken from the cache, or done now. Always `true`: there is a layer.
