@@ -3,7 +3,7 @@
 pub mod arch;
 pub mod base64;
 pub mod config;
-mod crc32;
+pub mod crc32;
 pub mod digest;
 pub mod gzip;
 pub mod json;

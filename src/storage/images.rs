@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::blobs::Ingest;
-use super::layers::read_json;
+use super::layers::{read_json, record};
 use super::{LayerId, Storage};
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
@@ -166,7 +166,7 @@ impl Storage {
             return Ok(());
         }
         self.sync_dir(&self.path().join("layers")).context(failed)?;
-        self.write_file(&path, image.to_json().to_string().as_bytes()).context(failed)
+        self.write_file(&path, &record(&image.to_json())).context(failed)
     }
 
     /// Removes the name; `false` if there is none. The layers go with [`Storage::free_unused`].

@@ -68,6 +68,7 @@ fn downloads() {
                 "/moved" => Reply::redirect(302, "/dir/file%20name?x=1"),
                 "/cut" => Reply::new(200).body("half of it").how(How::Cut(4)),
                 "/nix" => Reply::new(404),
+                "/own" => Reply::redirect(302, "file:///etc/passwd"),
                 _ if seen.header("if-none-match") == Some(&tag) => Reply::new(304),
                 _ => Reply::new(200)
                     .header("ETag", tag)
@@ -105,6 +106,7 @@ fn downloads() {
         let wrong = format!("--checksum=sha256:{} {} /srv/y", "0".repeat(64), url("/other"));
         build(&wrong).stderr_has("digest mismatch").failure();
         build(&format!("{} /srv/", url("/nix"))).stderr_has("404").failure();
+        build(&format!("{} /srv/x", url("/own"))).stderr_has("invalid redirect: URL scheme \"file\"").failure();
         build(&format!("{} /srv/", url("/dir/"))).stderr_has("no name for the file").failure();
         build(&format!("{} /srv/named", url("/dir/"))).stdout("/srv/named 600 1700000000\nversion 2\n").success();
     });

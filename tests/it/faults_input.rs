@@ -2,6 +2,7 @@
 //! was.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use crate::harness::registry::{Registry, Reply, sha256};
 use crate::harness::run::Done;
@@ -127,6 +128,18 @@ fn dockerfiles(site: &Site) {
         let shown: String = text.chars().take(60).collect();
         refused(site.build("bad", text), &shown);
     }
+    // Ignore files without an end, and one that nobody writes to.
+    let ignore = site.path("context/.dockerignore");
+    let all = || refused(site.build("bad", "FROM base\nCOPY . /all/\n"), "ignore file");
+    fs::write(&ignore, "x\n".repeat(5 << 20)).unwrap();
+    assert!(all().stderr.contains(".dockerignore is larger than 8 MiB"));
+    fs::remove_file(&ignore).unwrap();
+    symlink("/dev/zero", &ignore).unwrap();
+    assert!(all().stderr.contains(".dockerignore is larger than 8 MiB"));
+    fs::remove_file(&ignore).unwrap();
+    site.program("mkfifo").arg(&ignore).success();
+    all();
+    fs::remove_file(&ignore).unwrap();
     // Not text at all.
     fs::write(site.path("context/Dockerfile"), b"FROM base\nENV a=\xff\xfe\nRUN \xc3\n").unwrap();
     let done = site.run("build").args(["-t", "bad"]).arg(site.path("context")).finish();

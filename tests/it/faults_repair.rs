@@ -78,6 +78,26 @@ fn changed_files_are_found() {
     });
 }
 
+/// A bit of a record, wherever it flips: the checksum says so, also in texts that mean as much as before.
+#[test]
+fn changed_records_are_found() {
+    let site = Site::new();
+    let (_registry, name) = registry(&site);
+    site.run("pull").arg(&name).success();
+    let image = fs::read_dir(site.storage().join("images")).unwrap().next().unwrap().unwrap().path();
+    let layers = fs::read_dir(site.storage().join("layers")).unwrap().map(|e| e.unwrap().path().join("layer.json"));
+    for record in [image].into_iter().chain(layers) {
+        let right = fs::read(&record).unwrap();
+        // But in the name of the checksum itself.
+        for at in (0..right.len() - 20).step_by(11).chain(right.len() - 10..right.len() - 2) {
+            rot(&record, |bytes| bytes[at] ^= 4);
+            site.run("fsck").stdout_has("image ").failure();
+            fs::write(&record, &right).unwrap();
+        }
+    }
+    site.run("fsck").arg("--deep").stdout("").success();
+}
+
 /// Where the registry is out of reach, the repair says what is missing; nothing half-made stays.
 #[test]
 fn repair_without_the_registry() {
