@@ -67,6 +67,23 @@ fn odd_storage_directories_are_refused() {
     }
     let run = site.run("list").env("USER", "").env_remove("CH_IMAGE_STORAGE");
     run.stderr_has("can't get username: $USER not set").failure();
+    // What anybody could have put there before its user did.
+    let user = format!("ch-test-{}", std::process::id());
+    let place = Path::new("/var/tmp").join(&user);
+    let refused = |want: &str| {
+        for command in [&["list"][..], &["import", image::small().to_str().unwrap(), "x"], &["reset"]] {
+            let run = site.bare().args(command).env("USER", &user).env_remove("CH_IMAGE_STORAGE");
+            run.stderr_has(&format!("error: {} {want}", place.display())).failure();
+        }
+    };
+    symlink(site.path("home"), &place).unwrap();
+    refused("is a symbolic link");
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    chmod(&place, 0o777);
+    refused("is writable by others: mode 0777");
+    fs::remove_dir(&place).unwrap();
+    assert_eq!(fs::read_dir(site.path("home")).unwrap().count(), 0);
     // The home of a user of this machine: somebody else's name.
     if uid() != 0 && Path::new("/var/tmp/root").symlink_metadata().is_ok() {
         let run = site.run("list").env("USER", "root").env_remove("CH_IMAGE_STORAGE");
@@ -258,7 +275,6 @@ fn odd_surroundings() {
     sh("$CH list | head -c 1").stdout("b").stderr("").success();
     sh("$CH list >/dev/full").stderr_has("No space left on device").failure();
     sh("mkdir $DIR/gone; cd $DIR/gone; rmdir $DIR/gone; $CH list").stdout_has("base").success();
-    sh("ulimit -n 16; $CH list; $CH build -t x - 2>&1 </dev/null | grep -c panicked; $CH fsck").finish();
     sh("ulimit -f 100; $CH import $SMALL limited").stderr_has("File too large").failure();
     sh("$CH fsck --deep").success();
     symlink(site.path("home/.bashrc"), site.path("log-link")).unwrap();

@@ -191,7 +191,6 @@ fn redirects_that_go_nowhere() {
 /// H04, H05
 #[test]
 fn token_servers_elsewhere() {
-    let elsewhere = Server::start(|_| Reply::new(200).body("{\"token\":\"t\"}"));
     let check = |realm: &str, want: &str| {
         let realm = realm.to_owned();
         let server = Server::start(move |_| {
@@ -204,7 +203,6 @@ fn token_servers_elsewhere() {
     check("https://evil.example/token", "evil.example:443, which is not known to belong to it");
     check("http://evil.example/token", "token server without TLS");
     check("file:///etc/passwd", "invalid token server");
-    assert!(elsewhere.lines().is_empty());
 }
 
 /// H05: what the registry says cannot add parameters.
