@@ -1,5 +1,5 @@
-//! Whose is a file that a process makes which believes to be another user? Made on its behalf, so that it can be
-//! recorded as that user's.
+//! Whose is a file that a process makes which believes to be another user, or makes in a directory that passes on its
+//! group? Made on its behalf, so that it can be recorded.
 //!
 //! Whatever is in the way is left to the kernel, which then says it: nothing has been made. Deliberately absent, and root's:
 //! what openat2(2), bind(2), `O_TMPFILE` and pipes make, and what is made through a link that leads nowhere.
@@ -16,8 +16,14 @@ use crate::sys::seccomp::{self, Answer};
 /// Set-id bits are for chmod(2): programs that make files with them at once are not known.
 const PERMISSIONS: u32 = 0o1777;
 
-/// Does what the call wants if that makes a new file: the file (`O_PATH`), and what to answer.
-pub fn create(caller: &Caller, call: Call, a: [u64; 6]) -> io::Result<Option<(OwnedFd, Answer)>> {
+/// Where a new file is to be.
+pub struct Place {
+    pub parent: OwnedFd,
+    name: Vec<u8>,
+}
+
+/// Where the call makes something; `None` if there is something already.
+pub fn place(caller: &Caller, call: Call, a: [u64; 6]) -> io::Result<Option<Place>> {
     let here = libc::AT_FDCWD;
     let (dir, path) = match call {
         Call::Openat | Call::Mkdirat => (a[0] as i32, a[1]),
@@ -32,22 +38,25 @@ pub fn create(caller: &Caller, call: Call, a: [u64; 6]) -> io::Result<Option<(Ow
     let Some((parent, name)) = split(&text) else { return Ok(None) };
     let parent = caller.resolve(dir, parent, Last::Follow)?;
     let is_there = file::lstatat(parent.as_fd(), name).is_ok();
-    if is_there || !caller.is_there() {
-        return Ok(None);
-    }
+    Ok((!is_there && caller.is_there()).then(|| Place { parent, name: name.to_vec() }))
+}
+
+/// Does what the call wants: the new file (`O_PATH`), and what to answer.
+pub fn create(caller: &Caller, call: Call, a: [u64; 6], at: &Place) -> io::Result<(OwnedFd, Answer)> {
+    let Place { parent, name } = at;
     let place = || file::openat(parent.as_fd(), name, O_PATH | O_NOFOLLOW, 0);
     let permissions = |mode: u64| mode as u32 & PERMISSIONS & !caller.umask();
     let (flags, mode) = match call {
         Call::Symlink | Call::Symlinkat => {
             file::symlinkat(&caller.text(a[0])?, parent.as_fd(), name)?;
-            return Ok(Some((place()?, Answer::Value(0))));
+            return Ok((place()?, Answer::Value(0)));
         }
         Call::Mkdir | Call::Mkdirat => {
             let mode = permissions(if call == Call::Mkdir { a[1] } else { a[2] });
             file::mkdirat(parent.as_fd(), name, mode)?;
             let made = place()?;
             file::chmod_place(made.as_fd(), mode)?;
-            return Ok(Some((made, Answer::Value(0))));
+            return Ok((made, Answer::Value(0)));
         }
         Call::Openat => (a[2] as i32, a[3]),
         Call::Open => (a[1] as i32, a[2]),
@@ -61,7 +70,7 @@ pub fn create(caller: &Caller, call: Call, a: [u64; 6]) -> io::Result<Option<(Ow
     match given {
         Ok(number) => {
             let place = file::openat(file::CWD, fd_path(made.as_fd()).as_bytes(), O_PATH, 0)?;
-            Ok(Some((place, Answer::Value(i64::from(number)))))
+            Ok((place, Answer::Value(i64::from(number))))
         }
         // An old kernel (before 5.9), or too many descriptors.
         Err(e) => file::unlinkat(parent.as_fd(), name).and(Err(e)),

@@ -5,7 +5,9 @@
 //! [`super::notify`], together with the calls that would reveal the lie.
 //!
 //! BPF sees numbers only, not what pointers point to. So pretending covers all setxattr calls (the name of the attribute
-//! is behind a pointer): user attributes are lost too, which in an image hardly anyone has.
+//! is behind a pointer): user attributes are lost too, which in an image hardly anyone has. Only the size tells something:
+//! values as long as an access list of owner, group and others are left to the kernel, since `cp -p` and `sed -i` change
+//! permissions with it, and it can do that.
 //! Deliberately absent: filtering as a defence.
 
 use crate::sys::seccomp::Instruction;
@@ -69,6 +71,7 @@ pub enum Call {
     Fstat,
     Newfstatat,
     Statx,
+    IoUringSetup,
     /// prctl(2), of interest for `PR_SET_KEEPCAPS` only.
     Prctl,
     /// Of interest for `SO_PEERCRED`.
@@ -81,10 +84,10 @@ pub enum Call {
 use Call::{
     CapSet, Chmod, Chown, Creat, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FlistXattr, FremoveXattr,
     FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetSockOpt, GetUid, GetXattr,
-    GetXattrAt, Lchown, LgetXattr, ListXattr, ListXattrAt, LlistXattr, LremoveXattr, LsetXattr, Lstat, Mkdir, Mkdirat,
-    Mknod, Mknodat, Newfstatat, Open, Openat, Prctl, Prlimit, RemoveXattr, RemoveXattrAt, SetFsGid, SetFsUid, SetGid,
-    SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetRlimit, SetUid, SetXattr, SetXattrAt, Stat, Statx, Symlink,
-    Symlinkat,
+    GetXattrAt, IoUringSetup, Lchown, LgetXattr, ListXattr, ListXattrAt, LlistXattr, LremoveXattr, LsetXattr, Lstat,
+    Mkdir, Mkdirat, Mknod, Mknodat, Newfstatat, Open, Openat, Prctl, Prlimit, RemoveXattr, RemoveXattrAt, SetFsGid,
+    SetFsUid, SetGid, SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetRlimit, SetUid, SetXattr, SetXattrAt,
+    Stat, Statx, Symlink, Symlinkat,
 };
 
 /// Numbers for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
@@ -156,11 +159,15 @@ const CALLS: &[(Call, [i32; 4])] = &[
     (Fstat, [5, 108, 80, 108]),
     (Newfstatat, [262, -1, 79, -1]),
     (Statx, [332, 383, 291, 397]),
+    (IoUringSetup, [425, 425, 425, 425]),
     (Prctl, [157, 172, 167, 172]),
     (GetSockOpt, [55, 365, 209, 295]),
     (SetRlimit, [160, 75, 164, 75]),
     (Prlimit, [302, 340, 261, 369]),
 ];
+
+/// Size of `system.posix_acl_access` with three entries: a head of 4 bytes, and 8 for each.
+const PERMISSIONS: u32 = 28;
 
 /// `AUDIT_ARCH_…`, column of [`CALLS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,6 +219,10 @@ pub enum Mode {
 enum Act {
     Succeed,
     Trap,
+    /// As if the kernel had no such call.
+    Refuse,
+    /// Unless this argument, a size, is [`PERMISSIONS`].
+    SucceedForOther(u8),
     /// Only for device nodes, whose type is in this argument.
     SucceedForDevice(u8),
     TrapForDevice(u8),
@@ -227,7 +238,8 @@ enum Act {
 
 fn act(call: Call, mode: Mode) -> Option<Act> {
     use Act::{
-        Succeed, SucceedForDevice, SucceedForMark, Trap, TrapForDevice, TrapForKeepCaps, TrapForNew, TrapForPeer,
+        Refuse, Succeed, SucceedForDevice, SucceedForMark, SucceedForOther, Trap, TrapForDevice, TrapForKeepCaps,
+        TrapForNew, TrapForPeer,
     };
     Some(match (call, mode) {
         (CapSet, Mode::Pretend | Mode::Record) => Succeed,
@@ -241,17 +253,19 @@ fn act(call: Call, mode: Mode) -> Option<Act> {
         (SetRlimit, Mode::Record) => SucceedForMark(0),
         (Prlimit, Mode::Record) => SucceedForMark(1),
         (Prctl, Mode::Record) => TrapForKeepCaps,
+        // Its calls are none that could be trapped.
+        (IoUringSetup, Mode::Record) => Refuse,
+        (SetXattr | LsetXattr | FsetXattr, Mode::Pretend) => SucceedForOther(3),
         (
             Chown | Lchown | Fchown | Fchownat | SetUid | SetGid | SetReUid | SetReGid | SetResUid | SetResGid
-            | SetFsUid | SetFsGid | SetGroups | SetXattr | LsetXattr | FsetXattr | SetXattrAt | RemoveXattr
-            | LremoveXattr | FremoveXattr | RemoveXattrAt,
+            | SetFsUid | SetFsGid | SetGroups | SetXattrAt | RemoveXattr | LremoveXattr | FremoveXattr | RemoveXattrAt,
             Mode::Pretend,
         ) => Succeed,
         (
             GetXattr | LgetXattr | FgetXattr | GetXattrAt | ListXattr | LlistXattr | FlistXattr | ListXattrAt | Chmod
             | Fchmod | Fchmodat | Fchmodat2 | GetUid | GetEuid | GetGid | GetEgid | GetResUid | GetResGid | GetGroups
             | Stat | Lstat | Fstat | Newfstatat | Statx | Prctl | GetSockOpt | SetRlimit | Prlimit | Mkdir | Mkdirat
-            | Symlink | Symlinkat | Creat | Open | Openat,
+            | Symlink | Symlinkat | Creat | Open | Openat | IoUringSetup,
             Mode::Pretend,
         ) => return None,
         (_, Mode::Record) => Trap,
@@ -304,13 +318,22 @@ fn section(abi: Abi, mode: Mode) -> Vec<Instruction> {
 
 fn tail(act: Act) -> Vec<Instruction> {
     let end = finish(match act {
-        Act::Succeed | Act::SucceedForDevice(_) | Act::SucceedForMark(_) => libc::SECCOMP_RET_ERRNO,
+        Act::Succeed | Act::SucceedForDevice(_) | Act::SucceedForMark(_) | Act::SucceedForOther(_) => {
+            libc::SECCOMP_RET_ERRNO
+        }
+        Act::Refuse => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
         Act::Trap | Act::TrapForDevice(_) | Act::TrapForNew(_) | Act::TrapForKeepCaps | Act::TrapForPeer => {
             libc::SECCOMP_RET_USER_NOTIF
         }
     });
     match act {
-        Act::Succeed | Act::Trap => vec![end],
+        Act::Succeed | Act::Trap | Act::Refuse => vec![end],
+        Act::SucceedForOther(argument) => vec![
+            load(FIRST_ARGUMENT + 8 * u32::from(argument)),
+            jump(JUMP_EQUAL, PERMISSIONS, 0, 1),
+            finish(libc::SECCOMP_RET_ALLOW),
+            end,
+        ],
         Act::TrapForKeepCaps => vec![
             load(FIRST_ARGUMENT),
             jump(JUMP_EQUAL, libc::PR_SET_KEEPCAPS as u32, 1, 0),
@@ -430,6 +453,7 @@ mod tests {
                             (Some(Mknod | Mknodat), Mode::Pretend) => (ALLOW, ZERO),
                             (Some(Mknod | Mknodat), Mode::Record) => (ALLOW, TRAP),
                             (Some(CapSet), _) => (ZERO, ZERO),
+                            (Some(IoUringSetup), Mode::Record) => (NOSYS, NOSYS),
                             (Some(Prctl | GetSockOpt | SetRlimit | Prlimit), _) => (ALLOW, ALLOW),
                             // Flags with O_CREAT or without.
                             (Some(Open | Openat), Mode::Record) => (ALLOW, ALLOW),
@@ -447,6 +471,9 @@ mod tests {
                             |calls: &[Call]| mode == Mode::Record && call.is_some_and(|call| calls.contains(&call));
                         let create = got(0o102) == TRAP && got(0o2) != TRAP;
                         assert_eq!(create, is(&[Open, Openat]), "{name}");
+                        let size = |n| interpret(&program, abi.audit, number, [!0, !0, !0, n, !0, !0]);
+                        let sets = matches!(call, Some(SetXattr | LsetXattr | FsetXattr)) && mode == Mode::Pretend;
+                        assert_eq!((size(28), size(36)) == (ALLOW, ZERO), sets, "{name}");
                         let option = |level, name| interpret(&program, abi.audit, number, [!0, level, name, 0, 0, 0]);
                         let peer = option(1, 17) == TRAP && option(1, 3) != TRAP && option(6, 17) != TRAP;
                         assert_eq!(peer, is(&[GetSockOpt]), "{name}");
@@ -528,6 +555,7 @@ mod tests {
         check(Mkdirat, libc::SYS_mkdirat);
         check(Symlinkat, libc::SYS_symlinkat);
         check(Openat, libc::SYS_openat);
+        check(IoUringSetup, libc::SYS_io_uring_setup);
         check(Fchmodat2, libc::SYS_fchmodat2);
         assert_eq!(super::call(machine, -1), None);
     }

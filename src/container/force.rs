@@ -157,6 +157,11 @@ pub fn detect(read: &dyn Fn(&str) -> Option<String>) -> Option<&'static Config> 
     CONFIGS.iter().find(|config| config.signs.iter().any(|sign| sign.is_seen(read)))
 }
 
+/// Whether a RUN has a word for which some distribution needs the prefix.
+pub fn installs_packages<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    CONFIGS.iter().any(|config| config.needs_injection(argv))
+}
+
 impl Sign {
     fn is_seen(&self, read: &dyn Fn(&str) -> Option<String>) -> bool {
         match self {
@@ -264,6 +269,7 @@ mod tests {
         check(&["apt-get", "update"], true);
         check(&["/bin/sh", "-c", "echo apt-gets /usr/bin/apt-get;apt-get"], false);
         check(&["/bin/sh", "-c", "dnf install x"], false);
+        assert!(installs_packages(&["dnf", "install"]) && !installs_packages(&["make", "install"]));
         check(&[], false);
     }
 

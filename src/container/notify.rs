@@ -9,8 +9,8 @@
 //! Nor can it keep a signal that comes before a call is taken up from interrupting it: as with slow calls, programs without
 //! `SA_RESTART` see EINTR.
 //!
-//! Deliberately absent: permission checks of the believed user (but those of chown), groups that files have from their directory (its setgid
-//! bit), credentials in messages over sockets, calls of 32-bit programs (pretended).
+//! Deliberately absent: permission checks of the believed user (but those of chown), credentials in messages over
+//! sockets, calls of 32-bit programs (pretended).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,6 +42,8 @@ pub struct Supervisor {
     people: People,
     /// Whether any file has got capabilities, which hardly any has.
     capabilities: bool,
+    /// Whether anything passes on its group: a directory with the bit for it.
+    groups: bool,
     calls: u64,
 }
 
@@ -53,6 +55,7 @@ impl Supervisor {
             files: Record::new(root, ledger),
             people: People::default(),
             capabilities: ledger.iter().any(|(_, owner)| owner.capability.is_some()),
+            groups: ledger.iter().any(|(_, owner)| owner.bits & libc::S_ISGID != 0),
             calls: 0,
         }
     }
@@ -125,7 +128,7 @@ impl Supervisor {
             }
             Call::GetSockOpt => self.people.get_peer(&caller, a),
             // Never trapped.
-            Call::CapSet | Call::SetRlimit | Call::Prlimit => Ok(Answer::Value(0)),
+            Call::CapSet | Call::SetRlimit | Call::Prlimit | Call::IoUringSetup => Ok(Answer::Value(0)),
             Call::Prctl => Ok(self.people.keep_rights(&caller, a[1] != 0)),
         };
         result.unwrap_or_else(|e| Answer::Errno(e.raw_os_error().unwrap_or(libc::EIO)))
@@ -190,6 +193,7 @@ impl Supervisor {
             return Ok(Answer::Continue);
         }
         file::chmod_place(fd.as_fd(), mode & !SET_ID)?;
+        self.groups |= stat.is_dir() && bits & libc::S_ISGID != 0;
         self.files.entry(fd)?.bits = bits;
         Ok(Answer::Value(0))
     }
@@ -221,21 +225,43 @@ impl Supervisor {
         };
         file::fchmod(fd.as_fd(), permissions)?;
         let fd = file::openat(file::CWD, fd_path(fd.as_fd()).as_bytes(), O_PATH, 0)?;
-        self.files.entry(fd)?.device = Some(Device { kind, number: rdev(number) });
+        let (uid, gid) = self.people.maker(caller).unwrap_or_default();
+        let gid = self.group_in(parent.as_fd()).unwrap_or(gid);
+        let device = Some(Device { kind, number: rdev(number) });
+        self.files.replace(fd, Owner { uid, gid, device, ..Owner::default() })?;
         Ok(Answer::Value(0))
     }
 
     fn create(&mut self, caller: &Caller, call: Call, a: [u64; 6]) -> Answer {
         let maker = self.people.maker(caller);
         // What root makes is root's: nothing to record, but it may have got the number of a file that is gone.
-        if maker.is_none() && self.files.is_pinned() {
+        let of_root = maker.is_none() && self.files.is_pinned();
+        if of_root && !self.groups {
             return Answer::Continue;
         }
-        let Ok(Some((fd, answer))) = creation::create(caller, call, a) else { return Answer::Continue };
+        let Ok(Some(place)) = creation::place(caller, call, a) else { return Answer::Continue };
+        let group = self.group_in(place.parent.as_fd());
+        if of_root && group.is_none() {
+            return Answer::Continue;
+        }
+        let Ok((fd, answer)) = creation::create(caller, call, a, &place) else { return Answer::Continue };
         let (uid, gid) = maker.unwrap_or_default();
+        let mut owner = Owner { uid, gid, ..Owner::default() };
+        if let Some(group) = group {
+            owner.gid = group;
+            if matches!(call, Call::Mkdir | Call::Mkdirat) {
+                owner.bits = libc::S_ISGID;
+            }
+        }
         // The file is there: whether it could be recorded or not, it is what the caller asked for.
-        let _ = self.files.replace(fd, Owner { uid, gid, ..Owner::default() });
+        let _ = self.files.replace(fd, owner);
         answer
+    }
+
+    /// The group of what is made in a directory, if that passes on its own.
+    fn group_in(&self, dir: BorrowedFd) -> Option<u32> {
+        let owner = self.files.get(key_of(dir).ok()?)?;
+        (owner.bits & libc::S_ISGID != 0).then_some(owner.gid)
     }
 
     /// Arguments: those after the file.
@@ -287,7 +313,7 @@ impl Supervisor {
             // It works if it names root only.
             let mut bytes = vec![0; size];
             if trace::read_memory(caller.pid, value, &mut bytes).is_ok_and(|got| got == size) {
-                let _ = set_for_real(fd.as_fd(), &name, &bytes);
+                let _ = file::setxattr_place(fd.as_fd(), &name, &bytes);
             }
         }
         Ok(Answer::Value(0))
@@ -426,15 +452,6 @@ fn pretend(e: io::Error) -> io::Result<Answer> {
         Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EBADF | libc::EFAULT) => Err(e),
         _ => Ok(Answer::Value(0)),
     }
-}
-
-fn set_for_real(fd: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
-    let stat = file::fstat(fd)?;
-    if stat.kind != Kind::File && !stat.is_dir() {
-        return Ok(());
-    }
-    let open = file::openat(file::CWD, fd_path(fd).as_bytes(), O_RDONLY | O_NONBLOCK, 0)?;
-    file::fsetxattr(open.as_fd(), name, value)
 }
 
 /// The kernel's short form of a device number (mknod's argument) as userland writes it (`st_rdev`).

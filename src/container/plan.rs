@@ -96,7 +96,7 @@ fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
         }
     }
     if needs_apt_config(spec) {
-        mounts.put_apt_config()?;
+        mounts.put(APT_PLACE, APT_CONFIG.to_owned())?;
     }
     let mut steps = mounts.steps;
     if !spec.writable {
@@ -121,8 +121,9 @@ fn needs_apt_config(spec: &Spec) -> bool {
 }
 
 /// A file that is there on every Linux and read by nobody: our lines for apt lie over it, and so no file is
-/// needed in the image that would have to be made and removed.
-const APT_PLACE: &str = "/proc/execdomains";
+/// needed in the image that would have to be made and removed. Not one of /proc: where something lies over a part of it,
+/// the kernel allows no sandbox within the container a /proc of its own.
+const APT_PLACE: &str = "/sys/kernel/fscaps";
 const APT_CONFIG: &str = "APT::Sandbox::User \"root\";\n";
 
 fn emulate(emulation: Emulation) -> Result<Option<Step>> {
@@ -231,15 +232,6 @@ impl Mounts<'_> {
             let (scratch, _) = self.directory(Path::new("/dev"))?;
             self.steps.push(Step::Put { scratch, target, content });
         }
-        Ok(())
-    }
-
-    fn put_apt_config(&mut self) -> Result<()> {
-        let (scratch, _) = self.directory(Path::new("/dev"))?;
-        let (proc, _) = self.directory(Path::new("/proc"))?;
-        let name = Path::new(APT_PLACE).file_name().unwrap_or_default();
-        let target = proc.join(CString::new(name.as_bytes()).map_err(|_| Error::new("NUL"))?);
-        self.steps.push(Step::Put { scratch, target, content: APT_CONFIG.to_owned() });
         Ok(())
     }
 

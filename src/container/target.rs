@@ -56,13 +56,6 @@ impl Target {
         self.parts[other.parts.len().min(self.parts.len())..].iter().map(|p| OsStr::from_bytes(p.as_bytes())).collect()
     }
 
-    /// A name within this directory, which will be there when it matters.
-    pub fn join(&self, name: CString) -> Target {
-        let mut parts = self.parts.clone();
-        parts.push(name);
-        Target { present: parts.len(), parts, is_dir: false }
-    }
-
     /// The same place for a process that has the tree at `root`.
     pub fn host_path(&self, root: &Path) -> PathBuf {
         let parts = self.parts.iter().map(|p| OsStr::from_bytes(p.as_bytes()));

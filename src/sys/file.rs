@@ -364,6 +364,16 @@ pub fn fsetxattr(fd: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
     })
 }
 
+/// setxattr(2) of what a descriptor opened with `O_PATH` stands for.
+pub fn setxattr_place(fd: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
+    with_c(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes(), |p| {
+        with_c(name, |n| {
+            // SAFETY: `p` and `n` are NUL-terminated, `value` is valid for its length.
+            cvt(unsafe { libc::setxattr(p, n, value.as_ptr().cast(), value.len(), 0) }).map(drop)
+        })
+    })
+}
+
 /// fgetxattr(2); `None` if there is no such attribute or the file system has none.
 pub fn fgetxattr(fd: BorrowedFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let value = sized(|buf, len| {

@@ -185,6 +185,20 @@ fn options_that_exclude_each_other() {
         .usage();
 }
 
+/// Amazon's, say: --force=seccomp asks for no table of distributions.
+#[test]
+fn distributions_that_are_not_known_have_a_way_out() {
+    needs!("busybox");
+    let site = Site::new();
+    site.import(image::small(), "base");
+    let hint = "hint: try --force=seccomp; or look inside the image as ";
+    let packages = "FROM base\nRUN echo yum && false\n";
+    site.build("x", packages).stderr_has("build failed: --force=seccomp may fix it\n").stderr_has(hint).failure();
+    site.build("x", packages).arg("--no-force-detect").stderr_lacks("--force=seccomp").failure();
+    site.build("x", packages).arg("--force=none").stderr_lacks("--force=seccomp").failure();
+    site.build("x", "FROM base\nRUN echo make && false\n").stderr_lacks("--force=seccomp").failure();
+}
+
 /// RPM and dnf in a tree that says it is Red Hat's, packages from a local repository; then the usual tools.
 #[test]
 fn rpm_packages_and_tools_in_each_mode() {

@@ -160,8 +160,10 @@ impl Force {
     /// Before a RUN: makes the image ready if need be. The words to run instead, and what else its environment needs.
     pub fn prepare(&self, stage: &mut Stage, argv: &[String]) -> Result<Prepared> {
         let mut prepared = Prepared { argv: argv.to_vec(), env: Vec::new(), would: None };
-        self.seccomp_would_help.set(distributions::seems_privileged(argv));
-        let Some(&config) = stage.force.config.get() else { return Ok(prepared) };
+        let config = stage.force.config.get().copied();
+        let of_unknown = config.is_none() && distributions::installs_packages(argv);
+        self.seccomp_would_help.set(of_unknown || distributions::seems_privileged(argv));
+        let Some(config) = config else { return Ok(prepared) };
         if !config.needs_injection(argv) {
             verbose!("workarounds: init: instruction doesn't need injection");
             verbose!("workarounds: RUN: instruction doesn't need injection");

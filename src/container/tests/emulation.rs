@@ -51,6 +51,12 @@ fn privileged_calls_are_emulated() {
             check(mode, "probe xattr file trusted.x x", "ok\n");
             check(mode, "rm -f dev0; probe mknod dev0 c 1 3", "ok\n");
             check(mode, "rm -f pipe; probe mknod pipe p 0 0; test -p pipe && echo pipe; rm pipe", "ok\npipe\n");
+            // Real in each mode: it is what cp -p and sed -i change permissions with.
+            for make in ["echo > new", "mkdir new", "probe mknod new p 0 0"] {
+                let script =
+                    format!("rm -rf new; {make} > /dev/null; chmod 700 new; probe acl new 754; stat -c %a new");
+                check(mode, &script, "ok\n754\n");
+            }
             // The second set*id by what is no root any more.
             let again = if mode == Notify { "setuid: Operation not permitted\n" } else { "ok\n" };
             check(mode, "probe setuid 5 setuid 0", again);
@@ -147,6 +153,14 @@ fn what_was_asked_for_is_recorded() {
                 "3 0 0 - - c\n4 5 0 - - d\n",
             );
             check("chown 0:0 /c /d", "", "");
+            // A directory may pass on its group.
+            check(
+                "mkdir s; chown 5:6 s; chmod 2755 s; cd s; echo > f; mkdir e; echo > e/g; ln -s f l; \
+                 probe mknod n c 1 3; chown 0 e; echo >> f; mv f /f2; chmod 755 /s; echo > o; stat -c %a e",
+                "ok\n2755\n",
+                "0 6 0 - - f2\n5 6 0 - - s\n0 6 2000 - - s/e\n0 6 0 - - s/e/g\n0 6 0 - - s/l\n0 6 0 c259 - s/n\n",
+            );
+            check("rm -r s f2", "", "");
             // A name that goes while another stays; a file that had none.
             check(
                 "ln d e; chown 7 d; rm d; mv e d; probe hostile tmpfile",
@@ -354,6 +368,23 @@ fn more_files_than_descriptors() {
         assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
         assert_eq!(ledger.to_string(), "");
         assert_eq!(fs::read_dir(root.join("new")).unwrap().count(), 300);
+    });
+}
+
+/// The kernel allows a new /proc in a container only where nothing hides a part of the old one.
+#[test]
+fn sandboxes_can_mount_their_own_proc() {
+    isolated("emulation::sandboxes_can_mount_their_own_proc", |dir| {
+        let root = tree(dir);
+        fs::create_dir(root.join("etc/apt")).unwrap();
+        let mut spec = Spec::new(&root, Vec::new());
+        for mode in [Emulation::None, Emulation::Seccomp, Emulation::Notify] {
+            spec.emulation = mode;
+            let nested = "busybox unshare -U -r -m -p -f busybox mount -t proc proc /mnt/0 && echo mounted";
+            assert_eq!(output(&mut spec, nested).1, "mounted\n", "{mode:?}");
+        }
+        spec.emulation = Emulation::Seccomp;
+        assert_eq!(output(&mut spec, "cat $APT_CONFIG").1, "APT::Sandbox::User \"root\";\n");
     });
 }
 

@@ -311,6 +311,18 @@ int main(int n, char **a)
     }
     if (!strcmp(call, "xattr"))
         return say(call, setxattr(a[2], a[3], a[4], strlen(a[4]), 0));
+    if (!strcmp(call, "acl")) {
+        /* As cp(1) and sed(1) change a mode: an access list of owner, group and others. */
+        long mode = strtol(a[3], 0, 8), none = -1;
+        char list[28] = { 2 };
+        for (int i = 0; i < 3; i++) {
+            char *entry = list + 4 + 8 * i;
+            entry[0] = (char[]){ 1, 4, 32 }[i];
+            entry[2] = mode >> (6 - 3 * i) & 7;
+            memcpy(entry + 4, &none, 4);
+        }
+        return say(call, setxattr(a[2], "system.posix_acl_access", list, sizeof list, 0));
+    }
     if (!strcmp(call, "getxattr")) {
         char value[64] = "";
         long size = getxattr(a[2], a[3], value, sizeof value - 1);

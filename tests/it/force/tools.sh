@@ -47,6 +47,13 @@ getcap capable
 cp -a capable capable2
 getcap capable2
 
+# Permissions are real in each mode, by whichever call they are changed.
+echo text >plain
+chmod 755 plain
+cp -p plain kept
+sed -i s/text/other/ plain
+for file in plain kept; do test "$(stat -c %a $file)" = 755; done
+
 su joe -c 'id -u'
 su - joe -c pwd
 runuser -u joe -- id -g
