@@ -6,11 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::harness::site::in_tmp;
-use crate::harness::wait::{endless, runs};
+use crate::harness::wait::{endless, meanwhile, runs};
 use crate::harness::{Mode, Site, image, in_each_mode, wait_for};
 
 /// In overlay mode, where there is a cache, with a small base image.
@@ -149,17 +148,9 @@ fn copies_of_a_changing_file_are_no_others() {
         let copied = || site.ch_run("out").args(["cat", "/file"]).success().stdout;
         for round in 0..4 {
             let text = |n: usize| format!("{round} {}\n", n % 2);
-            let done = AtomicBool::new(false);
             site.write("context/file", &text(0));
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    for n in (0..).take_while(|_| !done.load(Ordering::Relaxed)) {
-                        fs::rename(site.write("new", &text(n)), site.path("context/file")).unwrap();
-                    }
-                });
-                build();
-                done.store(true, Ordering::Relaxed);
-            });
+            let swap = |n| fs::rename(site.write("new", &text(n)), site.path("context/file")).unwrap();
+            meanwhile(swap, build);
             for n in 0..2 {
                 site.write("context/file", &text(n));
                 build();

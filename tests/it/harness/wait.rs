@@ -1,7 +1,7 @@
 //! Waiting until something is so, instead of for a time that should do: machines may be slow.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,22 @@ pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < until, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Does the first again and again, with the number of the round, until the second has ended, be it by a panic.
+pub fn meanwhile<T>(again: impl Fn(usize) + Send, work: impl FnOnce() -> T) -> T {
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        scope.spawn(|| (0..).take_while(|_| !over.load(Ordering::Relaxed)).for_each(again));
+        work()
+    })
 }
 
 /// A command that ends long after the test, and that nobody else runs.
