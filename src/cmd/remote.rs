@@ -83,9 +83,7 @@ impl<'a> Remotes<'a> {
         let mut settings = Settings::from_vars(&|name| std::env::var(name).ok())?;
         settings.trust.extra = options.ca.clone();
         let credentials = super::secrets::credentials(options, named.as_ref(), &settings)?;
-        // The first table that is there counts.
-        let table = settings.mirrors.iter().find(|path| path.exists());
-        let mirrors = table.map_or_else(|| Ok(Mirrors::default()), |path| Mirrors::load(path))?;
+        let mirrors = Mirrors::load(settings.mirrors.as_deref())?;
         Ok(Remotes { options, settings, mirrors, credentials, unverified, clients: Default::default() })
     }
 

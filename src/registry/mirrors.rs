@@ -16,6 +16,7 @@ use super::{Endpoint, url};
 use crate::bail;
 use crate::error::{Context, Result};
 
+const OF_THE_SITE: &str = "/etc/ch-image/mirrors";
 /// Largest file, bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -33,16 +34,21 @@ pub struct Mirrors {
 }
 
 impl Mirrors {
-    /// An absent file is an empty table.
-    pub fn load(path: &Path) -> Result<Mirrors> {
+    /// The table that was named has to be there; without one, the site's counts, if there is any.
+    pub fn load(named: Option<&Path>) -> Result<Mirrors> {
+        let path = named.unwrap_or(Path::new(OF_THE_SITE));
         match std::fs::metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Mirrors::default()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return Ok(Mirrors::default()),
             Ok(about) if !about.is_file() || about.len() > MAX_FILE => {
                 bail!("{}: not a table of mirrors", path.display())
             }
             Ok(_) | Err(_) => {}
         }
-        let text = std::fs::read_to_string(path).context(|| format!("can't read {}", path.display()))?;
+        let text = std::fs::read_to_string(path).context(|| format!("can't read {}", path.display()));
+        let text = text.map_err(|e| match named {
+            Some(_) => e.hint("$CH_IMAGE_MIRRORS names this table of mirrors"),
+            None => e,
+        })?;
         Mirrors::parse(&text, &path.display().to_string())
     }
 
@@ -159,7 +165,7 @@ mod tests {
 
     #[test]
     fn no_file_no_mirrors() {
-        assert_eq!(Mirrors::load(Path::new("/no/such/file")).unwrap(), Mirrors::default());
-        assert!(Mirrors::load(Path::new("/")).is_err());
+        assert!(Mirrors::load(Some(Path::new("/no/such/file"))).is_err());
+        assert!(Mirrors::load(Some(Path::new("/"))).is_err());
     }
 }

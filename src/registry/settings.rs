@@ -12,8 +12,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Where names and passwords may be kept, in the order in which to look.
     pub credential_files: Vec<PathBuf>,
-    /// Tables of mirrors: the first that is there counts.
-    pub mirrors: Vec<PathBuf>,
+    /// The table of mirrors that was named; else the site's counts ([`super::mirrors::Mirrors::load`]).
+    pub mirrors: Option<PathBuf>,
 }
 
 impl Settings {
@@ -35,7 +35,7 @@ impl Settings {
             proxies: Proxies::from_vars(get)?,
             trust: Trust { extra: None, file: path("SSL_CERT_FILE"), dirs },
             credential_files: credential_files.into_iter().flatten().collect(),
-            mirrors: path("CH_IMAGE_MIRRORS").into_iter().chain([PathBuf::from("/etc/ch-image/mirrors")]).collect(),
+            mirrors: path("CH_IMAGE_MIRRORS"),
         })
     }
 }
@@ -62,7 +62,7 @@ mod tests {
         );
         let trust = settings(&[("SSL_CERT_FILE", ""), ("SSL_CERT_DIR", "/a::/b")]).trust;
         assert_eq!((trust.file, trust.dirs), (None, vec![PathBuf::from("/a"), PathBuf::from("/b")]));
-        assert_eq!(settings(&[]).mirrors, [PathBuf::from("/etc/ch-image/mirrors")]);
-        assert_eq!(settings(&[("CH_IMAGE_MIRRORS", "/m")]).mirrors[0], PathBuf::from("/m"));
+        assert_eq!(settings(&[("CH_IMAGE_MIRRORS", "")]).mirrors, None);
+        assert_eq!(settings(&[("CH_IMAGE_MIRRORS", "/m")]).mirrors, Some(PathBuf::from("/m")));
     }
 }

@@ -39,6 +39,8 @@ enum Outcome {
     /// The registry cannot do it in this manner.
     Other(Manner, Error),
     Again(Error, Option<std::time::Duration>),
+    /// Something between does not know `Expect`: it wants the same without (RFC 9110, section 10.1.1).
+    Unasked(Error),
 }
 
 /// An upload that the registry has agreed to.
@@ -55,6 +57,19 @@ struct Source<'a> {
     size: u64,
     open: &'a mut dyn FnMut() -> Result<Box<dyn Read>>,
     progress: &'a dyn Fn(u64),
+    /// Whether the server may be asked before the bytes go out.
+    asks: bool,
+}
+
+impl Source<'_> {
+    /// Those of a request with so many of its bytes.
+    fn headers(&self, length: u64) -> Vec<(&'static str, String)> {
+        let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
+        if self.asks && length >= WORTH_ASKING {
+            headers.push(("expect", "100-continue".to_owned()));
+        }
+        headers
+    }
 }
 
 impl Client {
@@ -123,7 +138,7 @@ impl Client {
         open: &mut dyn FnMut() -> Result<Box<dyn Read>>,
         progress: &dyn Fn(u64),
     ) -> Result<()> {
-        let mut source = Source { digest, size, open, progress };
+        let mut source = Source { digest, size, open, progress, asks: true };
         let mut manner = Manner::Whole;
         let mut tried = 0;
         loop {
@@ -134,6 +149,11 @@ impl Client {
                     manner = other;
                     continue;
                 }
+                Outcome::Unasked(_) if source.asks => {
+                    source.asks = false;
+                    continue;
+                }
+                Outcome::Unasked(error) => return Err(error),
                 Outcome::Again(error, asked) => (error, asked),
             };
             tried += 1;
@@ -154,7 +174,7 @@ impl Client {
             Counting { inner: (source.open)()?, sent: 0, size: source.size, progress: source.progress, failed: None };
         if manner == Manner::Whole {
             let last = place.with_query("digest", &source.digest.to_string());
-            let headers = headers_for(source.size);
+            let headers = source.headers(source.size);
             let payload = Payload::Stream(source.size, &mut reader);
             let sent = self.send_upload(Method::Put, &last, &scope, &headers, payload);
             return judge(sent, reader.failed, manner);
@@ -166,7 +186,7 @@ impl Client {
         while reader.sent < source.size {
             let from = reader.sent;
             let length = piece.min(source.size - from);
-            let mut headers = headers_for(length);
+            let mut headers = source.headers(length);
             if let Manner::Pieces(_) = manner {
                 headers.push(("content-range", format!("{from}-{}", from + length - 1)));
             }
@@ -206,14 +226,6 @@ impl Client {
     }
 }
 
-fn headers_for(length: u64) -> Vec<(&'static str, String)> {
-    let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
-    if length >= WORTH_ASKING {
-        headers.push(("expect", "100-continue".to_owned()));
-    }
-    headers
-}
-
 /// Where the upload goes on: `Location`, perhaps on another host, which then sees no secret of ours.
 fn location(response: &Response, from: &Url) -> Result<Url> {
     let Some(text) = response.header("location") else { bail!("{from}: registry names no place to upload to") };
@@ -238,6 +250,7 @@ fn judge(sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) 
             Ok(Outcome::Done)
         }
         401 => Err(denied(response)),
+        417 => Ok(Outcome::Unasked(response.into_error())),
         413 => match manner {
             Manner::Whole | Manner::Patch => Ok(Outcome::Other(Manner::Pieces(PIECE), response.into_error())),
             Manner::Pieces(size) if size > SMALLEST_PIECE => {

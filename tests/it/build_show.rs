@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::harness::registry::{How, Reply, Server, sha256};
 use crate::harness::{Mode, Site, image, in_each_mode};
@@ -60,7 +60,7 @@ fn downloads() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
         let version = Arc::new(AtomicUsize::new(1));
-        let now = version.clone();
+        let (now, told) = (version.clone(), AtomicBool::new(false));
         let server = Server::start(move |seen| {
             let n = now.load(Ordering::Relaxed);
             let tag = format!("\"v{n}\"");
@@ -69,6 +69,7 @@ fn downloads() {
                 "/cut" => Reply::new(200).body("half of it").how(How::Cut(4)),
                 "/nix" => Reply::new(404),
                 "/own" => Reply::redirect(302, "file:///etc/passwd"),
+                "/busy" if !told.swap(true, Ordering::Relaxed) => Reply::new(429).header("Retry-After", "3"),
                 _ if seen.header("if-none-match") == Some(&tag) => Reply::new(304),
                 _ => Reply::new(200)
                     .header("ETag", tag)
@@ -106,6 +107,8 @@ fn downloads() {
         let wrong = format!("--checksum=sha256:{} {} /srv/y", "0".repeat(64), url("/other"));
         build(&wrong).stderr_has("digest mismatch").failure();
         build(&format!("{} /srv/", url("/nix"))).stderr_has("404").failure();
+        let busy = build(&format!("{} /srv/", url("/busy")));
+        busy.stdout("/srv/busy 600 1700000000\nversion 2\n").stderr_has("again in 3").success();
         build(&format!("{} /srv/x", url("/own"))).stderr_has("invalid redirect: URL scheme \"file\"").failure();
         build(&format!("{} /srv/", url("/dir/"))).stderr_has("no name for the file").failure();
         build(&format!("{} /srv/named", url("/dir/"))).stdout("/srv/named 600 1700000000\nversion 2\n").success();

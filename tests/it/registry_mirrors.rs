@@ -42,6 +42,12 @@ fn mirrors_come_first_and_the_registry_is_not_bothered() {
         .env("CH_IMAGE_MIRRORS", site.write("bad", "a\n"))
         .stderr_has("bad:1: no mirror named")
         .failure();
+    site.run("pull")
+        .arg(&name)
+        .env("CH_IMAGE_MIRRORS", "/no/such/table")
+        .stderr_has("error: can't read /no/such/table: ")
+        .stderr_has("hint: $CH_IMAGE_MIRRORS names")
+        .failure();
 }
 
 /// What a mirror has not, or only half, or wrongly, the next has.

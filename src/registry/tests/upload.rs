@@ -58,6 +58,18 @@ fn by_patch() {
     }
 }
 
+/// RFC 9110, section 10.1.1: what does not know `Expect: 100-continue` says 417, and gets the same without.
+#[test]
+fn without_asking_first() {
+    let (registry, bytes) = (Registry::start(), noise(1 << 20));
+    registry.intercept(|seen, _| seen.header("expect").is_some().then(|| Reply::new(417)));
+    push(&client(&registry.server), &bytes).unwrap();
+    stored(&registry, &bytes);
+    assert_eq!(methods(&registry.server), ["POST", "PUT", "POST", "PUT"]);
+    registry.intercept(|seen, _| (seen.method == "PUT").then(|| Reply::new(417)));
+    assert!(push(&client(&registry.server), &bytes).unwrap_err().to_string().contains("417"));
+}
+
 /// A proxy in front of the registry limits the size of requests.
 #[test]
 fn in_pieces() {

@@ -208,7 +208,7 @@ impl Run {
 
 type Collector = thread::JoinHandle<Vec<u8>>;
 
-/// A program under way. Dropping it does not end it: `kill` or `into_done`.
+/// A program under way, until `kill`, `into_done` or the end of the test.
 pub struct Running {
     pub child: Child,
     since: Instant,
@@ -238,6 +238,7 @@ impl Running {
             Some(ended) => ended,
             None => (self.child.wait().unwrap(), self.since.elapsed()),
         };
+        self.ended = Some((status, elapsed));
         let text = |collector: Option<Collector>| {
             let bytes = collector.map(|c| c.join().unwrap()).unwrap_or_default();
             let mut text = String::from_utf8_lossy(&bytes).into_owned();
@@ -246,7 +247,15 @@ impl Running {
             }
             text
         };
-        Done { stdout: text(self.out), stderr: text(self.err), status, elapsed }
+        Done { stdout: text(self.out.take()), stderr: text(self.err.take()), status, elapsed }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            self.kill();
+        }
     }
 }
 
