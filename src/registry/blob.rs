@@ -190,7 +190,7 @@ impl BlobReader<'_> {
             let about = format!("blob {}: gave up at byte {} of {}", self.digest, self.at, self.size);
             return Err(error.context(about));
         }
-        self.client.policy.pause(self.failures, None, &error);
+        self.client.policy.pause(self.failures, None, &error)?;
         self.open()
     }
 }

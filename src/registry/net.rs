@@ -18,6 +18,7 @@ use super::url::{Origin, Scheme};
 use super::wire::{Absolute, Line};
 use super::{tls, tunnel};
 use crate::error::{Error, io_text};
+use crate::sys::signal::{self, LOOK};
 use crate::{debug, trace};
 
 /// Read ahead of TLS, so that a record takes one system call instead of five.
@@ -77,17 +78,16 @@ impl Network {
     pub fn open(&self, origin: &Origin) -> Result<Line, Unreachable> {
         let target = &origin.endpoint;
         let Some(proxy) = self.proxies.choose(origin) else {
-            let socket = Socket::Plain(Plain::new(dial(target, self.connect_timeout)?));
+            let socket = Socket::Plain(dial(target, self.connect_timeout)?);
             return Ok(Line { socket: self.secure(socket, origin)?, absolute: None });
         };
         debug!("{target}: through proxy {proxy}");
         let about = |u: Unreachable| Unreachable { error: u.error.context(format!("proxy {proxy}")), ..u };
-        let mut socket = Socket::Plain(Plain::new(dial(&proxy.endpoint, self.connect_timeout).map_err(about)?));
+        let mut socket = Socket::Plain(dial(&proxy.endpoint, self.connect_timeout).map_err(about)?);
         if proxy.kind == Kind::Https {
             let own = Origin::new(Scheme::Https, &proxy.endpoint);
             socket = self.secure(socket, &own).map_err(about)?;
         }
-        self.set_timeouts(&socket).map_err(about)?;
         match proxy.kind {
             Kind::Socks(names) => tunnel::socks(&mut socket, proxy, target, names).map_err(about)?,
             Kind::Http | Kind::Https if origin.scheme == Scheme::Https => {
@@ -116,7 +116,6 @@ impl Network {
             Err(_) => return Err(lasting(about(Error::new(format!("not a DNS name: {:?}", endpoint.host))))),
         };
         let session = ClientConnection::new(config.clone(), name).map_err(|e| lasting(about(tls::explain(&e))))?;
-        self.set_timeouts(&socket)?;
         let mut stream = StreamOwned::new(session, socket);
         while stream.conn.is_handshaking() {
             if let Err(e) = stream.conn.complete_io(&mut stream.sock) {
@@ -125,13 +124,6 @@ impl Network {
         }
         trace!("TLS to {endpoint}: {:?}", stream.conn.protocol_version());
         Ok(Socket::Tls(Box::new(stream)))
-    }
-
-    /// While a connection is being made, ureq's time-outs do not apply yet.
-    fn set_timeouts(&self, socket: &Socket) -> Result<(), Unreachable> {
-        let tcp = socket.tcp();
-        let set = tcp.set_read_timeout(Some(self.connect_timeout));
-        set.and_then(|()| tcp.set_write_timeout(Some(self.connect_timeout))).map_err(|e| passing(e.into()))
     }
 
     /// Whether a TLS handshake with `endpoint` gets so far that something there speaks TLS. Sends no secret.
@@ -167,7 +159,7 @@ fn handshake_failure(e: io::Error, about: impl Fn(Error) -> Error) -> Unreachabl
 }
 
 /// The addresses of a host, families alternating (the resolver's first choice first), each tried in turn.
-fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, Unreachable> {
+fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<Plain, Unreachable> {
     let about = |e: Error| e.context(format!("can't connect to {endpoint}"));
     let addresses = match (endpoint.host.as_str(), endpoint.port).to_socket_addrs() {
         Ok(addresses) => alternate(addresses.collect()),
@@ -178,8 +170,7 @@ fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, Unreachable
         match TcpStream::connect_timeout(address, timeout) {
             Ok(stream) => {
                 trace!("connected to {endpoint} at {address}");
-                stream.set_nodelay(true).map_err(|e| passing(about(e.into())))?;
-                return Ok(stream);
+                return Plain::new(stream, timeout).map_err(|e| passing(about(e.into())));
             }
             Err(e) => {
                 debug!("{endpoint}: {address}: {}", io_text(&e));
@@ -225,9 +216,12 @@ fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// A TCP connection that reads ahead.
+/// A TCP connection that reads ahead, and whose waiting ends when the program is asked to stop.
 pub struct Plain {
     pub tcp: TcpStream,
+    /// How long to wait for the other side; while a connection is being made, ureq's time-outs do not apply yet.
+    pub read_limit: Option<Duration>,
+    pub write_limit: Option<Duration>,
     ahead: Vec<u8>,
     /// Unread part of `ahead`.
     from: usize,
@@ -235,15 +229,34 @@ pub struct Plain {
 }
 
 impl Plain {
-    fn new(tcp: TcpStream) -> Plain {
-        Plain { tcp, ahead: Vec::new(), from: 0, to: 0 }
+    fn new(tcp: TcpStream, limit: Duration) -> io::Result<Plain> {
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(LOOK))?;
+        tcp.set_write_timeout(Some(LOOK))?;
+        Ok(Plain { tcp, read_limit: Some(limit), write_limit: Some(limit), ahead: Vec::new(), from: 0, to: 0 })
     }
-}
 
-impl Plain {
     /// Whether something was read ahead that nobody has asked for yet.
     pub fn has_more(&self) -> bool {
         self.from != self.to
+    }
+}
+
+/// Repeats a call that waits at most [`LOOK`] until it has done something, or the limit is reached.
+fn patiently(limit: Option<Duration>, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match call() {
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                waited += LOOK;
+                if limit.is_some_and(|limit| waited >= limit) {
+                    return Err(e);
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+        signal::check()?;
     }
 }
 
@@ -251,10 +264,10 @@ impl Read for Plain {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.from == self.to {
             if buf.len() >= READ_AHEAD {
-                return self.tcp.read(buf);
+                return patiently(self.read_limit, || self.tcp.read(buf));
             }
             self.ahead.resize(READ_AHEAD, 0);
-            (self.from, self.to) = (0, self.tcp.read(&mut self.ahead)?);
+            (self.from, self.to) = (0, patiently(self.read_limit, || self.tcp.read(&mut self.ahead))?);
         }
         let n = buf.len().min(self.to - self.from);
         buf[..n].copy_from_slice(&self.ahead[self.from..self.from + n]);
@@ -277,8 +290,11 @@ impl Socket {
         }
     }
 
-    pub fn tcp(&self) -> &TcpStream {
-        &self.plain().tcp
+    pub fn plain_mut(&mut self) -> &mut Plain {
+        match self {
+            Socket::Plain(plain) => plain,
+            Socket::Tls(stream) => stream.sock.plain_mut(),
+        }
     }
 }
 
@@ -294,7 +310,7 @@ impl Read for Socket {
 impl Write for Socket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
-            Socket::Plain(plain) => plain.tcp.write(buf),
+            Socket::Plain(plain) => patiently(plain.write_limit, || plain.tcp.write(buf)),
             Socket::Tls(stream) => stream.write(buf),
         }
     }

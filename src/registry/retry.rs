@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
 use crate::info;
+use crate::sys::signal;
 
 /// Retries while nobody has answered yet: a wrong name or port is more likely than a server that is starting.
 const STRANGERS: u32 = 2;
@@ -53,20 +54,20 @@ impl Policy {
         Policy { retries: self.retries.min(STRANGERS), ..self.clone() }
     }
 
-    /// After failure number `n`: waits and says so, or gives up.
+    /// After failure number `n`: waits and says so, or gives up, also when the program is asked to stop.
     pub fn again(&self, n: u32, asked: Option<Duration>, why: Error) -> Result<(), Error> {
         if n > self.retries {
             return Err(why.context(format!("gave up after {n} tries")));
         }
-        self.pause(n, asked, &why);
-        Ok(())
+        self.pause(n, asked, &why)
     }
 
-    /// Waits before retry number `n`, and says so.
-    pub fn pause(&self, n: u32, asked: Option<Duration>, why: &Error) {
+    /// Waits before retry number `n`, and says so. An error if the program is asked to stop.
+    pub fn pause(&self, n: u32, asked: Option<Duration>, why: &Error) -> Result<(), Error> {
+        signal::check()?;
         let wait = self.wait(n, asked);
         info!("{why}; trying again in {:.1} s (try {} of {})", wait.as_secs_f64(), n + 1, self.retries + 1);
-        std::thread::sleep(wait);
+        Ok(signal::sleep(wait)?)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
@@ -55,8 +54,6 @@ impl Absolute {
 struct Wire {
     line: Line,
     buffers: LazyBuffers,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
 }
 
 impl fmt::Debug for Wire {
@@ -79,11 +76,7 @@ impl Transport for Wire {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         let timeout = timeout.for_write();
-        let limit = timeout.not_zero().map(|d| *d);
-        if limit != self.write_timeout {
-            self.line.socket.tcp().set_write_timeout(limit)?;
-            self.write_timeout = limit;
-        }
+        self.line.socket.plain_mut().write_limit = timeout.not_zero().map(|d| *d);
         let output = &self.buffers.output()[..amount];
         let rewritten = self.line.absolute.as_mut().and_then(|a| a.rewrite(output));
         let output = rewritten.as_deref().unwrap_or(output);
@@ -93,17 +86,9 @@ impl Transport for Wire {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let timeout = timeout.for_read();
-        let limit = timeout.not_zero().map(|d| *d);
-        if limit != self.read_timeout {
-            self.line.socket.tcp().set_read_timeout(limit)?;
-            self.read_timeout = limit;
-        }
-        let n = loop {
-            match self.line.socket.read(self.buffers.input_append_buf()) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                read => break read.map_err(|e| timed_out(e, &timeout))?,
-            }
-        };
+        self.line.socket.plain_mut().read_limit = timeout.not_zero().map(|d| *d);
+        let read = self.line.socket.read(self.buffers.input_append_buf());
+        let n = read.map_err(|e| timed_out(e, &timeout))?;
         self.buffers.input_appended(n);
         Ok(n > 0)
     }
@@ -146,7 +131,7 @@ impl Connector for Dialer {
         let origin = Origin::new(scheme, &Endpoint::new(host, port));
         let line = self.0.open(&origin).map_err(|e| ureq::Error::Other(Box::new(e)))?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Box::new(Wire { line, buffers, read_timeout: None, write_timeout: None })))
+        Ok(Some(Box::new(Wire { line, buffers })))
     }
 }
 

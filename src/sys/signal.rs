@@ -7,6 +7,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::cvt;
 
@@ -100,6 +102,22 @@ pub fn check() -> io::Result<()> {
     match requested() {
         None => Ok(()),
         Some(signal) => Err(io::Error::other(format!("interrupted by signal {signal}"))),
+    }
+}
+
+/// How often a thread that waits looks whether the program is asked to stop: the signal may reach another one.
+pub const LOOK: Duration = Duration::from_millis(100);
+
+/// Sleeps, unless the program is asked to stop.
+pub fn sleep(time: Duration) -> io::Result<()> {
+    let until = Instant::now() + time;
+    loop {
+        check()?;
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        thread::sleep(left.min(LOOK));
     }
 }
 
