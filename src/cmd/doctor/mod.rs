@@ -72,9 +72,11 @@ impl Finding {
 }
 
 pub fn doctor(host: &Host, options: &Options) -> Result<()> {
-    let storage = host.storage_path()?;
     let mut findings = machine::findings();
-    findings.extend(place::findings(&storage));
+    match host.storage_path() {
+        Ok(storage) => findings.extend(place::findings(&storage)),
+        Err(e) => findings.push(Finding::bad("storage directory", e.to_string(), e.get_hint().unwrap_or_default())),
+    }
     findings.extend(network::findings(options));
     if options.json {
         let list: Vec<_> = findings
