@@ -10,11 +10,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::thread;
 use std::time::Duration;
 
 use crate::error::{Context, Result};
 use crate::sys::fs::rename_new;
+use crate::sys::signal;
 use crate::{info, verbose, warning};
 
 /// Its name in the storage directory.
@@ -126,7 +126,7 @@ impl LockFile {
                         );
                         told = Some(text);
                     }
-                    thread::sleep(PAUSE);
+                    signal::sleep(PAUSE).context(failed)?;
                 }
             }
         }
@@ -194,6 +194,8 @@ fn beside(path: &Path, more: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]

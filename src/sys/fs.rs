@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::cvt;
+use super::{cvt, signal};
 
 /// A path as the kernel wants it. Fails on an embedded NUL.
 pub fn c_path(path: &Path) -> io::Result<CString> {
@@ -38,7 +38,7 @@ pub fn flock(file: &File, lock: Lock, wait: Wait) -> io::Result<bool> {
         match cvt(unsafe { libc::flock(file.as_raw_fd(), how) }) {
             Ok(_) => return Ok(true),
             Err(e) if e.raw_os_error() == Some(libc::EWOULDBLOCK) => return Ok(false),
-            Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => signal::check()?,
             Err(e) => return Err(e),
         }
     }

@@ -148,6 +148,21 @@ fn stubborn_and_impatient() {
         assert_eq!(done.status.code(), Some(130), "{name}: {}", done.stderr);
         site.run("fsck").success();
     }
+    // Nor does one that waits for another need its second.
+    let holding = start("holding", "until test -e /mnt/0/released; do sleep 0.1; done");
+    let (dir, log) = (site.path("context"), site.path("log"));
+    let run = site.heeding_signals().args(["build", "-t", "out"]).arg(dir).env("CH_LOG_FILE", &log);
+    let waiting = run.start();
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    let state = format!("/proc/{}/stat", waiting.child.id());
+    let sleeps = || fs::read_to_string(&state).unwrap_or_default().contains(") S ");
+    wait_for("it to wait", || said().contains("waiting for process") && sleeps());
+    send(&waiting, "INT");
+    let done = ends(waiting, "waiting");
+    assert_eq!(done.status.code(), Some(130), "{}", said());
+    assert!(said().contains("out+latest: interrupted by signal 2"), "{}", said());
+    fs::write(begun("released"), "").unwrap();
+    assert!(holding.into_done(&[]).status.success());
     let go_on = begun("go-on");
     let building = start("paused", "until test -e /mnt/0/go-on; do sleep 0.1; done; echo done >/made");
     let state = format!("/proc/{}/stat", building.child.id());
