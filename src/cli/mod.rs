@@ -18,7 +18,7 @@ pub use parse::parse;
 pub enum Invocation {
     /// Text for standard output, then success.
     Print(String),
-    /// No arguments at all: help on standard error, exit code 1 (facts A1).
+    /// No arguments at all: help on standard error, exit code 1 (F1).
     NoArguments(String),
     /// `--dependencies`: a static binary has none; the kernel is asked.
     Dependencies,

@@ -1,6 +1,6 @@
 //! From arguments to an [`Invocation`].
 //!
-//! Common options stand before or after the subcommand; if both, those after win outright (facts A1). Long options
+//! Common options stand before or after the subcommand; if both, those after win outright (F1). Long options
 //! may be shortened as long as they stay unambiguous.
 
 use std::ffi::OsString;

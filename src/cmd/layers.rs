@@ -116,7 +116,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// It may be absent, empty, or an image already (facts A5, "Layer flattening rules", 9), which is then replaced.
+    /// It may be absent, empty, or an image already (F5, "Layer flattening rules", 9), which is then replaced.
     pub fn claim(target: &Path) -> Result<Destination> {
         let shown = target.display();
         let absolute = std::path::absolute(target).context(|| format!("can't use {shown}"))?;

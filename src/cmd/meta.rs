@@ -1,4 +1,4 @@
-//! What every image has besides its layers (manual page: "Pull"; facts A5): mount points, `/ch/environment`,
+//! What every image has besides its layers (manual page: "Pull"; F5): mount points, `/ch/environment`,
 //! `/ch/metadata.json`, the directories of VOLUME.
 //!
 //! It is made as a tar archive and goes the way of every layer, so that odd trees (`/etc` a symbolic link) are handled

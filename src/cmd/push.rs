@@ -297,7 +297,7 @@ impl Upload<'_> {
         let part = std::cell::RefCell::new(part);
         let sent = |n| part.borrow_mut().set(n);
         self.client.upload_blob(&repository, &descriptor.digest, descriptor.size, open, &sent)?;
-        // A registry that says "created" and has nothing is worth one question (facts A10).
+        // A registry that says "created" and has nothing is worth one question (F10).
         if !self.client.has_blob(&repository, &descriptor.digest)? {
             bail!("{what}: {short}: the registry took the upload but does not have it");
         }

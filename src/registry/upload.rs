@@ -86,7 +86,7 @@ impl Client {
             let mounted = response.status == 201;
             // An upload that was begun instead is left to run out: cancelling costs a request and is not understood by all.
             response.finish();
-            // As after an upload: one that says "created" and has nothing is worth one question (facts A10).
+            // As after an upload: one that says "created" and has nothing is worth one question (F10).
             Ok(mounted && self.has_blob(repository, digest)?)
         };
         mount().unwrap_or_else(|e| {

@@ -1,5 +1,5 @@
 //! Layers that mean harm, or are broken: each ends in an error or stays inside, in both forms; a directory beside the
-//! root is watched meanwhile. (The classes of `reliability`, A3; those that are merely odd are in `layer_tests.rs`.)
+//! root is watched meanwhile. (Layers that are merely odd are in `layer_tests.rs`.)
 
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;

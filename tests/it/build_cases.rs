@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 use crate::harness::tree::{Entry, Kind, Tree};
 use crate::harness::{Mode, Run, Site, image, in_each_mode, skip};
 
-/// The issue asks for so many.
+/// Fewer would mean that the table was not found.
 const AT_LEAST: usize = 150;
 
 #[test]

@@ -261,7 +261,7 @@ fn names_of_whiteouts_are_refused() {
     });
 }
 
-/// A10: a registry that says "created" and has nothing.
+/// F10, R17: a registry that says "created" and has nothing.
 #[test]
 fn uploads_are_verified() {
     let (site, registry) = (Site::new(), Registry::start());

@@ -338,15 +338,99 @@ fn report(wrong: &[String]) {
 fn promises_have_their_tests() {
     let readme = read("README.md");
     let section = readme.split("## What you can rely on").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-    let files = ["tests/it", "src"].map(|dir| files_below(&root().join(dir))).concat();
-    let tests: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let tests = tests();
     let promises: Vec<&str> = section.split("\n* ").skip(1).collect();
     assert!(promises.len() >= 5, "the promises were not found");
     for promise in promises {
         let names: Vec<&str> = promise.split('`').skip(1).step_by(2).filter(|name| name.contains('_')).collect();
         assert!(!names.is_empty(), "no test is named: {promise}");
         for name in names {
-            assert!(tests.contains(&format!("fn {name}()")), "there is no test {name}: {promise}");
+            assert!(tests.contains(name), "there is no test {name}: {promise}");
         }
     }
+}
+
+/// Every row of the tables in tests/README.md names tests, and they exist.
+#[test]
+fn rows_of_the_tables_have_their_tests() {
+    let (text, tests) = (read("tests/README.md"), tests());
+    let section = text.split("\n## Guarantees").nth(1).unwrap();
+    let rows: Vec<&str> =
+        section.lines().filter(|line| line.starts_with("| ") && !line.contains("| tests |")).collect();
+    assert!(rows.len() > 80, "the tables were not found");
+    let mut wrong = Vec::new();
+    for row in rows {
+        let cell = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            wrong.push(format!("tests/README.md: no test is named: {row}"));
+        }
+        for name in names.into_iter().filter(|name| !root().join(name).is_file() && !tests.contains(*name)) {
+            wrong.push(format!("tests/README.md: there is no test {name}: {row}"));
+        }
+    }
+    report(&wrong);
+}
+
+/// A label in a comment (A.7, F5, M01) is explained in one of the documents of this repository, and no comment sends the
+/// reader to a document that is elsewhere.
+#[test]
+fn labels_are_explained() {
+    let known: BTreeSet<String> = ["src/dockerfile/README.md", "src/cmd/README.md", "tests/README.md"]
+        .iter()
+        .flat_map(|name| labels_of(&read(name)))
+        .collect();
+    assert!(known.contains("A.20") && known.contains("F11") && known.contains("M01"), "the labels were not found");
+    let mut wrong = Vec::new();
+    let mut cited = 0;
+    for file in ["src", "tests/it"].iter().flat_map(|dir| files_below(&root().join(dir))) {
+        let (Ok(text), true) = (fs::read_to_string(&file), file.extension().is_some_and(|e| e == "rs")) else {
+            continue;
+        };
+        for (i, line) in text.lines().enumerate() {
+            let comment = line.split_once("//").map_or("", |(_, comment)| comment);
+            for label in labels_in(comment) {
+                cited += 1;
+                if !known.contains(&label) {
+                    wrong.push(format!("{}:{}: label {label} is explained nowhere", file.display(), i + 1));
+                }
+            }
+        }
+    }
+    assert!(cited > 50, "no labels found in the sources");
+    report(&wrong);
+}
+
+/// Labels that a document explains: in a heading (`## A.7 …`) or in the first cell of a row.
+fn labels_of(text: &str) -> Vec<String> {
+    let starts = text.lines().filter_map(|line| line.strip_prefix("## ").or_else(|| line.strip_prefix("| ")));
+    starts.filter_map(|rest| labels_in(rest.split([' ', '|']).next()?).pop()).collect()
+}
+
+/// `A.7`, and a letter that one of the tables uses with a number: `F5`, `M01`.
+fn labels_in(text: &str) -> Vec<String> {
+    let is_number = |text: &str| !text.is_empty() && text.len() <= 2 && text.bytes().all(|b| b.is_ascii_digit());
+    let is_label = |word: &str| match word.strip_prefix("A.") {
+        Some(number) => is_number(number),
+        None => {
+            let Some(first) = word.chars().next().filter(|c| "DFHIMORS".contains(*c)) else { return false };
+            is_number(&word[1..]) && (first == 'F' || word.len() == 3)
+        }
+    };
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
+    words.map(|word| word.trim_end_matches('.')).filter(|word| is_label(word)).map(str::to_owned).collect()
+}
+
+/// Names of all tests.
+fn tests() -> BTreeSet<String> {
+    let files = ["tests/it", "src"].map(|dir| files_below(&root().join(dir))).concat();
+    let mut names = BTreeSet::new();
+    for text in files.iter().filter_map(|file| fs::read_to_string(file).ok()) {
+        let mut lines = text.lines().map(str::trim);
+        while lines.any(|line| line == "#[test]") {
+            let name = lines.find_map(|line| line.strip_prefix("fn "));
+            names.extend(name.and_then(|name| name.split('(').next()).map(str::to_owned));
+        }
+    }
+    names
 }

@@ -1,4 +1,4 @@
-//! The line that announces an instruction (facts A6): number, cache mark, keyword, options, what it does.
+//! The line that announces an instruction (F6): number, cache mark, keyword, options, what it does.
 
 use crate::dockerfile::ast::{Instruction, Kind};
 use crate::dockerfile::remote::Remote;

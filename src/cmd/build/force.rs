@@ -1,4 +1,4 @@
-//! `--force`: privileged system calls of RUN seem to succeed (manual page, "Privilege model"; facts A8).
+//! `--force`: privileged system calls of RUN seem to succeed (manual page, "Privilege model"; F8).
 //!
 //! `seccomp` and `notify` need nothing in the image. `fakeroot` installs fakeroot(1) before the first RUN that needs it
 //! and puts it in front of commands that install packages; what it does is said line by line.

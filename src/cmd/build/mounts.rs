@@ -1,4 +1,4 @@
-//! `RUN --mount=…`: what is mounted for one command and leaves nothing behind (specification A.14).
+//! `RUN --mount=…`: what is mounted for one command and leaves nothing behind (A.14).
 //!
 //! [`Mounts::new`] only looks: what counts for the cache is known before anything is mounted. [`Mounts::prepare`] then
 //! does it, if the command has to run at all. Secrets lie on a tmpfs that only this process sees, never on disk.

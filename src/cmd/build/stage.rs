@@ -315,7 +315,7 @@ impl<'b> Stage<'b> {
         info!("{}", announce::line(self.build.count(), cache, text));
     }
 
-    /// The history entry (specification A.16).
+    /// The history entry (A.16).
     fn remember(&mut self, step: &Step, layered: bool) {
         if step.created_by.is_empty() {
             return;

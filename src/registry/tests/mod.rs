@@ -1,4 +1,4 @@
-//! The rows of `reliability.md` that concern the network, against the scripted registry.
+//! Bad servers and networks (rows M, H and R of tests/README.md), against the scripted registry.
 
 mod certificates;
 mod framing;

@@ -290,7 +290,7 @@ fn two_registries() {
     assert!(authorizations(&other.server).is_empty());
 }
 
-/// B4: tokens that run out, by their own word and without it.
+/// R13: tokens that run out, by their own word and without it.
 #[test]
 fn tokens_run_out() {
     let bytes = noise(200_000);

@@ -145,7 +145,7 @@ fn a_blob_that_is_too_long_is_an_error() {
     }
 }
 
-/// B4: 200 instead of 206.
+/// R09: 200 instead of 206.
 #[test]
 fn ranges_ignored() {
     let bytes = noise(SIZE);
@@ -178,7 +178,7 @@ fn ranges_ignored_by_one_that_breaks() {
     assert!(e.contains("gave up at byte 1234 of"), "{e}");
 }
 
-/// B4: 206 with other bytes than asked for: once more from the beginning, then an error.
+/// R10: 206 with other bytes than asked for: once more from the beginning, then an error.
 #[test]
 fn ranges_that_lie() {
     let bytes = noise(SIZE);

@@ -46,7 +46,7 @@ fn in_one_piece() {
     }
 }
 
-/// B4: registries that do not take a single PUT.
+/// R15: registries that do not take a single PUT.
 #[test]
 fn by_patch() {
     for status in [400, 404, 405, 415, 501] {
@@ -283,7 +283,7 @@ fn mounts_of_what_is_private() {
     }
 }
 
-/// B4: a token that runs out between the beginning and the end of an upload.
+/// R13: a token that runs out between the beginning and the end of an upload.
 #[test]
 fn tokens_that_run_out_meanwhile() {
     let ended = Ended::default();
