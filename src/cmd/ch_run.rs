@@ -35,6 +35,9 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let host = env::vars_os().collect();
     let by_name = match directory(&request)? {
         Some(path) => {
+            if request.writable {
+                refuse_stored(&path)?;
+            }
             request.image = path.into();
             false
         }
@@ -60,6 +63,14 @@ fn directory(request: &Request) -> Result<Option<PathBuf>> {
         return Err(Error::new(e).hint(format!("ch-image list shows the images; ./{shown} means the directory")));
     }
     std::path::absolute(path).context(|| format!("can't open image {shown}")).map(Some)
+}
+
+/// Layers never change: other images are made of them, too.
+fn refuse_stored(path: &Path) -> Result<()> {
+    let Some(storage) = storage::around(path) else { return Ok(()) };
+    let (shown, storage) = (path.display(), storage.display());
+    Err(Error::new(format!("can't write into {shown}: it belongs to the storage directory {storage}"))
+        .hint(format!("run the image by its name: ch-image -s {storage} list shows the images")))
 }
 
 /// Whether there is an image of that name, be it damaged.

@@ -163,6 +163,11 @@ fn find(request: &Request, resolve: &dyn Fn(&Request) -> Result<Image>) -> Resul
     if root == Path::new("/") {
         bail!("the image can't be the host's root directory");
     }
+    // A directory of some other purpose is not used by accident.
+    if !["bin", "dev", "usr"].iter().any(|name| root.join(name).symlink_metadata().is_ok()) {
+        return Err(Error::new(format!("not an image: {} has none of bin, dev, usr", path.display()))
+            .hint("name an image in storage (ch-image list shows them), or a directory that holds one"));
+    }
     Ok(Image { root, overlay: None, env: None, cwd: None })
 }
 

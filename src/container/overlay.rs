@@ -46,6 +46,27 @@ impl Overlay {
         Ok(overlay)
     }
 
+    /// Mounts over a directory what it holds, read-only, with what `make` puts into an empty directory where the tree has
+    /// nothing: places to mount on, and nothing is written into the tree.
+    pub fn with_places(tree: &Path, make: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Overlay> {
+        let at = c_path(tree).context(|| tree.display().to_string())?;
+        let mut overlay = Overlay { at: tree.to_owned(), work: None, mounts: 0 };
+        let below = mount::open_path(&at).context(|| format!("can't open {}", tree.display()))?;
+        mount::mount(Some(c"none"), &at, Some(c"tmpfs"), NO_SUID | NO_DEV, Some(c"size=1m,mode=755"))
+            .context(|| "can't mount a tmpfs")?;
+        overlay.mounts += 1;
+        let places = tree.join("places");
+        fs::create_dir(&places).context(|| format!("can't make {}", places.display()))?;
+        make(&places)?;
+        let places = c_path(&places).and_then(|path| mount::open_path(&path)).context(|| "can't open a tmpfs")?;
+        let lower = [below, places];
+        let options = options("", "/proc/self/fd/", &lower, None)?;
+        mount::mount(Some(c"none"), &at, Some(c"overlay"), NO_SUID | NO_DEV | READ_ONLY, Some(&options))
+            .map_err(|e| explain(&e))?;
+        overlay.mounts += 1;
+        Ok(overlay)
+    }
+
     fn stack(&mut self, layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<()> {
         let at = c_path(&self.at).context(|| self.at.display().to_string())?;
         let open = |path: &Path| {

@@ -16,7 +16,7 @@ use super::plan::{Role, plan};
 use super::step::Step;
 use super::target::Made;
 use super::walk::{Walk, walk};
-use super::{Emulation, Network, Spec, enter};
+use super::{Emulation, Network, Overlay, Spec, enter};
 use crate::debug;
 use crate::error::{Context, Error, Result};
 use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
@@ -116,7 +116,12 @@ pub fn exec_joined(spec: &Spec) -> Result<Infallible> {
 }
 
 fn become_it(spec: &Spec, role: Role, announce: &dyn Fn() -> io::Result<()>) -> Result<Infallible> {
-    let steps = plan(spec, role)?;
+    let mut steps = plan(spec, role)?;
+    let places = if spec.writable { None } else { give_places(spec, &steps)? };
+    if places.is_some() {
+        // The same targets, which exist now.
+        steps = plan(spec, role)?;
+    }
     log(&steps);
     let _made = make_places(spec, &steps)?;
     let null = null()?;
@@ -143,6 +148,26 @@ fn make_places(spec: &Spec, steps: &[Step]) -> Result<(Made, Made)> {
         }
     }
     Ok((made, shared))
+}
+
+/// What is missing in a tree that is not written to: made in memory, and seen beneath the tree. `None` if nothing is.
+fn give_places(spec: &Spec, steps: &[Step]) -> Result<Option<(Overlay, Made)>> {
+    let missing: Vec<_> = steps.iter().filter_map(Step::place).filter(|(target, _)| !target.exists()).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let mut made = Made::default();
+    let overlay = Overlay::with_places(&spec.root, &mut |places| {
+        missing.iter().try_for_each(|(target, shape)| made.make(places, &target.absent(), *shape))
+    });
+    let failed = |e: Error| {
+        let mut names: Vec<String> = missing.iter().map(|(target, _)| target.to_string()).collect();
+        names.dedup();
+        let names = names.join(" ");
+        e.context(format!("the image has no {names} to mount on"))
+            .hint("mount on what exists in it, such as /mnt/0; or use --write, which makes what is missing")
+    };
+    overlay.map(|overlay| Some((overlay, made))).map_err(failed)
 }
 
 fn null() -> Result<OwnedFd> {

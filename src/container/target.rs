@@ -62,6 +62,11 @@ impl Target {
         std::iter::once(root.as_os_str()).chain(parts).collect()
     }
 
+    /// The same place in a tree where nothing of it exists.
+    pub fn absent(&self) -> Target {
+        Target { parts: self.parts.clone(), present: 0, is_dir: false }
+    }
+
     /// The same place, which exists by other means (in what is mounted above it).
     pub fn present_elsewhere(mut self, is_dir: bool) -> Target {
         self.present = self.parts.len();
@@ -210,7 +215,7 @@ impl Made {
     pub fn make_shared(&mut self, dir: &Path, target: &Target, shape: Shape) -> Result<()> {
         let failed = || format!("can't make {} to mount on", target.host_path(dir).display());
         for _ in 0..100 {
-            self.make_parts(dir, &Target { present: 0, ..target.clone() }, shape).context(failed)?;
+            self.make_parts(dir, &target.absent(), shape).context(failed)?;
             let path = target.host_path(dir);
             let flags = O_NOFOLLOW | libc::O_NONBLOCK;
             // What we may not open belongs to somebody else, who does not look for locks.

@@ -37,4 +37,4 @@ pub use gc::Keep;
 pub use images::{Image, Source};
 pub use layers::{LayerId, LayerInfo, LayerKind, seal};
 pub use layout::{Access, Draft, Mode, Storage};
-pub use place::default_path;
+pub use place::{around, default_path};

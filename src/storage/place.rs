@@ -126,6 +126,16 @@ fn owner(uid: u32) -> String {
     }
 }
 
+/// The storage directory of ours that a directory lies in, if any.
+pub fn around(path: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(path).ok()?;
+    let is_ours = |dir: &Path| {
+        let text = version_text(dir).ok().flatten();
+        text.is_some_and(|text| text.lines().next() == Some(MAGIC))
+    };
+    real.ancestors().find(|dir| is_ours(dir)).map(Path::to_owned)
+}
+
 fn is_empty(path: &Path) -> Result<bool> {
     let mut entries = fs::read_dir(path).context(|| format!("can't read storage directory {}", path.display()))?;
     Ok(entries.next().is_none())

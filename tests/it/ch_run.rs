@@ -93,3 +93,62 @@ fn a_name_is_an_image_before_it_is_a_directory() {
         run("hell").stderr_has("image not found: hell\n").failure();
     });
 }
+
+/// Without `-w` nothing is written into a directory: what it lacks to be mounted on is not made in it.
+#[test]
+fn nothing_is_written_without_write() {
+    in_each_mode(|site| {
+        let dir = site.path("dir");
+        fs::create_dir(&dir).unwrap();
+        site.program("tar").arg("-C").arg(&dir).arg("-xpf").arg(image::small()).success();
+        for name in ["dev", "home", "mnt", "proc", "sys", "tmp"] {
+            if dir.join(name).exists() {
+                fs::remove_dir_all(dir.join(name)).unwrap();
+            }
+        }
+        site.write("data/file", "from the host\n");
+        let before = Tree::of_dir(&dir);
+        let script =
+            "test -e /proc/self/exe -a -d /sys -a -c /dev/null -a -d /home/tester -a -d /tmp && cat /new/place/file";
+        let bind = format!("{}:/new/place", site.path("data").display());
+        let run = site.ch_run_with(&["-b", &bind], "./dir").args(["sh", "-c", script]);
+        run.stdout("from the host\n").stderr("").success();
+        let write = "touch /bin/x /etc/x /x 2>/dev/null; ls -d /bin/x /etc/x /x 2>/dev/null; echo done";
+        site.ch_run("./dir").args(["sh", "-c", write]).stdout("done\n").success();
+        Tree::of_dir(&dir).assert_same(&before, "the directory afterwards");
+        // An image in storage is no different.
+        site.import(image::small(), "base");
+        let files = || site.program("find").arg(site.storage().join("layers")).success().stdout;
+        let before = files();
+        let run = site.ch_run_with(&["-b", &bind], "base").args(["sh", "-c", "cat /new/place/file"]);
+        run.stdout("from the host\n").success();
+        assert_eq!(files(), before);
+    });
+}
+
+/// What is no image is refused before anything is made in it, and storage's own trees are not written into by path.
+#[test]
+fn what_is_no_image_stays_as_it_is() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write("home/thesis.tex", "x");
+        let error = "error: not an image: SITE/home has none of bin, dev, usr\n\
+                     hint: name an image in storage (ch-image list shows them), or a directory that holds one\n";
+        for options in [&[][..], &["-w"]] {
+            let home = site.path("home");
+            site.ch_run_with(options, ".").arg("ls").current_dir(&home).stderr(error).failure();
+            assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+        }
+        let layers = site.storage().join("layers");
+        let before = Tree::of_dir(&layers);
+        let has = "layers has none of bin, dev, usr";
+        site.ch_run(".").arg("ls").current_dir(&layers).stderr_has(has).failure();
+        let layer = fs::read_dir(&layers).unwrap().next().unwrap().unwrap().path();
+        for dir in [&layers, &layer.join("tree")] {
+            let run = site.ch_run_with(&["-w"], ".").arg("ls").current_dir(dir);
+            run.stderr_has("it belongs to the storage directory SITE/storage\nhint: run the image by its name")
+                .failure();
+        }
+        Tree::of_dir(&layers).assert_same(&before, "the layers afterwards");
+    });
+}
