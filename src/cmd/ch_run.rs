@@ -32,7 +32,9 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         Invocation::Run { request, verbosity } => (request, verbosity),
     };
     log::set_level(verbosity);
-    let host = env::vars_os().collect();
+    super::secrets::take_from_environment();
+    // Registries' passwords are not the command's business.
+    let host = env::vars_os().filter(|(name, _)| !super::secrets::is_secret(name)).collect();
     let by_name = match directory(&request)? {
         Some(path) => {
             if request.writable {

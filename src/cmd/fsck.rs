@@ -1,7 +1,9 @@
 //! `fsck`: says what is damaged in storage; if asked to, drops it and pulls again what was pulled. It succeeds only if
 //! every image is there afterwards.
 
-use super::{Host, print, pull};
+use super::pull::Puller;
+use super::remote::{Named, Remotes};
+use super::{Host, print};
 use crate::cli::Options;
 use crate::container;
 use crate::error::{Error, Result};
@@ -35,7 +37,13 @@ pub fn fsck(host: &Host, options: &Options) -> Result<()> {
             let (pulled, lost) = damaged_images(&storage, &found)?;
             storage.repair(&found)?;
             info!("dropped what is damaged: {}", things(n));
-            restore(host, options, &storage, &pulled, &lost)
+            let remotes = (!pulled.is_empty()).then(|| Remotes::new(options, Named::Storage)).transpose();
+            let again = |image: &Image| match &remotes {
+                Ok(Some(remotes)) => Puller { host, options, storage: &storage, remotes }.again(image),
+                Ok(None) => Ok(()),
+                Err(e) => Err(e.clone()),
+            };
+            restore(&again, &pulled, &lost)
         }
         n => Err(Error::new(format!("{} damaged in {place}", things(n)))
             .hint("ch-image fsck --repair drops what is damaged, and pulls again what was pulled")),
@@ -64,10 +72,10 @@ fn damaged_images(storage: &Storage, found: &[Damage]) -> Result<(Vec<Image>, Ve
 }
 
 /// Pulls what was pulled; says what could not be had again.
-fn restore(host: &Host, options: &Options, storage: &Storage, pulled: &[Image], lost: &[String]) -> Result<()> {
+fn restore(again: &dyn Fn(&Image) -> Result<()>, pulled: &[Image], lost: &[String]) -> Result<()> {
     let mut missing = Vec::new();
     for image in pulled {
-        if let Err(e) = pull::again(host, options, storage, image) {
+        if let Err(e) = again(image) {
             warning!("can't pull {} again: {e}", image.reference);
             missing.push(image.reference.to_string());
         }

@@ -45,17 +45,6 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
     Ok(())
 }
 
-/// Pulls an image once more that was damaged, for the architecture that it had.
-pub fn again(host: &Host, options: &Options, storage: &Storage, image: &Image) -> Result<()> {
-    let wanted = image.config.arch().map_or(Wanted::Yolo, Wanted::Arch);
-    let reference = &image.reference;
-    let remotes = Remotes::new(options, Named::Image(reference))?;
-    let _lock = storage.lock_image(reference)?;
-    let puller = Puller { host, options, storage, remotes: &remotes };
-    puller.announce(reference, &wanted);
-    puller.to_storage(reference, &wanted).map(drop)
-}
-
 /// What a pull needs; a build has one for its base images.
 pub struct Puller<'a> {
     pub host: &'a Host,
@@ -65,6 +54,14 @@ pub struct Puller<'a> {
 }
 
 impl Puller<'_> {
+    /// Pulls an image once more that was damaged, for the architecture that it had.
+    pub fn again(&self, image: &Image) -> Result<()> {
+        let wanted = image.config.arch().map_or(Wanted::Yolo, Wanted::Arch);
+        let _lock = self.storage.lock_image(&image.reference)?;
+        self.announce(&image.reference, &wanted);
+        self.to_storage(&image.reference, &wanted).map(drop)
+    }
+
     pub fn announce(&self, reference: &ImageRef, wanted: &Wanted) {
         info!("pulling image:    {reference}");
         match wanted {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Host;
 use crate::cli::Options;
+use crate::dockerfile::plan;
 use crate::error::{Error, Result};
 use crate::oci::arch::Arch;
 use crate::oci::config::Config;
@@ -46,13 +47,75 @@ impl Wanted {
     }
 }
 
-/// Who says which registries are talked to.
+/// Who says which registries are talked to. What is meant for one (a password, `--tls-no-verify`) is for those that the
+/// user names, not for those that an image or storage brings in.
 #[derive(Clone, Copy)]
 pub enum Named<'r> {
     /// The command line names the image.
     Image(&'r ImageRef),
     /// A Dockerfile does; the command line names only what is made of it.
-    Dockerfile(&'r ImageRef),
+    Dockerfile { tag: &'r ImageRef, images: &'r [plan::Named] },
+    /// Storage does: an image that came from there.
+    Storage,
+}
+
+/// Which registries what is for.
+struct Scopes {
+    /// The name and password of the environment or standard input.
+    login: Vec<Endpoint>,
+    /// Why others don't get them.
+    elsewhere: &'static str,
+    /// `--tls-no-verify`
+    unverified: Vec<Endpoint>,
+}
+
+impl Named<'_> {
+    fn scopes(self, options: &Options) -> Result<Scopes> {
+        let (tag, images) = match self {
+            Named::Image(reference) => {
+                let only = vec![endpoint(reference)];
+                let elsewhere = "CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD are not used for a registry that the command \
+                                 line does not name";
+                return Ok(Scopes { login: only.clone(), elsewhere, unverified: only });
+            }
+            Named::Storage => {
+                let elsewhere =
+                    "fsck names no registry, so what is meant for one is not used; ch-image pull NAME uses it";
+                return Ok(Scopes { login: Vec::new(), elsewhere, unverified: Vec::new() });
+            }
+            Named::Dockerfile { tag, images } => (tag, images),
+        };
+        let mut bases = Vec::new();
+        let mut unverified: Vec<Endpoint> = tag.host().map(|_| endpoint(tag)).into_iter().collect();
+        for image in images {
+            let registry = endpoint(&ImageRef::parse_strict(&image.name)?);
+            if image.keyword == "FROM" && !bases.contains(&registry) {
+                bases.push(registry.clone());
+            }
+            unverified.push(registry);
+        }
+        let (login, elsewhere) = match (tag.host(), options.auth, &bases[..]) {
+            (Some(_), ..) => (
+                vec![endpoint(tag)],
+                "CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD are not used for another registry than that of the tag",
+            ),
+            (None, false, _) => (
+                Vec::new(),
+                "CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD are not used for a registry that only the Dockerfile names, \
+                 unless you say --auth",
+            ),
+            (None, true, [only]) => (
+                vec![only.clone()],
+                "CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD are not used for a registry that no FROM of the Dockerfile names",
+            ),
+            // One password is not for several.
+            (None, true, _) => (
+                Vec::new(),
+                "CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD are not used where FROM names more than one registry",
+            ),
+        };
+        Ok(Scopes { login, elsewhere, unverified })
+    }
 }
 
 /// Connections of this process, one client a registry.
@@ -61,8 +124,8 @@ pub struct Remotes<'a> {
     settings: Settings,
     mirrors: Mirrors,
     credentials: Arc<dyn Credentials>,
-    /// The registry for which alone `--tls-no-verify` is meant; `None`: all that a Dockerfile names.
-    unverified: Option<Endpoint>,
+    /// The registries for which alone `--tls-no-verify` is meant.
+    unverified: Vec<Endpoint>,
     clients: std::sync::Mutex<Vec<(Role, Arc<Client>)>>,
 }
 
@@ -76,13 +139,13 @@ enum Role {
 
 impl<'a> Remotes<'a> {
     pub fn new(options: &'a Options, named: Named) -> Result<Remotes<'a>> {
-        let (named, unverified) = match named {
-            Named::Image(reference) => (Some(endpoint(reference)), Some(endpoint(reference))),
-            Named::Dockerfile(tag) => (tag.host().map(|_| endpoint(tag)), None),
-        };
+        let Scopes { login, elsewhere, unverified } = named.scopes(options)?;
+        if options.tls_no_verify && matches!(named, Named::Storage) {
+            warning!("--tls-no-verify: not used: {elsewhere}");
+        }
         let mut settings = Settings::from_vars(&|name| std::env::var(name).ok())?;
         settings.trust.extra = options.ca.clone();
-        let credentials = super::secrets::credentials(options, named.as_ref(), &settings)?;
+        let credentials = super::secrets::credentials(options, login, elsewhere, &settings)?;
         let mirrors = Mirrors::load(settings.mirrors.as_deref())?;
         Ok(Remotes { options, settings, mirrors, credentials, unverified, clients: Default::default() })
     }
@@ -126,7 +189,7 @@ impl<'a> Remotes<'a> {
         if let Some((_, client)) = clients.iter().find(|(r, c)| *r == role && *c.endpoint() == endpoint) {
             return Ok(client.clone());
         }
-        let is_named = self.unverified.as_ref().is_none_or(|only| *only == endpoint);
+        let is_named = self.unverified.contains(&endpoint);
         let options = registry::Options {
             tls_verify: !(self.options.tls_no_verify && is_named),
             settings: self.settings.clone(),
@@ -177,10 +240,11 @@ pub struct Resolved {
 }
 
 pub fn not_in_registry(client: &Client, reference: &ImageRef) -> Error {
-    let e = Error::new(format!("not in registry: {}", reference.canonical_remote()));
-    match client.hint() {
-        Some(hint) => e.hint(hint),
-        None => e,
+    let name = reference.canonical_remote();
+    match client.wants_login(&reference.repository()) {
+        false => Error::new(format!("not in registry: {name}")),
+        true => Error::new(format!("login required: {name}: the registry answered 401 Unauthorized"))
+            .hint(format!("{}; some registries also answer this when there is no such image", client.advice())),
     }
 }
 

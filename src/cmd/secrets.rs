@@ -1,9 +1,10 @@
 //! Who are we at a registry? From the command line, the environment, configuration files, the terminal.
 //!
-//! `CH_IMAGE_USERNAME` and `CH_IMAGE_PASSWORD` are for the registry that the command line names, never for one that a
-//! Dockerfile brings in. They are wiped from the environment as soon as they are read, so that neither a child nor
+//! `CH_IMAGE_USERNAME` and `CH_IMAGE_PASSWORD` are for the registry that the command line names, or that FROM names if
+//! `--auth` says so, never for one that an image brings in. They are wiped from the environment as soon as they are read, so that neither a child nor
 //! `/proc/PID/environ` shows them.
 
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +12,7 @@ use crate::cli::Options;
 use crate::error::{Error, Result};
 use crate::registry::Endpoint;
 use crate::registry::credentials::{Credentials, Login};
-use crate::registry::logins::{self, Logins, Prompt, Sources};
+use crate::registry::logins::{self, Given, Logins, Prompt, Sources};
 use crate::registry::settings::Settings;
 use crate::{sys, warning};
 
@@ -30,27 +31,42 @@ pub fn take_from_environment() {
     GIVEN.get_or_init(|| (take(USERNAME), take(PASSWORD)));
 }
 
-/// Credentials; what the environment or standard input gives is for the registry `named` alone.
-pub fn credentials(options: &Options, named: Option<&Endpoint>, settings: &Settings) -> Result<Arc<dyn Credentials>> {
+/// Whether a variable is one of those that [`take_from_environment`] takes; they stay there, empty.
+pub fn is_secret(name: &OsStr) -> bool {
+    name == USERNAME || name == PASSWORD
+}
+
+/// Credentials; what the environment or standard input gives is for these registries alone. `elsewhere` says why.
+pub fn credentials(
+    options: &Options,
+    registries: Vec<Endpoint>,
+    elsewhere: &'static str,
+    settings: &Settings,
+) -> Result<Arc<dyn Credentials>> {
     let (user, password) = GIVEN.get().cloned().unwrap_or_default();
     let password = match options.password_stdin {
+        true if registries.is_empty() => {
+            warning!("--password-stdin: not used: {elsewhere}");
+            None
+        }
         true => Some(logins::password_from(&mut io::stdin().lock())?),
         false => password,
     };
-    let given = match (user, password, named) {
-        (Some(user), Some(password), Some(endpoint)) => Some((endpoint.clone(), Login::Password { user, password })),
-        (None, Some(_), _) if options.password_stdin => {
+    let login = match (user, password) {
+        (Some(user), Some(password)) => Some(Login::Password { user, password }),
+        (Some(_), None) if options.password_stdin => None,
+        (None, Some(_)) if options.password_stdin => {
             return Err(Error::new("--password-stdin: no user name").hint(format!("set {USERNAME}")));
         }
-        (Some(_), None, _) => {
+        (Some(_), None) => {
             warning!("{USERNAME} is set, but {PASSWORD} is not: neither is used");
             None
         }
-        (None, Some(_), _) => {
+        (None, Some(_)) => {
             warning!("{PASSWORD} is set, but {USERNAME} is not: neither is used");
             None
         }
-        _ => None,
+        (None, None) => None,
     };
     let prompt = match (io::stdin().is_terminal(), options.password_many) {
         (false, _) => Prompt::Never,
@@ -58,5 +74,5 @@ pub fn credentials(options: &Options, named: Option<&Endpoint>, settings: &Setti
         (true, true) => Prompt::EachTime,
     };
     let files = settings.credential_files.clone();
-    Ok(Arc::new(Logins::new(Sources { given, files, prompt })))
+    Ok(Arc::new(Logins::new(Sources { given: Given { login, registries, elsewhere }, files, prompt })))
 }

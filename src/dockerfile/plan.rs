@@ -11,7 +11,7 @@ use super::platform::Platform;
 use super::scope::{Globals, PROXIES, Scope};
 use super::uses::{self, Use};
 use super::words::{self, Lookup, WordError};
-use super::{instruction, mount, parse};
+use super::{instruction, mount, parse, remote};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 
@@ -119,7 +119,7 @@ pub fn at(line: usize, keyword: &str) -> String {
 
 /// An error with the column left out: the texts that are expanded are shown instead.
 pub fn word_error(text: &str, e: WordError) -> Error {
-    let shown: String = text.chars().take(80).collect();
+    let shown: String = remote::shown(text).chars().take(80).collect();
     Error::new(format!("can't expand {shown}: {}", e.message))
 }
 

@@ -21,10 +21,54 @@ pub struct Git {
     pub directory: String,
 }
 
+/// For people: see [`shown`].
 impl fmt::Display for Git {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&shown(&self.text))
     }
+}
+
+/// For people: see [`shown`].
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Remote::Local(text) | Remote::Url(text) => f.write_str(&shown(text)),
+            Remote::Git(git) => git.fmt(f),
+        }
+    }
+}
+
+/// Query keys whose values are no secret.
+const SHOWN: &[&str] = &["branch", "checksum", "commit", "digest", "ref", "subdir", "tag"];
+
+/// A source without what may be a secret in a URL: user information, and what the query says but for harmless keys.
+pub fn shown(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (front, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = front.split_at(front.find('/').unwrap_or(front.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // A password with a slash in it: where the host begins is anybody's guess.
+    let port = host.rsplit_once(':').map_or("", |(_, port)| port);
+    let mut shown = match port.trim_end_matches(']').bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => format!("{scheme}://{host}{path}"),
+        false => format!("{scheme}://REDACTED"),
+    };
+    for (i, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+        shown.push(if i == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((key, _)) if !SHOWN.contains(&key) => shown.push_str(&format!("{key}=REDACTED")),
+            Some(_) => shown.push_str(pair),
+            None => shown.push_str("REDACTED"),
+        }
+    }
+    let is_git = matches!(classify(text), Remote::Git(_));
+    match (fragment.is_empty(), is_git) {
+        (true, _) => {}
+        (false, true) => shown.push_str(&format!("#{fragment}")),
+        (false, false) => shown.push_str("#REDACTED"),
+    }
+    shown
 }
 
 pub fn classify(text: &str) -> Remote {
@@ -75,6 +119,24 @@ pub fn file_name(url: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let check = |text: &str, want: &str| assert_eq!(shown(text), want, "{text}");
+        check("https://me:pw@h/a?token=x", "https://h/a?token=REDACTED");
+        check("https://token@h:8080/a#b", "https://h:8080/a#REDACTED");
+        check("http://h/a@b", "http://h/a@b");
+        check("http://[::1]:80/a", "http://[::1]:80/a");
+        check("http://[::1]/a", "http://[::1]/a");
+        check("https://me:p/w@h/a", "https://REDACTED");
+        check("https://me:p#w@h/a", "https://REDACTED#REDACTED");
+        check("https://me:p@w@h/a?secret", "https://h/a?REDACTED");
+        check("https://h/a?digest=1&sig=2&&=3", "https://h/a?digest=1&sig=REDACTED&=REDACTED");
+        check("https://u:p@h/a.git?ref=v1&key=k#main:d", "https://h/a.git?ref=v1&key=REDACTED#main:d");
+        check("ftp://u:p@h/a", "ftp://h/a");
+        check("git@h:a/b.git#x", "git@h:a/b.git#x");
+        check("a/b@c", "a/b@c");
+    }
 
     #[test]
     fn sources() {

@@ -347,8 +347,10 @@ impl State {
         for source in &step.sources {
             match source {
                 Remote::Local(_) => {}
-                Remote::Url(url) => return Err(Error::new(format!("source is a URL: {url}")).hint("ADD can download")),
-                Remote::Git(git) => bail!("source is a Git repository: {}", git.repository),
+                Remote::Url(_) => {
+                    return Err(Error::new(format!("source is a URL: {source}")).hint("ADD can download"));
+                }
+                Remote::Git(_) => bail!("source is a Git repository: {source}"),
             }
         }
         let from = copy.from.as_deref();
@@ -479,11 +481,7 @@ fn copied(keyword: &str, step: &CopyStep) -> String {
         text += &format!(" --chmod={chmod}");
     }
     for source in &step.sources {
-        let shown = match source {
-            Remote::Local(text) | Remote::Url(text) => text.clone(),
-            Remote::Git(git) => git.to_string(),
-        };
-        text += &format!(" {shown}");
+        text += &format!(" {source}");
     }
     for file in &step.files {
         text += &format!(" <<{}", file.name);

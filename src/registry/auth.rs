@@ -253,6 +253,34 @@ impl Auth {
         Ok(Some(authorization))
     }
 
+    /// After "not found" or "forbidden" to somebody anonymous: uses a login that is known for this registry without
+    /// asking anybody. Whether there is one that was not used before.
+    pub fn introduce(&self, http: &Http, scope: &Scope) -> Result<bool, Failure> {
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        if state.level == Level::Login {
+            return Ok(false);
+        }
+        let Some(login) = self.credentials.known(&self.registry.endpoint).map_err(Failure::Lasting)? else {
+            return Ok(false);
+        };
+        match (&state.challenge, login) {
+            (Some(Challenge::Bearer { .. }), _) => match self.fetch(http, &mut state, scope, Level::Login) {
+                Ok(authorization) => Ok(authorization.is_some()),
+                // What the anonymous were told stands.
+                Err(failure) => {
+                    verbose!("{}", failure.into_error());
+                    Ok(false)
+                }
+            },
+            (Some(Challenge::Basic) | None, Login::Password { user, password }) => {
+                state.basic = Some(Authorization::basic(&user, &password));
+                state.level = Level::Login;
+                Ok(true)
+            }
+            (Some(Challenge::Basic) | None, Login::IdentityToken(_)) => Ok(false),
+        }
+    }
+
     fn login(&self) -> Result<Option<Login>, Failure> {
         self.credentials.find(&self.registry.endpoint).map_err(Failure::Lasting)
     }
@@ -261,7 +289,8 @@ impl Auth {
         self.credentials.refused(&self.registry.endpoint);
         let error = Error::new(format!("login failed: {} refused {what}", self.registry.endpoint));
         Failure::Lasting(error.hint(
-            "CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD come first, then files such as ~/.docker/config.json (-v tells which)",
+            "where they are given for this registry, CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD come first, then files such \
+             as ~/.docker/config.json (-v tells which)",
         ))
     }
 }

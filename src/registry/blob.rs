@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use ureq::BodyReader;
 
 use super::auth::Scope;
-use super::client::{Call, Client, denied, not_html};
+use super::client::{Call, Client, not_html};
 use super::http::{Failure, Method, Response, sort_io};
 use super::url::Url;
 use crate::error::{Context, Error, Result};
@@ -102,7 +102,7 @@ impl Client {
             // 416: an empty blob has no first byte.
             200 | 206 | 416 => Ok(true),
             404 => Ok(false),
-            401 => Err(denied(response)),
+            401 => Err(self.denied(response)),
             _ => Err(response.into_error()),
         }
     }
@@ -135,7 +135,7 @@ impl BlobReader<'_> {
                     verbose!("blob {}: wrong answer to a range: starting over", self.digest.short());
                     self.range = Ranges::Broken;
                 }
-                401 => return Err(denied(response)),
+                401 => return Err(self.client.denied(response)),
                 404 => return Err(response.into_error().context(format!("blob {} is missing", self.digest))),
                 _ => return Err(response.into_error()),
             }

@@ -3,6 +3,7 @@
 //!
 //! One client per registry, shared by threads: connections, tokens and the answer to "TLS or not" are kept in it.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -90,7 +91,8 @@ pub struct Client {
     probing: Mutex<()>,
     /// Whether anybody has, yet.
     answered: AtomicBool,
-    hint: Mutex<Option<String>>,
+    /// Repositories whose last question was answered with 401.
+    unknown_to: Mutex<HashSet<String>>,
     pub(super) begun: Mutex<Option<Begun>>,
 }
 
@@ -125,7 +127,7 @@ impl Client {
             auth: OnceLock::new(),
             probing: Mutex::new(()),
             answered: AtomicBool::new(false),
-            hint: Mutex::new(None),
+            unknown_to: Mutex::default(),
             begun: Mutex::new(None),
         })
     }
@@ -134,9 +136,19 @@ impl Client {
         &self.endpoint
     }
 
-    /// A way out that belongs to the last `None`: for "not in registry" when the registry said 401.
-    pub fn hint(&self) -> Option<String> {
-        self.hint.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    /// Whether the last `None` about this repository was a 401 and not a 404.
+    pub fn wants_login(&self, repository: &str) -> bool {
+        self.unknown_to.lock().unwrap_or_else(|e| e.into_inner()).contains(repository)
+    }
+
+    /// How the user can log in here.
+    pub fn advice(&self) -> String {
+        self.credentials.advice(&self.endpoint)
+    }
+
+    /// The error of a 401.
+    pub(super) fn denied(&self, response: Response) -> Error {
+        response.into_error().hint(self.advice())
     }
 
     /// Gets whatever is needed to do this later: asks for the password *before* long work. Nothing to do is fine.
@@ -146,7 +158,7 @@ impl Client {
         let response =
             self.perform(&Call { method: Method::Get, url: &url, scope: &scope, headers: &[], bytes: None })?;
         match response.status {
-            401 => Err(denied(response)),
+            401 => Err(self.denied(response)),
             // Anything else: what matters is said when it matters.
             _ => {
                 response.finish();
@@ -155,7 +167,8 @@ impl Client {
         }
     }
 
-    /// The manifest or index of a tag or digest; `None` if the registry has none, or none for us (see [`Client::hint`]).
+    /// The manifest or index of a tag or digest; `None` if the registry has none, or none for us (see
+    /// [`Client::wants_login`]).
     pub fn manifest(&self, repository: &str, reference: &str, accept: Accept) -> Result<Option<Fetched>> {
         let Some(response) = self.ask_manifest(Method::Get, repository, reference, accept)? else { return Ok(None) };
         let content_type = response.content_type();
@@ -195,7 +208,7 @@ impl Client {
         let digest = Digest::of(bytes);
         match response.status {
             200..=202 => {}
-            401 => return Err(denied(response)),
+            401 => return Err(self.denied(response)),
             _ => return Err(response.into_error()),
         }
         if let Some(theirs) = claimed_digest(&response).filter(|d| *d != digest) {
@@ -238,14 +251,23 @@ impl Client {
         let url = self.url(&format!("/v2/{repository}/manifests/{reference}"))?;
         let headers = [("accept", accept.header())];
         let scope = Scope::pull(repository);
-        let response = self.perform(&Call { method, url: &url, scope: &scope, headers: &headers, bytes: None })?;
+        let call = Call { method, url: &url, scope: &scope, headers: &headers, bytes: None };
+        let mut response = self.perform(&call)?;
+        // What is private, some registries hide from the anonymous.
+        if matches!(response.status, 403 | 404)
+            && self.auth().map_err(Failure::into_error)?.introduce(&self.http, &scope).map_err(Failure::into_error)?
+        {
+            debug!("{}: {}: asking again with a login", self.endpoint, response.status);
+            response.finish();
+            response = self.perform(&call)?;
+        }
+        let mut unknown_to = self.unknown_to.lock().unwrap_or_else(|e| e.into_inner());
         if response.status != 401 {
+            unknown_to.remove(repository);
             return Ok(Some(response));
         }
         verbose!("{}", response.into_error());
-        let hint = "the registry answered 401, which can also mean that the image is private: \
-                    see CH_IMAGE_USERNAME, CH_IMAGE_PASSWORD and --auth";
-        *self.hint.lock().unwrap_or_else(|e| e.into_inner()) = Some(hint.to_owned());
+        unknown_to.insert(repository.to_owned());
         Ok(None)
     }
 
@@ -400,10 +422,6 @@ pub(super) fn not_html(response: &Response) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn denied(response: Response) -> Error {
-    response.into_error().hint("log in: set CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD, or run on a terminal")
 }
 
 fn hint_for(status: u16, endpoint: &Endpoint) -> Option<String> {

@@ -37,6 +37,9 @@ pub trait Credentials: Send + Sync {
 
     /// The registry refused what [`find`](Credentials::find) gave: do not offer it again.
     fn refused(&self, endpoint: &Endpoint);
+
+    /// The way out for somebody whom this registry does not know.
+    fn advice(&self, endpoint: &Endpoint) -> String;
 }
 
 /// Asks nobody: for those whom the user did not name.
@@ -49,5 +52,9 @@ impl Credentials for Known {
 
     fn refused(&self, endpoint: &Endpoint) {
         self.0.refused(endpoint);
+    }
+
+    fn advice(&self, endpoint: &Endpoint) -> String {
+        self.0.advice(endpoint)
     }
 }

@@ -80,9 +80,9 @@ impl Web {
                 Ok(response) if response.status == 200 => return Ok(Answer::Is(download(response))),
                 Ok(response) if retry::is_transient(response.status) => {
                     let asked = response.retry_after();
-                    self.policy.again(tried, asked, response.into_error())?
+                    self.policy.again(tried, asked, response.into_plain_error())?
                 }
-                Ok(response) => return Err(response.into_error()),
+                Ok(response) => return Err(response.into_plain_error()),
                 Err(Failure::Passing(error)) => self.policy.again(tried, None, error)?,
                 Err(Failure::Busy(error, asked)) => self.policy.again(tried, asked, error)?,
                 Err(Failure::Unreached(error)) => self.policy.with_stranger().again(tried, None, error)?,

@@ -297,8 +297,24 @@ impl Response {
         let _ = io::copy(&mut self.body.take(MAX_ERROR_READ), &mut io::sink());
     }
 
-    /// What the server refused, in its own words as far as they are safe to show.
+    /// What a registry refused, in its own words as far as they are safe to show.
     pub fn into_error(self) -> Error {
+        let status = self.status;
+        let error = self.into_plain_error();
+        match status {
+            403 => error.hint(
+                "if it is about rights: log in as somebody who may do that; a login for each registry comes from a file \
+                 such as ~/.docker/config.json, one for the registry of the command line also from CH_IMAGE_USERNAME \
+                 and CH_IMAGE_PASSWORD",
+            ),
+            500 | 507 => error.hint("the registry itself fails; its log tells why, often a full disk"),
+            405 => error.hint("the registry may be read-only, or a mirror of another one"),
+            _ => error,
+        }
+    }
+
+    /// The same of any server.
+    pub fn into_plain_error(self) -> Error {
         let head = format!("{} {}", self.status, self.reason);
         let html = self.content_type().is_some_and(|t| t == "text/html");
         let mut bytes = Vec::new();
@@ -309,15 +325,7 @@ impl Response {
             true => head.trim_end().to_owned(),
             false => format!("{}: {text}", head.trim_end()),
         };
-        let error = Error::new(cause).context(self.name);
-        match self.status {
-            403 => error.hint(
-                "if it is about rights: log in as somebody who may do that (CH_IMAGE_USERNAME, CH_IMAGE_PASSWORD, --auth)",
-            ),
-            500 | 507 => error.hint("the registry itself fails; its log tells why, often a full disk"),
-            405 => error.hint("the registry may be read-only, or a mirror of another one"),
-            _ => error,
-        }
+        Error::new(cause).context(self.name)
     }
 }
 

@@ -35,10 +35,19 @@ pub enum Prompt {
     EachTime,
 }
 
+/// What the environment or standard input gives.
+#[derive(Debug)]
+pub struct Given {
+    pub login: Option<Login>,
+    /// For these alone.
+    pub registries: Vec<Endpoint>,
+    /// Why others don't get it.
+    pub elsewhere: &'static str,
+}
+
 #[derive(Debug)]
 pub struct Sources {
-    /// From the environment or standard input: for this registry alone.
-    pub given: Option<(Endpoint, Login)>,
+    pub given: Given,
     /// Docker's and Podman's files; absent ones are passed over.
     pub files: Vec<PathBuf>,
     pub prompt: Prompt,
@@ -70,9 +79,7 @@ impl Logins {
         if state.refused.contains(endpoint) {
             return Ok(None);
         }
-        if let Some((host, login)) = &self.sources.given
-            && host == endpoint
-        {
+        if let Some(login) = self.sources.given.login.as_ref().filter(|_| self.is_given(endpoint)) {
             return Ok(Some(login.clone()));
         }
         for file in &self.sources.files {
@@ -83,6 +90,10 @@ impl Logins {
             }
         }
         Ok(None)
+    }
+
+    fn is_given(&self, endpoint: &Endpoint) -> bool {
+        self.sources.given.registries.contains(endpoint)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -113,6 +124,14 @@ impl Credentials for Logins {
         let mut state = self.state();
         state.answers.remove(endpoint);
         state.refused.insert(endpoint.clone());
+    }
+
+    fn advice(&self, endpoint: &Endpoint) -> String {
+        let file = "a credentials file such as ~/.docker/config.json (docker login, podman login)";
+        match self.is_given(endpoint) {
+            true => format!("log in: set CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD, run on a terminal, or use {file}"),
+            false => format!("log in with {file}: {}", self.sources.given.elsewhere),
+        }
     }
 }
 
@@ -344,7 +363,7 @@ mod tests {
         let (a, b, c) = (endpoint("a.example"), endpoint("b.example"), endpoint("c.example"));
         let given = Login::Password { user: "given".into(), password: "x".into() };
         let logins = Logins::new(Sources {
-            given: Some((a.clone(), given.clone())),
+            given: Given { login: Some(given.clone()), registries: vec![a.clone()], elsewhere: "not for others" },
             files: vec![dir.join("absent"), file.clone()],
             prompt: Prompt::Never,
         });
@@ -352,11 +371,14 @@ mod tests {
         assert_eq!(logins.find(&a).unwrap(), Some(given));
         assert_eq!(logins.find(&b).unwrap(), Some(from_file));
         assert_eq!(logins.find(&c).unwrap(), None);
+        assert!(logins.advice(&a).contains("set CH_IMAGE_USERNAME"));
+        assert!(logins.advice(&b).ends_with(": not for others"));
         logins.refused(&a);
         assert_eq!(logins.find(&a).unwrap(), None);
         assert!(logins.find(&b).unwrap().is_some());
         let bad = |path: PathBuf| {
-            let sources = Sources { given: None, files: vec![path], prompt: Prompt::Never };
+            let given = Given { login: None, registries: Vec::new(), elsewhere: "" };
+            let sources = Sources { given, files: vec![path], prompt: Prompt::Never };
             Logins::new(sources).find(&c).map(|l| l.is_some()).map_err(|e| e.to_string())
         };
         assert!(bad(dir.clone()).unwrap_err().ends_with("not a file"));

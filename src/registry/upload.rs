@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::MutexGuard;
 
 use super::auth::{Answer, Scope, forbid_downgrade};
-use super::client::{Call, Client, denied};
+use super::client::{Call, Client};
 use super::http::{Failure, Method, Payload, Response};
 use super::retry;
 use super::url::Url;
@@ -119,7 +119,7 @@ impl Client {
             202 => {}
             // Some registries know from the digest of a mount or from deduplication that they have it.
             201 => return Ok(None),
-            401 => return Err(denied(response)),
+            401 => return Err(self.denied(response)),
             _ => return Err(response.into_error().context("can't start an upload")),
         }
         let minimum = response.header("oci-chunk-min-length").and_then(|v| v.trim().parse().ok()).unwrap_or(0);
@@ -177,7 +177,7 @@ impl Client {
             let headers = source.headers(source.size);
             let payload = Payload::Stream(source.size, &mut reader);
             let sent = self.send_upload(Method::Put, &last, &scope, &headers, payload);
-            return judge(sent, reader.failed, manner);
+            return self.judge(sent, reader.failed, manner);
         }
         let piece = match manner {
             Manner::Pieces(size) => size.max(minimum),
@@ -195,14 +195,14 @@ impl Client {
             let sent = self.send_upload(Method::Patch, &place, &scope, &headers, payload);
             let response = match sent {
                 Ok(response) if matches!(response.status, 200..=204) => response,
-                other => return judge(other, reader.failed, manner),
+                other => return self.judge(other, reader.failed, manner),
             };
             place = location(&response, &place)?;
             response.finish();
         }
         let last = place.with_query("digest", &source.digest.to_string());
         let sent = self.send_upload(Method::Put, &last, &scope, &[], Payload::None);
-        judge(sent, None, manner)
+        self.judge(sent, None, manner)
     }
 
     /// One request of an upload. Who we are is settled by the POST before it, and a token that runs out is renewed
@@ -224,6 +224,44 @@ impl Client {
         }
         Ok(response)
     }
+
+    /// What an answer to an upload's request means.
+    fn judge(&self, sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) -> Result<Outcome> {
+        if let Some(error) = local {
+            return Err(error);
+        }
+        let response = match sent {
+            Ok(response) => response,
+            Err(Failure::Passing(error) | Failure::Unreached(error)) => return Ok(Outcome::Again(error, None)),
+            Err(Failure::Busy(error, asked)) => return Ok(Outcome::Again(error, asked)),
+            Err(Failure::Lasting(error)) => return Err(error),
+        };
+        match response.status {
+            200..=204 => {
+                response.finish();
+                Ok(Outcome::Done)
+            }
+            401 => Err(self.denied(response)),
+            417 => Ok(Outcome::Unasked(response.into_error())),
+            413 => match manner {
+                Manner::Whole | Manner::Patch => Ok(Outcome::Other(Manner::Pieces(PIECE), response.into_error())),
+                Manner::Pieces(size) if size > SMALLEST_PIECE => {
+                    Ok(Outcome::Other(Manner::Pieces(size / 8), response.into_error()))
+                }
+                Manner::Pieces(_) => Err(response.into_error()),
+            },
+            400 | 404 | 405 | 411 | 415 | 501 if manner == Manner::Whole => {
+                Ok(Outcome::Other(Manner::Patch, response.into_error()))
+            }
+            // The upload, or a part of it, is not known any more.
+            404 | 416 => Ok(Outcome::Again(response.into_error(), None)),
+            status if retry::is_transient(status) => {
+                let asked = response.retry_after();
+                Ok(Outcome::Again(response.into_error(), asked))
+            }
+            _ => Err(response.into_error()),
+        }
+    }
 }
 
 /// Where the upload goes on: `Location`, perhaps on another host, which then sees no secret of ours.
@@ -232,43 +270,6 @@ fn location(response: &Response, from: &Url) -> Result<Url> {
     let url = from.join(text).map_err(|e| e.context(format!("{from}: invalid place to upload to")))?;
     forbid_downgrade(from, &url)?;
     Ok(url)
-}
-
-fn judge(sent: Result<Response, Failure>, local: Option<Error>, manner: Manner) -> Result<Outcome> {
-    if let Some(error) = local {
-        return Err(error);
-    }
-    let response = match sent {
-        Ok(response) => response,
-        Err(Failure::Passing(error) | Failure::Unreached(error)) => return Ok(Outcome::Again(error, None)),
-        Err(Failure::Busy(error, asked)) => return Ok(Outcome::Again(error, asked)),
-        Err(Failure::Lasting(error)) => return Err(error),
-    };
-    match response.status {
-        200..=204 => {
-            response.finish();
-            Ok(Outcome::Done)
-        }
-        401 => Err(denied(response)),
-        417 => Ok(Outcome::Unasked(response.into_error())),
-        413 => match manner {
-            Manner::Whole | Manner::Patch => Ok(Outcome::Other(Manner::Pieces(PIECE), response.into_error())),
-            Manner::Pieces(size) if size > SMALLEST_PIECE => {
-                Ok(Outcome::Other(Manner::Pieces(size / 8), response.into_error()))
-            }
-            Manner::Pieces(_) => Err(response.into_error()),
-        },
-        400 | 404 | 405 | 411 | 415 | 501 if manner == Manner::Whole => {
-            Ok(Outcome::Other(Manner::Patch, response.into_error()))
-        }
-        // The upload, or a part of it, is not known any more.
-        404 | 416 => Ok(Outcome::Again(response.into_error(), None)),
-        status if retry::is_transient(status) => {
-            let asked = response.retry_after();
-            Ok(Outcome::Again(response.into_error(), asked))
-        }
-        _ => Err(response.into_error()),
-    }
 }
 
 /// Counts what goes out, stops at the size promised, and keeps an error of reading apart from those of the network.

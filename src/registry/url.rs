@@ -113,7 +113,11 @@ impl Url {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let host_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let endpoint = parse_host_port(host_port, scheme.default_port())?;
+        let endpoint = match parse_host_port(host_port, scheme.default_port()) {
+            // What is taken for the host may be a part of a password with a slash in it.
+            Err(_) if rest.contains('@') => bail!("invalid host name or port"),
+            parsed => parsed?,
+        };
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         Url::from_parts(Origin { scheme, endpoint }, &path)
     }

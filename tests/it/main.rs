@@ -28,6 +28,7 @@ mod images;
 mod interop;
 mod options;
 mod registry;
+mod registry_logins;
 mod registry_mirrors;
 mod registry_pull;
 mod registry_push;

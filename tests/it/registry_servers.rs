@@ -31,7 +31,7 @@ fn round_trip(site: &Site, name: &str, anonymous: Anonymous) {
     with_login(push(), "pass").stderr_has(": already present\n").success();
     match anonymous {
         Anonymous::Pull => drop(run("pull").success()),
-        Anonymous::Nothing => drop(run("pull").stderr_has("error: not in registry: ").failure()),
+        Anonymous::Nothing => drop(run("pull").stderr_has("error: login required: ").failure()),
     }
     with_login(run("pull").args(["--auth", "--no-cache"]), "pass").success();
     with_login(run("pull"), "pass").stderr_has("image is current").success();

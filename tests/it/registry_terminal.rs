@@ -108,7 +108,7 @@ fn questions_without_answers() {
     let refused = format!("login failed: {} refused the user name and password", registry.server.name());
     assert!(code == 1 && shown.contains(&refused), "{code}: {shown}");
     // Without a terminal nobody is asked.
-    let done = site.run("pull").arg(&name).stderr_has("error: not in registry: ").failure();
+    let done = site.run("pull").arg(&name).stderr_has("error: login required: ").failure();
     assert!(done.stderr.contains("CH_IMAGE_PASSWORD"), "{}", done.stderr);
 }
 
@@ -194,7 +194,7 @@ fn a_dockerfile_gets_no_secret() {
     };
     for tag in ["plain", &mine.name("x:1")] {
         let done = build(tag).failure();
-        assert!(done.stderr.contains("not in registry"), "{}", done.stderr);
+        assert!(done.stderr.contains("login required: "), "{}", done.stderr);
     }
     let sent = registry.server.seen().iter().any(|seen| seen.header("authorization").is_some());
     assert!(!sent, "a secret went to a registry that the command line does not name");

@@ -1,7 +1,6 @@
 //! The line that announces an instruction (F6): number, cache mark, keyword, options, what it does.
 
 use crate::dockerfile::ast::{Instruction, Kind};
-use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{Action, CopyStep, State, Step};
 use crate::log::escape;
 
@@ -53,14 +52,7 @@ pub fn transfer(what: &CopyStep, keyword: &str) -> String {
     if let Some(from) = &what.from {
         text.push_str(&format!(" --from={from}"));
     }
-    let mut sources: Vec<String> = what
-        .sources
-        .iter()
-        .map(|s| match s {
-            Remote::Local(text) | Remote::Url(text) => text.clone(),
-            Remote::Git(git) => git.to_string(),
-        })
-        .collect();
+    let mut sources: Vec<String> = what.sources.iter().map(ToString::to_string).collect();
     sources.extend(what.files.iter().map(|f| format!("<<{}", f.name)));
     format!("{text} {} -> {}", list(&sources), quoted(&what.destination))
 }

@@ -33,7 +33,8 @@ impl Source {
     pub fn find(options: &Options, context: &OsStr) -> Result<Source> {
         let text = context.to_string_lossy();
         if ["http://", "https://", "git://", "git@"].iter().any(|scheme| text.starts_with(scheme)) {
-            return Err(Error::new(format!("not supported: URL context: {}", crate::log::escape(&text)))
+            let shown = dockerfile::remote::shown(&text);
+            return Err(Error::new(format!("not supported: URL context: {}", crate::log::escape(&shown)))
                 .hint("download it first: git clone URL, or curl URL | tar x; then name the directory"));
         }
         let context = (context != "-").then(|| PathBuf::from(context));

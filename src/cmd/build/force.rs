@@ -9,6 +9,7 @@ use std::path::Path;
 use super::announce;
 use super::cache::Inputs;
 use super::run::{Command, Failure, interrupted, variables};
+use super::secret::Author;
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
 use crate::container::force::{self as distributions, Config, Init};
@@ -292,5 +293,7 @@ pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
         tmpfs: Vec::new(),
         network: Network::Host,
         emulation: Emulation::None,
+        // It needs no agent.
+        author: Author::BaseImage,
     }
 }

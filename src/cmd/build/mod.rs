@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use self::force::Force;
+use self::secret::Author;
 use self::stage::{Finished, Stage};
 use self::tree::View;
 use super::Host;
@@ -106,7 +107,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     if let Some(context) = &context {
         storage.refuse_within(context)?;
     }
-    let remotes = Remotes::new(options, Named::Dockerfile(&reference))?;
+    let remotes = Remotes::new(options, Named::Dockerfile { tag: &reference, images: &plan.images })?;
     let build = Build {
         options,
         storage: &storage,
@@ -159,6 +160,10 @@ impl Build<'_> {
         let mut stage = self.begin(index, from)?;
         self.force.look_at(&stage);
         let triggers = stage.take_triggers(from.line);
+        let author = match self.plan.stages[index].base {
+            Base::Image(_) => Author::BaseImage,
+            Base::Scratch | Base::Stage(_) => Author::User,
+        };
         // A base image's triggers may want stages that nothing in the file does.
         for origin in self.origins(dockerfile, index, &triggers)? {
             if let Origin::Stage(other) = origin {
@@ -167,10 +172,10 @@ impl Build<'_> {
         }
         for trigger in &triggers {
             info!("trigger of the base image: {}", crate::log::escape(&trigger.text));
-            stage.execute(trigger)?;
+            stage.execute(trigger, author)?;
         }
         for instruction in &from.instructions {
-            stage.execute(instruction)?;
+            stage.execute(instruction, Author::User)?;
         }
         self.finish(stage, index)
     }

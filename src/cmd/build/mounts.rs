@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::cache::{self, Inputs};
+use super::secret::Author;
 use super::stage::inside;
 use super::tree::View;
 use super::{Build, secret};
@@ -38,6 +39,7 @@ pub struct Mounts {
     inputs: Inputs,
     /// What is bound of the context: it may change at any time.
     seen: Vec<(String, Contents)>,
+    pub author: Author,
 }
 
 /// Mounts that exist; gone when dropped.
@@ -68,7 +70,7 @@ impl Drop for Hidden {
 }
 
 impl Mounts {
-    pub fn new(build: &Build, stage: usize, run: &RunStep) -> Result<Mounts> {
+    pub fn new(build: &Build, stage: usize, run: &RunStep, author: Author) -> Result<Mounts> {
         let mut wanted = Vec::new();
         let mut inputs = Inputs::default();
         let mut seen = Vec::new();
@@ -91,7 +93,7 @@ impl Mounts {
             wanted.push((mount.clone(), origin));
         }
         let script = run.script.as_ref().map(|s| (s.name.clone(), s.content.clone()));
-        Ok(Mounts { wanted, script, inputs, seen })
+        Ok(Mounts { wanted, script, inputs, seen, author })
     }
 
     pub fn add_to(&self, inputs: &mut Inputs) {
@@ -143,10 +145,10 @@ impl Mounts {
                     }
                 }
                 Mount::Ssh { id, target, required, .. } => {
-                    let Some(socket) = secret::agent(&build.options.ssh, id) else {
+                    let Some(socket) = secret::agent(&build.options.ssh, id, self.author) else {
                         if *required {
                             return Err(Error::new(format!("ssh agent {id} is required"))
-                                .hint("start an agent (SSH_AUTH_SOCK), or give one: --ssh ID=SOCKET"));
+                                .hint("start an agent (SSH_AUTH_SOCK), and give it: --ssh ID, or --ssh ID=SOCKET"));
                         }
                         continue;
                     };

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::secret::Author;
 use crate::container::ledger::Ledger;
 use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmp, Tmpfs};
 use crate::dockerfile::scope::DEFAULT_PATH;
@@ -22,6 +23,8 @@ pub const PASSED: [&str; 9] = [
     "no_proxy",
     "SSH_AUTH_SOCK",
 ];
+/// Not passed to a trigger that came with an image: whoever has the socket is the user at other machines.
+const AGENT: &str = "SSH_AUTH_SOCK";
 /// The predefined PATH of the manual page; where an image says nothing of its own.
 const CH_PATH: &str = "/ch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -44,6 +47,7 @@ pub struct Command {
     pub tmpfs: Vec<Tmpfs>,
     pub network: Network,
     pub emulation: Emulation,
+    pub author: Author,
 }
 
 /// ENV and ARG as a command gets them.
@@ -64,7 +68,8 @@ impl Command {
     /// The environment of the manual page: predefined, passed, then what the Dockerfile says.
     pub fn environment(&self, host: &dyn Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)> {
         let mut env: Vec<(OsString, OsString)> = Vec::new();
-        for name in PASSED {
+        let is_theirs = |name: &&str| self.author == Author::User || *name != AGENT;
+        for name in PASSED.into_iter().filter(is_theirs) {
             if let Some(value) = host(name) {
                 container::set_variable(&mut env, name.as_ref(), &value);
             }
@@ -92,7 +97,8 @@ impl Command {
         spec.binds = self.binds.clone();
         spec.tmpfs = self.tmpfs.clone();
         spec.tmp = self.tmp;
-        let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|path| is_socket_in_tmp(Path::new(path)));
+        let agent = std::env::var_os(AGENT).filter(|_| self.author == Author::User);
+        let agent = agent.filter(|path| is_socket_in_tmp(Path::new(path)));
         if let (Tmp::Image, Some(socket)) = (self.tmp, agent) {
             // It would be there if /tmp was the host's.
             spec.binds.push(Bind { need: Need::IfSource, ..Bind::new(&socket, &socket) });

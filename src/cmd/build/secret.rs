@@ -8,6 +8,14 @@ use std::path::PathBuf;
 
 use crate::error::{Context, Error, Result};
 
+/// Who wrote an instruction: what is the user's own, only the user may use without asking.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Author {
+    User,
+    /// A trigger (ONBUILD) that came with an image.
+    BaseImage,
+}
+
 /// Largest secret, bytes (BuildKit has the same).
 const MAX_SECRET: u64 = 500 << 10;
 
@@ -82,8 +90,9 @@ impl Given {
     }
 }
 
-/// The socket of an agent: `--ssh ID=SOCKET`, `--ssh ID`, or the caller's own for `default`.
-pub fn agent(options: &[String], id: &str) -> Option<PathBuf> {
+/// The socket of an agent: `--ssh ID=SOCKET`, `--ssh ID`; for `default` also the caller's own, if the user wrote the
+/// instruction.
+pub fn agent(options: &[String], id: &str, author: Author) -> Option<PathBuf> {
     let own = || std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(PathBuf::from);
     for text in options {
         match text.split_once('=') {
@@ -92,7 +101,7 @@ pub fn agent(options: &[String], id: &str) -> Option<PathBuf> {
             _ => {}
         }
     }
-    if id == "default" { own() } else { None }
+    if id == "default" && author == Author::User { own() } else { None }
 }
 
 #[cfg(test)]
@@ -118,7 +127,10 @@ mod tests {
     #[test]
     fn agents() {
         let given = ["a=/sock".to_owned()];
-        assert_eq!(agent(&given, "a"), Some("/sock".into()));
-        assert_eq!(agent(&given, "b"), None);
+        for author in [Author::User, Author::BaseImage] {
+            assert_eq!(agent(&given, "a", author), Some("/sock".into()));
+            assert_eq!(agent(&given, "b", author), None);
+        }
+        assert_eq!(agent(&given, "default", Author::BaseImage), None);
     }
 }

@@ -11,6 +11,7 @@ use super::config::{self, to_image};
 use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
 use super::run::{Command, Failure, HOME, PASSED, interrupted, variables};
+use super::secret::Author;
 use super::tree::Tree;
 use crate::container::ledger::Ledger;
 use crate::container::{Network, Tmp};
@@ -91,7 +92,7 @@ impl<'b> Stage<'b> {
         std::mem::take(&mut self.triggers).into_iter().map(|trigger| Instruction { line, ..trigger }).collect()
     }
 
-    pub fn execute(&mut self, instruction: &Instruction) -> Result<()> {
+    pub fn execute(&mut self, instruction: &Instruction, author: Author) -> Result<()> {
         sys::signal::check()?;
         let step = self.state.step(instruction, &self.build.globals).context(|| &self.build.file)?;
         let build = self.build;
@@ -102,7 +103,7 @@ impl<'b> Stage<'b> {
                 false
             }
             Action::Run(run) => {
-                let mounts = Mounts::new(build, self.index, run).context(place)?;
+                let mounts = Mounts::new(build, self.index, run, author).context(place)?;
                 self.run(run, &mounts, &step, &place)?
             }
             Action::Copy(copy) => super::copy::copy(self, copy, &step).context(place)?,
@@ -192,6 +193,7 @@ impl<'b> Stage<'b> {
                 tmpfs: mounted.tmpfs.clone(),
                 network,
                 emulation,
+                author: mounts.author,
             };
             let told = prepared.tell(&mut |text| force::shell(text, &run.env, &build.binds).run(root, ledger));
             told.and_then(|tested| {

@@ -39,7 +39,7 @@ pub struct WebFile {
 impl WebFile {
     /// Finds out what the file is; downloads it unless its content is given (`sha256:…`) or known.
     pub fn find(build: &Build, url: &str, checksum: Option<&str>) -> Result<WebFile> {
-        let failed = || format!("can't ADD {}", crate::log::escape(url));
+        let failed = || format!("can't ADD {}", shown(url));
         let name = decode(remote::file_name(url)).context(failed)?;
         let key = Digest::of(url.as_bytes()).hex();
         let note = build.storage.web_note(&key).filter(|_| !build.options.no_cache);
@@ -65,7 +65,7 @@ impl WebFile {
 
     /// A directory with nothing but the file, under its name, mode 0600.
     pub fn place(&self, build: &Build) -> Result<Draft> {
-        let failed = || format!("can't ADD {}", crate::log::escape(&self.url));
+        let failed = || format!("can't ADD {}", shown(&self.url));
         let mut time = self.time;
         // It may have decayed since.
         if !self.is_here || !holds(&build.storage.web_file(&self.digest), &self.digest) {
@@ -158,17 +158,9 @@ fn holds(file: &Path, digest: &Digest) -> bool {
     io::copy(&mut hashed, &mut io::sink()).is_ok() && hashed.hasher().digest() == *digest
 }
 
-/// A URL without what may be a secret in it: user information and query.
+/// A URL as people may see it.
 fn shown(url: &str) -> String {
-    let (front, hidden) = url.split_once('?').map_or((url, ""), |(front, _)| (front, "?REDACTED"));
-    let front = match front.split_once("://") {
-        Some((scheme, rest)) => {
-            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            format!("{scheme}://{}{path}", host.rsplit_once('@').map_or(host, |(_, host)| host))
-        }
-        None => front.to_owned(),
-    };
-    crate::log::escape(&format!("{front}{hidden}")).into_owned()
+    crate::log::escape(&remote::shown(url)).into_owned()
 }
 
 /// The file's name as the URL encodes it (RFC 3986, section 2.1).
@@ -203,11 +195,5 @@ mod tests {
         check("a%2Fb", None);
         check("a%00", None);
         check("%ff", None);
-    }
-
-    #[test]
-    fn secrets_of_urls_are_not_shown() {
-        assert_eq!(shown("https://me:pw@h/a?token=x"), "https://h/a?REDACTED");
-        assert_eq!(shown("http://h/a@b"), "http://h/a@b");
     }
 }

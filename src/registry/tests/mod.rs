@@ -74,6 +74,10 @@ impl Credentials for Anonymous {
     }
 
     fn refused(&self, _endpoint: &Endpoint) {}
+
+    fn advice(&self, _endpoint: &Endpoint) -> String {
+        "log in: set CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD".to_owned()
+    }
 }
 
 /// A fixed table.
@@ -96,6 +100,10 @@ impl Credentials for Table {
 
     fn refused(&self, endpoint: &Endpoint) {
         self.logins.lock().unwrap_or_else(|e| e.into_inner()).remove(endpoint);
+    }
+
+    fn advice(&self, _endpoint: &Endpoint) -> String {
+        "log in: set CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD".to_owned()
     }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::error::Result;
 use crate::oci::manifest::OCI_MANIFEST;
 use crate::registry::auth::Access;
-use crate::registry::logins::{Logins, Prompt, Sources};
+use crate::registry::logins::{Given, Logins, Prompt, Sources};
 use crate::registry::scripted::{Ended, Guard, How, Reply, TokenRules};
 
 fn push(client: &Client, bytes: &[u8]) -> Result<u64> {
@@ -269,7 +269,11 @@ fn mounts_of_what_is_private() {
         registry.guard(guard);
         registry.intercept(move |seen, _| seen.line().contains("private").then(|| refusal.clone()));
         let logins = Logins::new(Sources {
-            given: Some((endpoint(&registry.server.name()), user())),
+            given: Given {
+                login: Some(user()),
+                registries: vec![endpoint(&registry.server.name())],
+                elsewhere: "not for others",
+            },
             files: Vec::new(),
             prompt: Prompt::Never,
         });

@@ -452,6 +452,12 @@ impl Registry {
 }
 
 impl Content {
+    /// The next token is `token1` again.
+    pub fn forget_tokens(&mut self) {
+        self.tokens.clear();
+        self.counter = 0;
+    }
+
     pub fn answer(&mut self, seen: &Seen, guard: &Guard) -> Reply {
         let path = seen.path().to_owned();
         if path == "/token" {
