@@ -238,10 +238,36 @@ fn types_sizes_and_headers() {
     for flag in [b'A', b'Z', b'M', b'D', b'N', 0xff, b's', b'8'] {
         check("unknown type", &Tar::default().block(header(flag, b"x", 0)).end(), "unknown type");
     }
-    for flag in [b'1', b'2', b'3', b'5', b'6'] {
-        let mut h = header(flag, b"x", 5);
+    // Of what has no content, the size means nothing, whoever says it; what follows is the next header.
+    for (flag, shown) in
+        [(b'1', "ok t=1 x=1 z=2"), (b'2', "ok t=1 x->t z=2"), (b'3', "ok t=1 z=2"), (b'4', "ok t=1 z=2")]
+            .into_iter()
+            .chain([(b'5', "ok t=1 x/@744 z=2"), (b'6', "ok t=1 z=2")])
+    {
+        let mut h = header(flag, b"x", 4096);
         h[157] = b't';
-        check("content where none may be", &Tar::default().block(h).data(b"12345").end(), "is no regular file");
+        let with = |pax: &[u8]| {
+            let mut tar = Tar::default();
+            tar.add(b'0', "t", "", b"1", 0o644);
+            if !pax.is_empty() {
+                tar.pax(pax);
+            }
+            tar.block(h).add(b'0', "z", "", b"2", 0o644).end()
+        };
+        check("size of what has none", &with(b""), shown);
+        let mut pax = Vec::new();
+        write_record(&mut pax, b"size", b"5");
+        check("PAX size of what has none", &with(&pax), shown);
+        let data = Tar::default().add(b'0', "t", "", b"1", 0o644).block(h).data(b"12345").end();
+        check("content where none may be", &data, "malformed header");
+    }
+    // Readers differ in whether this is a file.
+    for flag in [0, b'0'] {
+        check(
+            "content of a directory by its slash",
+            &Tar::default().block(header(flag, b"x/", 5)).data(b"12345").end(),
+            "is no regular file",
+        );
     }
     let mut contiguous = header(b'7', b"x", 1);
     contiguous[257..265].fill(0);

@@ -172,7 +172,7 @@ impl<'a> Members<'a> {
             xattrs: pax.xattrs,
         };
         (|| {
-            let stored = stored_size(size, pax.size)?;
+            let stored = if has_no_data(header[156]) { 0 } else { stored_size(size, pax.size)? };
             self.content(stored);
             member.size = stored;
             if header[156] == b'S' {
@@ -323,6 +323,13 @@ fn stored_size(header: u64, pax: Option<u64>) -> Result<u64> {
         bail!("malformed header: size {size}");
     }
     Ok(size)
+}
+
+/// Whether no data follows the header of such a member, whatever size it says: so Docker (Go's archive/tar), bsdtar and
+/// Python read them. Some writers give a hard link its file's size, a directory or symbolic link what stat(2) says. If
+/// data followed nevertheless, it would have to pass for headers, to us as to them.
+fn has_no_data(flag: u8) -> bool {
+    matches!(flag, b'1'..=b'6')
 }
 
 fn check_member(member: &Member) -> Result<()> {
