@@ -125,7 +125,8 @@ fn parents_that_are_links() {
     words("l->../outside/dir l/ l/file=1", "ok l/ l/file=1");
     words("l->../outside/file l->x", "ok l->x");
     words("l->../outside .wh.l", "ok l->../outside");
-    words("l->../outside l/.wh.file", "ok l->../outside outside/");
+    words("l->../outside l/.wh.file", "ok l->../outside");
+    words("l->../outside l/.wh..wh..opq l/d/.wh.file", "ok l->../outside");
     let chain: String = (0..60).map(|i| format!("l{i}->l{} ", i + 1)).collect();
     words(&format!("{chain} l0/x=1"), "symbolic links");
     check(

@@ -134,9 +134,26 @@ fn whiteouts() {
     check(&["d/@700 d/a=1", "d/b=2 .wh.d"], "d/ d/b=2");
     // Of nothing; through links; as other types; twice.
     check(&["a=1", ".wh.b d/.wh.c"], "a=1 d/");
-    check(&["run/ run/a=1 var/ var/run->/run", "var/run/.wh.a"], "run/ var/ var/run->/run");
-    check(&["run/ run/a=1 var/ var/run->/run", "var/run/.wh..wh..opq"], "run/ var/ var/run->/run");
-    check(&["run/ run/a=1 var/ var/run->/run", "var/run/.wh..wh..opq var/run/b=2"], "run/ run/b=2 var/ var/run->/run");
+    // Below a link there is nothing of that name, whichever layer the link is of.
+    let (base, kept) = ("run/ run/a=1 run/d/ run/d/e=1 var/ var/run->/run", "run/ run/a=1 run/d/ run/d/e=1");
+    for markers in ["var/run/.wh.a", "var/run/.wh..wh..opq", "var/run/.wh.d var/run/d/.wh.e", "var/run/x/y/.wh.z"] {
+        check(&[base, markers], &format!("{kept} var/ var/run->/run"));
+        check(&[base, &format!("{markers} var/run/b=2")], "run/ run/a=1 run/b=2 run/d/ run/d/e=1 var/ var/run->/run");
+        check(&[base, &format!("var/run/d/f=2 {markers}")], &format!("{kept} run/d/f=2 var/ var/run->/run"));
+        let same = format!("foo/ foo/a=1 foo/d/ {base}");
+        check(
+            &[&same, &format!("foo->/run {}", markers.replace("var/run", "foo"))],
+            &format!("foo->/run {kept} var/ var/run->/run"),
+        );
+    }
+    check(&["l->/no/where", "l/.wh.a l/b/.wh.c"], "l->/no/where");
+    check(&["foo/ foo/bar=1 baz/ baz/bar=2", "foo->baz foo/.wh.bar"], "baz/ baz/bar=2 foo->baz");
+    check(
+        &["foo/ foo/bar=1 baz/ baz/bar=2", "baz/c=3 foo->baz foo/.wh.bar foo/.wh..wh..opq"],
+        "baz/ baz/bar=2 baz/c=3 foo->baz",
+    );
+    check(&["x/ x/d/ x/d/a=1 l->x", "l/d=2 l/d/ l/d/b=3"], "l->x x/ x/d/ x/d/b=3");
+    check(&["x/ x/d/ x/d/a=1 l->x", "l/.wh.d l/d/ l/d/b=3"], "l->x x/ x/d/ x/d/a=1 x/d/b=3");
     check(&["run/ run/a=1 var/ var/run->/run", "var/.wh.run"], "run/ run/a=1 var/");
     check(&["a=1 b=2", ".wh.a/ .wh.b->x"], "");
     check(&["a=1 b=2", ".wh.a .wh.a"], "b=2");

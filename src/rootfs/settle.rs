@@ -38,6 +38,7 @@ pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<Option<
         top: lower.len(),
         implied: unpacked.implied.clone(),
         whiteouts: unpacked.whiteouts.clone(),
+        opaque: unpacked.opaque.clone(),
         deepest: unpacked.deepest,
         longest: unpacked.longest,
         times: HashMap::new(),
@@ -71,6 +72,7 @@ struct Settle<'a> {
     top: usize,
     implied: BTreeSet<Vec<u8>>,
     whiteouts: BTreeSet<Vec<u8>>,
+    opaque: BTreeSet<Vec<u8>>,
     /// Of the paths in this layer: most components, most bytes.
     deepest: usize,
     longest: usize,
@@ -158,15 +160,64 @@ impl Settle<'_> {
         if is_below(path, &to) {
             return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
         }
-        within_limits(&to, self.deepest - parts(path).count().min(self.deepest), self.longest)?;
+        self.drop_markers(path)?;
         let parent = split(path).0.to_vec();
         self.keep_time(&parent)?;
+        if self.drop_empty(path)? {
+            return Ok(());
+        }
+        within_limits(&to, self.deepest - parts(path).count().min(self.deepest), self.longest)?;
         self.ensure(&to)?;
         self.merge(path, &to)?;
         move_paths(&mut self.implied, path, &to);
-        move_paths(&mut self.whiteouts, path, &to);
         let dir = walk::reopen(self.root.as_fd(), &parent)?;
         remove_at(dir.as_fd(), split(path).1)
+    }
+
+    /// Below a link there is nothing that a marker could mean.
+    fn drop_markers(&mut self, path: &[u8]) -> Result<()> {
+        for name in take_below(&mut self.whiteouts, path) {
+            let Some(dir) = self.mine(split(&name).0)? else { continue };
+            if file::look(dir.as_fd(), split(&name).1)?.is_some_and(|stat| stat.kind == Kind::Whiteout) {
+                self.keep_time(split(&name).0)?;
+                file::unlinkat(dir.as_fd(), split(&name).1)?;
+            }
+        }
+        for name in take_below(&mut self.opaque, path) {
+            let Some(dir) = self.mine(&name)? else { continue };
+            let dir = open_dir(dir.as_fd(), b".")?;
+            if file::fgetxattr(dir.as_fd(), OPAQUE)?.is_some() {
+                file::fremovexattr(dir.as_fd(), OPAQUE)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes directories that the layer uses without describing them, and that hold nothing (any more), from `path`
+    /// down. `true`: that one, too.
+    fn drop_empty(&mut self, path: &[u8]) -> Result<bool> {
+        let mut gone = false;
+        // `path` itself is no longer in the set: it comes last.
+        let below: Vec<Vec<u8>> = below(&self.implied, path).into_iter().cloned().collect();
+        for dir in below.into_iter().rev().chain([path.to_vec()]) {
+            let Some(holder) = self.mine(split(&dir).0)? else { continue };
+            let empty = file::names(open_dir(holder.as_fd(), split(&dir).1)?.as_fd())?.is_empty();
+            gone = empty;
+            if empty {
+                self.keep_time(split(&dir).0)?;
+                file::rmdirat(holder.as_fd(), split(&dir).1)?;
+                self.implied.remove(&dir);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// A directory of this layer; `None` if the layer replaced it later.
+    fn mine(&self, path: &[u8]) -> io::Result<Option<OwnedFd>> {
+        match walk::reopen(self.root.as_fd(), path) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => Ok(None),
+            done => done.map(Some),
+        }
     }
 
     /// Moves all names of the directory `from` of this layer into `to`; directories on both sides merge.
@@ -220,12 +271,7 @@ impl Settle<'_> {
             if self.merged.find_in(below, &path)?.is_some() {
                 continue;
             }
-            let holder = match walk::reopen(self.root.as_fd(), dir) {
-                Ok(holder) => holder,
-                // The layer replaced the directory later.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => continue,
-                Err(e) => return Err(e.into()),
-            };
+            let Some(holder) = self.mine(dir)? else { continue };
             if file::look(holder.as_fd(), name)?.is_some_and(|stat| stat.kind == Kind::Whiteout) {
                 self.keep_time(dir)?;
                 file::unlinkat(holder.as_fd(), name)?;
@@ -403,11 +449,23 @@ impl Settle<'_> {
     }
 }
 
+/// Paths of a set that are `dir` or below it.
+fn below<'a>(paths: &'a BTreeSet<Vec<u8>>, dir: &'a [u8]) -> Vec<&'a Vec<u8>> {
+    let paths = paths.range(dir.to_vec()..).take_while(|path| path.starts_with(dir));
+    paths.filter(|path| is_below(dir, path)).collect()
+}
+
+fn take_below(paths: &mut BTreeSet<Vec<u8>>, dir: &[u8]) -> Vec<Vec<u8>> {
+    let taken: Vec<Vec<u8>> = below(paths, dir).into_iter().cloned().collect();
+    for path in &taken {
+        paths.remove(path);
+    }
+    taken
+}
+
 /// Renames the directory `from` to `to` in a set of paths.
 fn move_paths(paths: &mut BTreeSet<Vec<u8>>, from: &[u8], to: &[u8]) {
-    let moved: Vec<Vec<u8>> = paths.range(from.to_vec()..).take_while(|path| path.starts_with(from)).cloned().collect();
-    for old in moved.iter().filter(|old| is_below(from, old)) {
-        paths.remove(old);
+    for old in take_below(paths, from) {
         paths.insert(join(to, old[from.len()..].strip_prefix(b"/").unwrap_or_default()));
     }
 }

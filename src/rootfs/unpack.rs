@@ -66,6 +66,8 @@ pub struct Unpacked {
     pub(super) overtaken: HashSet<Vec<u8>>,
     /// Names that this layer hides (overlay form).
     pub(super) whiteouts: BTreeSet<Vec<u8>>,
+    /// Directories that are opaque because a marker says so (overlay form).
+    pub(super) opaque: BTreeSet<Vec<u8>>,
     /// Components and bytes of the longest paths.
     pub(super) deepest: usize,
     pub(super) longest: usize,
@@ -219,7 +221,7 @@ impl<'a> Unpack<'a> {
     }
 
     /// In one call, if all is there and nothing on the way is a link: so deep paths cost little.
-    fn jump(&self, path: &[u8]) -> Option<Dir> {
+    pub(super) fn jump(&self, path: &[u8]) -> Option<Dir> {
         if path.is_empty() {
             return walk::start(self.root.as_fd()).ok();
         }
@@ -270,18 +272,20 @@ impl<'a> Unpack<'a> {
     fn dir(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
         let path = walk::join(&parent.path, name);
         let at = parent.fd.as_fd();
-        let mut replaced = false;
+        // What the directory comes in place of.
+        let mut replaced = None;
         let made = loop {
             match file::mkdirat(at, name, 0o700) {
                 Ok(()) => break true,
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
                 Err(e) => return Err(e.into()),
             }
-            if file::lstatat(at, name)?.is_dir() {
+            let stat = file::lstatat(at, name)?;
+            if stat.is_dir() {
                 break false;
             }
             self.clear_way(parent, name)?;
-            replaced = true;
+            replaced = Some(stat.kind);
         };
         let fd = open_dir(at, name)?;
         let stat = file::fstat(fd.as_fd())?;
@@ -294,8 +298,13 @@ impl<'a> Unpack<'a> {
         self.mine(fd.as_fd())?;
         self.report.implied.remove(&path);
         // What was replaced had hidden the lower directory; it stays hidden.
-        if replaced && self.form == Form::Overlay {
-            set_opaque(fd.as_fd())?;
+        match replaced {
+            Some(Kind::Whiteout) if self.form == Form::Overlay => self.hide_below(fd.as_fd(), path.clone())?,
+            Some(_) if self.form == Form::Overlay => {
+                self.report.opaque.remove(&path);
+                set_opaque(fd.as_fd())?;
+            }
+            Some(_) | None => {}
         }
         set_xattrs(fd.as_fd(), &member.xattrs)?;
         file::fchmod(fd.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
@@ -442,7 +451,7 @@ impl Missing for Implied<'_, '_> {
         file::fchmod(fd.as_fd(), IMPLIED_MODE)?;
         let stat = file::fstat(fd.as_fd())?;
         if whited {
-            set_opaque(fd.as_fd())?;
+            work.hide_below(fd.as_fd(), path.to_vec())?;
         } else if work.form == Form::Overlay {
             work.report.implied.insert(path.to_vec());
         }

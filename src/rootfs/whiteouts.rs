@@ -1,18 +1,22 @@
 //! What does a layer hide? Whiteouts and opaque directories: marked in overlay form, carried out in plain form.
 //!
 //! A marker hides what lower layers have, never what its own layer brings, wherever in the archive it stands
-//! (OCI image specification, layer.md).
+//! (OCI image specification, layer.md). It means the name that it says: below a symbolic link, of this layer or of lower
+//! ones, there is nothing of that name to hide. (Docker refuses such a layer, or makes a directory of the link; what the
+//! link leads to stays in either case.)
 
 use std::collections::HashSet;
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
-use super::marks::{open_dir, set_opaque};
+use super::marks::{OPAQUE, open_dir, set_opaque};
 use super::remove::remove_at;
 use super::unpack::{Form, IMPLIED_MODE, Id, Unpack, id};
-use super::walk;
+use super::walk::{self, Dir};
 use crate::bail;
 use crate::error::{Context, Result};
-use crate::sys::file::{self, Stat, Time};
+use crate::sys::file::{self, Kind, Stat, Time};
 
 /// What of a tree that was there before belongs to the archive being applied (plain form).
 #[derive(Default)]
@@ -52,7 +56,7 @@ impl Unpack<'_> {
         if self.form == Form::Plain {
             return self.delete(parents, name);
         }
-        let parent = self.parent(parents)?;
+        let Some(parent) = self.marked_parent(parents)? else { return Ok(()) };
         let at = parent.fd.as_fd();
         match file::look(at, name)? {
             None => {
@@ -62,16 +66,45 @@ impl Unpack<'_> {
             }
             Some(stat) if stat.is_dir() => {
                 // The layer's own directory stays, what is below it does not show through.
-                self.report.implied.remove(&walk::join(&parent.path, name));
-                set_opaque(open_dir(at, name)?.as_fd())
+                let path = walk::join(&parent.path, name);
+                self.report.implied.remove(&path);
+                self.hide_below(open_dir(at, name)?.as_fd(), path)
             }
             Some(_) => Ok(()),
         }
     }
 
+    /// The directory for a marker with these parents; `None` if one of them is a link.
+    fn marked_parent(&mut self, parents: &[&[u8]]) -> Result<Option<Rc<Dir>>> {
+        match self.jump(&parents.join(&b'/')) {
+            None if self.passes_link(parents)? => Ok(None),
+            _ => self.parent(parents).map(Some),
+        }
+    }
+
+    fn passes_link(&self, parents: &[&[u8]]) -> io::Result<bool> {
+        let mut dir = walk::start(self.root.as_fd())?.fd;
+        for name in parents {
+            dir = match walk::step(dir.as_fd(), name) {
+                Ok(next) => next,
+                Err(_) => return Ok(file::look(dir.as_fd(), name)?.is_some_and(|stat| stat.kind == Kind::Symlink)),
+            };
+        }
+        Ok(false)
+    }
+
+    /// Marks a directory opaque because a marker says so.
+    pub(super) fn hide_below(&mut self, dir: BorrowedFd, path: Vec<u8>) -> Result<()> {
+        if file::fgetxattr(dir, OPAQUE)?.is_none() {
+            set_opaque(dir)?;
+            self.report.opaque.insert(path);
+        }
+        Ok(())
+    }
+
     /// `.wh..wh..opq`: what lower layers have in this directory is gone.
     fn opaque(&mut self, dir: &[&[u8]]) -> Result<()> {
-        let dir = self.parent(dir)?;
+        let Some(dir) = self.marked_parent(dir)? else { return Ok(()) };
         if self.form == Form::Plain {
             return self.clear(dir.path.clone());
         }
@@ -79,11 +112,11 @@ impl Unpack<'_> {
             self.report.root_opaque = true;
             return Ok(());
         }
-        set_opaque(open_dir(dir.fd.as_fd(), b".")?.as_fd())
+        self.hide_below(open_dir(dir.fd.as_fd(), b".")?.as_fd(), dir.path.clone())
     }
 
     fn delete(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<()> {
-        let parent = self.parent(parents)?;
+        let Some(parent) = self.marked_parent(parents)? else { return Ok(()) };
         let Some(ours) = &self.ours else { return Ok(()) };
         let Some(stat) = file::look(parent.fd.as_fd(), name)? else { return Ok(()) };
         let path = walk::join(&parent.path, name);

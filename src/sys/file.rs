@@ -364,6 +364,14 @@ pub fn fsetxattr(fd: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
     })
 }
 
+/// fremovexattr(2)
+pub fn fremovexattr(fd: BorrowedFd, name: &[u8]) -> io::Result<()> {
+    with_c(name, |n| {
+        // SAFETY: `n` is NUL-terminated and outlives the call; the descriptor is open.
+        cvt(unsafe { libc::fremovexattr(fd.as_raw_fd(), n) }).map(drop)
+    })
+}
+
 /// setxattr(2) of what a descriptor opened with `O_PATH` stands for.
 pub fn setxattr_place(fd: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
     with_c(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes(), |p| {
