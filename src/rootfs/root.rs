@@ -88,6 +88,11 @@ impl Root {
         }
     }
 
+    /// Whether `path` ends outside, by links or `..` (only [`Root::beneath`]).
+    pub fn leads_out(&self, path: &Path) -> bool {
+        matches!(self.place(bytes(path), Last::Follow), Err(e) if e.raw_os_error() == Some(libc::EXDEV))
+    }
+
     /// Opens a directory, following links.
     pub fn open_dir(&self, path: &Path) -> Result<OwnedFd> {
         self.open_at(bytes(path), O_RDONLY | O_DIRECTORY)

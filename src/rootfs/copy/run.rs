@@ -18,7 +18,7 @@ use crate::rootfs::remove::remove_at;
 use crate::rootfs::root::{Bounds, Last, Root, show};
 use crate::rootfs::tree::{Copied, copy_content, copy_xattrs};
 use crate::rootfs::unpack::{Form, unpack};
-use crate::rootfs::walk::{self, Make, join, parts, split};
+use crate::rootfs::walk::{self, Make, Missing, join, parts, split};
 use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, Stat};
 use crate::{bail, warning};
 
@@ -74,7 +74,7 @@ pub fn run(plan: &Plan, sources: &Sources, target: &Target) -> Result<Copied> {
         work.named(only)?;
         return Ok(work.copied);
     }
-    let dir = work.destination()?;
+    let (dir, is_new) = work.destination()?;
     for (item, archive) in plan.items.iter().zip(archives) {
         if archive {
             work.unpack(item, &dir)?;
@@ -85,6 +85,10 @@ pub fn run(plan: &Plan, sources: &Sources, target: &Target) -> Result<Copied> {
             let dir = work.below(&dir, item, false)?;
             work.single(item, &dir, item.name())?;
         }
+    }
+    // As BuildKit: a directory that is copied to a new name is made with that mode itself. Last, since it may shut us out.
+    if let Some(chmod) = target.chmod.filter(|_| is_new && first_dir && !sources.parents) {
+        file::fchmod(dir.as_fd(), chmod(MADE_MODE, true) & 0o7777)?;
     }
     Ok(work.copied)
 }
@@ -124,12 +128,13 @@ impl Run<'_> {
         }
     }
 
-    /// The destination as a directory, made with its parents where missing.
-    fn destination(&self) -> Result<OwnedFd> {
+    /// The destination as a directory, made with its parents where missing; `true`: it was missing.
+    fn destination(&self) -> Result<(OwnedFd, bool)> {
         let root = self.target.root.as_fd();
+        let mut making = Noting(Vec::new());
         walk::start(root)
-            .and_then(|from| walk::walk(root, from, self.target.path.as_bytes(), Bounds::InRoot, &mut Make(MADE_MODE)))
-            .and_then(|dir| open_dir(dir.fd.as_fd(), b"."))
+            .and_then(|from| walk::walk(root, from, self.target.path.as_bytes(), Bounds::InRoot, &mut making))
+            .and_then(|dir| Ok((open_dir(dir.fd.as_fd(), b".")?, dir.path == making.0 && !dir.path.is_empty())))
             .map_err(|e| self.failed(e))
     }
 
@@ -372,7 +377,11 @@ impl Run<'_> {
         let limits = Limits::of(&root)?;
         let label = format!("can't ADD {}", show(&item.named));
         let mut tar = Decoder::new(self.open(item)?, Proof::Crc).context(|| label.clone())?;
+        let before = file::fstat(dir.as_fd())?;
         let unpacked = unpack(&mut tar, &root, Form::Plain, &label, &limits)?;
+        // What the archive says of `./` is about the directory where it was made, not about this one.
+        file::fchmod(dir.as_fd(), before.mode)?;
+        file::futimens(dir.as_fd(), before.mtime)?;
         self.copied.files += unpacked.entries;
         self.copied.bytes += unpacked.bytes;
         self.copied.skipped += unpacked.ignored_devices;
@@ -391,6 +400,17 @@ fn begins_as_archive(file: File) -> Result<bool> {
         }
     }
     Ok(is_header(&start))
+}
+
+/// Makes missing directories, and keeps the path of the last one.
+struct Noting(Vec<u8>);
+
+impl Missing for Noting {
+    fn make(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8], found: Option<Stat>) -> io::Result<()> {
+        Make(MADE_MODE).make(dir, name, path, found)?;
+        self.0 = path.to_vec();
+        Ok(())
+    }
 }
 
 /// Makes something, after removing what has its name.

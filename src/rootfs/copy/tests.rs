@@ -240,7 +240,25 @@ fn parents_and_modes() {
     check(&parents, "p/q/a.c=1 p/b.c=2 c.c=3", "", &["**/*.c"], "/t", "t/ t/c.c=3 t/p/ t/p/b.c=2 t/p/q/ t/p/q/a.c=1");
     check(&parents, "p@711 p/a=1", "", &["p/a"], "/t", "t/ t/p/@711 t/p/a=1");
     let chmod = Case { chmod: Some(|_, is_dir| if is_dir { 0o750 } else { 0o640 }), ..PLAIN };
-    check(&chmod, "d/a=1 d/e/b=2", "", &["d"], "/x", "x/ x/a=1@640 x/e/@750 x/e/b=2@640");
+    check(&chmod, "d/a=1 d/e/b=2", "", &["d"], "/x", "x/@750 x/a=1@640 x/e/@750 x/e/b=2@640");
+    check(&chmod, "d/a=1", "", &["d"], "/x/y/", "x/ x/y/@750 x/y/a=1@640");
+    check(&chmod, "d/a=1", "", &["d"], "/x/../y", "x/ y/@750 y/a=1@640");
+    // What is there keeps its mode; and what is made for files is nobody's copy.
+    check(&chmod, "d/a=1", "x@711", &["d"], "/x", "x/@711 x/a=1@640");
+    check(&chmod, "d/a=1", "y@711", &["d"], "/x/../y", "x/ y/@711 y/a=1@640");
+    check(&chmod, "d/a=1", "y@711 x->y", &["d"], "/x", "x->y y/@711 y/a=1@640");
+    check(&chmod, "d/a=1", "x->y/z", &["d"], "/x", "x->y/z y/ y/z/@750 y/z/a=1@640");
+    check(&chmod, "d/a=1 b=2", "", &["b", "d"], "/x", "x/ x/a=1@640 x/b=2@640");
+    check(&chmod, "a=1", "", &["a"], "/x/", "x/ x/a=1@640");
+    check(&chmod, "d/a=1", "", &["d"], "/", "a=1@640");
+    let shut = Case { chmod: Some(|_, _| 0), digest: false, ..PLAIN };
+    let scratch = Scratch::new();
+    grow(&scratch.path("context"), "d/a=1 d/e/b=2");
+    copy(&shut, &scratch.root("context").beneath(), &scratch.root("image"), &["d"], "/x").unwrap();
+    let top = scratch.path("image").join("x");
+    assert_eq!(fs::metadata(&top).unwrap().mode() & 0o7777, 0);
+    fs::set_permissions(&top, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(fs::metadata(top.join("e")).unwrap().mode() & 0o7777, 0);
 }
 
 #[test]
@@ -327,6 +345,10 @@ fn archives_are_unpacked_by_add_alone() {
         "/x",
         "error: can't ADD a: member ../../outside: path with '..' is refused",
     );
+    // What is said of the archive's own top is not said of the destination.
+    let shut = Tar::of("./@700 ./f=1 d/@711");
+    check(&add, "a", &shut, "", "/x", "x/ x/d/@711 x/f=1");
+    check(&add, "a", &shut, "x@750 x/d@700", "/x", "x/@750 x/d/@711 x/f=1");
     check(&add, "a", &tar, "x=1", "/x", "error: can't COPY: not a directory: /x");
     check(&PLAIN, "text", b"no archive", "", "/x", "x=no archive");
     check(&add, "text", b"no archive", "", "/x", "x=no archive");
