@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -94,4 +95,24 @@ fn names_and_links() {
     fs::rename(site.path("context/Dockerfile"), site.path("context/Dockerfile.@FOO.bar")).unwrap();
     let file = site.path("context/Dockerfile.@FOO.bar");
     site.run("build").arg("-f").arg(file).arg(site.path("context")).stderr_has("instructions: foo.bar").success();
+}
+
+/// An editor's or a file system monitor's socket in the context is in nobody's way.
+#[test]
+fn sockets_in_a_context_are_left_out() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write("context/d/file", "text\n");
+        let _socket = UnixListener::bind(site.path("context/d/socket")).unwrap();
+        let text = "FROM base\nCOPY . /all/\nADD d /d/\nRUN --mount=target=/m,rw cat /m/d/file && find /all /d | \
+                    grep -v Dockerfile | sort\nFROM base\nCOPY --from=0 /all /all\n";
+        let found = "text\n/all\n/all/d\n/all/d/file\n/d\n/d/file\n";
+        let ignored = "COPY: ignored 1 sockets, devices and/or FIFOs\n";
+        site.build("out", text).stdout(found).stderr_has(ignored).success();
+        site.write("context/.dockerignore", "d/socket\n");
+        site.build("out", text).stderr_lacks("ignored").success();
+        let named = site.build("out", "FROM base\nCOPY d/sock* /x\n");
+        fs::remove_file(site.path("context/.dockerignore")).unwrap();
+        named.stderr_has("line 2: COPY: can't COPY: unknown file type: d/sock*\n").failure();
+    });
 }

@@ -18,10 +18,10 @@ use crate::dockerfile::state::{CopyStep, File, Step};
 use crate::dockerfile::tmp;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
-use crate::rootfs::copy::{self, Archives, Contents, Fate, Memo, Sources, Special, Target};
+use crate::rootfs::copy::{self, Archives, Contents, Fate, Memo, Sources, Target};
 use crate::rootfs::{Last, Root};
 use crate::sys::file::Stat;
-use crate::warning;
+use crate::{info, warning};
 
 /// Does COPY or ADD. Always `true`: there is a layer.
 pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
@@ -107,7 +107,11 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
                     record.borrow_mut().set(dir, name, owner)
                 };
                 let to = Target { chmod, archives: unpacks(true), made: Some(&made), ..Target::new(&tree, &target) };
-                copy::run(&work.plan(sources)?, sources, &to).map(drop)
+                let copied = copy::run(&work.plan(sources)?, sources, &to)?;
+                if copied.skipped > 0 {
+                    info!("{}: ignored {} sockets, devices and/or FIFOs", step.keyword, copied.skipped);
+                }
+                Ok(())
             })?;
         }
         for url in &urls {
@@ -312,7 +316,7 @@ impl super::Build<'_> {
 
     /// Copies a directory of the context, without what `.dockerignore` leaves out.
     pub fn copy_context(&self, source: &str, to: &Root) -> Result<()> {
-        let to = Target { special: Special::LeftOut, ..Target::new(to, "/") };
+        let to = Target::new(to, "/");
         self.with_context(source, |sources| copy::run(&copy::plan(sources)?, sources, &to).map(drop))
     }
 

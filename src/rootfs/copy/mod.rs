@@ -17,7 +17,7 @@ mod visit;
 pub use digest::{Contents, contents};
 pub use memo::Memo;
 pub use plan::{Item, Plan, plan};
-pub use run::{Archives, Special, Target, run};
+pub use run::{Archives, Target, run};
 
 use super::root::Root;
 

@@ -34,13 +34,6 @@ pub enum Archives {
     Unpack,
 }
 
-/// What becomes of devices, FIFOs and sockets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Special {
-    Refused,
-    LeftOut,
-}
-
 /// Where to, and how.
 pub struct Target<'a> {
     pub root: &'a Root,
@@ -51,13 +44,12 @@ pub struct Target<'a> {
     pub archives: Archives,
     /// Is told of everything that is made from a source: what that is, and the copy's place.
     pub made: Option<Made<'a>>,
-    pub special: Special,
 }
 
 impl<'a> Target<'a> {
     /// Everything as COPY does it.
     pub fn new(root: &'a Root, path: &'a str) -> Target<'a> {
-        Target { root, path, chmod: None, archives: Archives::Keep, made: None, special: Special::Refused }
+        Target { root, path, chmod: None, archives: Archives::Keep, made: None }
     }
 }
 
@@ -288,10 +280,7 @@ impl Run<'_> {
                 file::utimensat(to, copy, stat.mtime)?;
                 return Ok(self.tell(stat, to, copy)?);
             }
-            Kind::Special if self.target.special == Special::Refused => {
-                return Err(Error::new(format!("can't COPY: unknown file type: {}", show(name)))
-                    .hint("devices, FIFOs and sockets can't be copied: leave it out with .dockerignore or --exclude"));
-            }
+            // A source that is one was refused; below a directory they are left out, as when images are unpacked.
             Kind::Dir | Kind::Whiteout | Kind::Special => {
                 self.copied.skipped += 1;
                 return Ok(());
