@@ -1,7 +1,8 @@
 //! Is this text a JSON array of strings? (A.6)
 //!
 //! Written by hand because lone surrogates must become U+FFFD, because a valid array of other things has to be told
-//! from what is no JSON, and because nesting must not use the stack.
+//! from what is no JSON, and because nesting must not use the stack. `\$` is no JSON, but the original takes it (its
+//! example `exhaustive` has it): it stays as it is, and keeps the `$` from meaning a variable.
 
 /// Deepest nesting of what still counts as JSON.
 const MAX_DEPTH: usize = 10_000;
@@ -166,6 +167,7 @@ impl Reader<'_> {
             self.at += run + 1;
             match rest.as_bytes()[run] {
                 b'"' => return Some(string),
+                b'\\' if self.accept(b'$') => string += "\\$",
                 b'\\' => string.push(self.read_escape()?),
                 _ => return None,
             }
@@ -232,6 +234,7 @@ mod tests {
             r#"["\ud83d\ude00","\ud83d","\ud83dx","\ud83d\u0041","\ude00\ud83d"]"#,
             &["😀", "\u{fffd}", "\u{fffd}x", "\u{fffd}A", "\u{fffd}\u{fffd}"],
         );
+        strings(r#"["\$", "a\${x}\\$y", "\\\$"]"#, &["\\$", "a\\${x}\\$y", "\\\\$"]);
         for others in [
             "[1]",
             "[null]",
