@@ -82,10 +82,31 @@ pub fn take(line: &str, lines: &mut Lines, missing: Missing) -> Result<Vec<Hered
     Ok(found.into_iter().map(heredoc).collect())
 }
 
+/// The word of a heredoc that a line seems to begin with `<<- WORD`: shells take the blank, Dockerfiles do not (A.7 no. 2).
+pub fn spaced_word(line: &str) -> Option<&str> {
+    let (before, after) = line.split_once("<<-")?;
+    let word = after.strip_prefix([' ', '\t'])?.split_ascii_whitespace().next()?;
+    (!before.ends_with('<') && word.starts_with(|c: char| c.is_alphanumeric() || "_'\"".contains(c))).then_some(word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::lines::Source;
     use super::*;
+
+    #[test]
+    fn spaced_words() {
+        let check = |line: &str, want: Option<&str>| assert_eq!(spaced_word(line), want, "{line}");
+        check("RUN cat <<- EOF", Some("EOF"));
+        check("RUN cat <<- \t'E F' >x", Some("'E"));
+        check("COPY <<-\tEOF /x", Some("EOF"));
+        check("RUN cat <<-EOF", None);
+        check("RUN cat << EOF", None);
+        check("RUN cat <<<- x", None);
+        check("RUN echo $((1 <<- 2))", Some("2))"));
+        check("RUN cat <<-", None);
+        check("RUN cat <<- >x", None);
+    }
 
     #[test]
     fn markers() {

@@ -6,6 +6,7 @@
 
 use super::ast::{Command, Dockerfile, From, Instruction, Kind, List, Run, Source, Stage, Transfer, Warning};
 use super::fault::{Fault, Level, Mistake, excerpt};
+use super::heredoc;
 use super::instruction::Statement;
 use super::lines::{self, Lines, Logical, MAX_SOURCE, is_blank};
 
@@ -113,8 +114,8 @@ impl File<'_> {
     fn parse_instructions(mut self, escape: char) -> Result<Dockerfile, Vec<Fault>> {
         let mut file = Dockerfile { escape, globals: Vec::new(), stages: Vec::new(), warnings: Vec::new() };
         let mut lines = Lines::new(self.source, escape);
-        // Whether the missing FROM was reported, and whether a line before was a RUN.
-        let (mut complained, mut empty, mut after_run) = (false, true, false);
+        // Whether the missing FROM was reported, and what to say of an unknown instruction after the line before.
+        let (mut complained, mut empty, mut advice) = (false, true, Advice::None);
         while let Some(mut logical) = lines.next_logical() {
             empty = false;
             if let Some(line) = logical.empty_line {
@@ -122,7 +123,7 @@ impl File<'_> {
                 file.warnings.push(Warning { line: line + 1, message });
             }
             let parsed = Statement::parse(&logical, &mut lines, escape);
-            let is_run = matches!(&parsed, Ok((Statement::Instruction(Kind::Run(_)), _)));
+            let next_advice = parsed.as_ref().map_or(Advice::None, |(said, _)| Advice::after(said, &logical.text));
             match parsed {
                 Ok((Statement::From(from), _)) => {
                     // A damaged FROM still begins a stage.
@@ -157,14 +158,14 @@ impl File<'_> {
                     if mistake.message.starts_with("unterminated") {
                         lines.stop();
                     }
-                    if after_run && mistake.hint.is_none() && mistake.message.starts_with("unknown instruction") {
-                        mistake.hint = Some(format!("to continue the RUN above, end its last line with {escape}"));
+                    if mistake.message.starts_with("unknown instruction") {
+                        mistake.hint = advice.advise(mistake.hint, escape);
                     }
                     complained = true;
                     self.add(&logical, mistake);
                 }
             }
-            after_run = is_run;
+            advice = next_advice;
             if self.faults.len() >= MAX_FAULTS {
                 break;
             }
@@ -178,6 +179,42 @@ impl File<'_> {
     fn add(&mut self, logical: &Logical, mistake: Mistake) {
         let fault = self.fault(logical, mistake);
         self.faults.push(fault);
+    }
+}
+
+/// What was probably meant, if the next line is no instruction.
+enum Advice {
+    None,
+    ContinueRun,
+    /// The word of a heredoc that is none because of a blank.
+    JoinWord(String),
+}
+
+impl Advice {
+    fn after(said: &Statement, line: &str) -> Advice {
+        match said {
+            Statement::Instruction(Kind::Run(_) | Kind::Copy(_) | Kind::Add(_)) => {}
+            Statement::Instruction(_) | Statement::From(_) => return Advice::None,
+        }
+        match (heredoc::spaced_word(line), said) {
+            (Some(word), _) => Advice::JoinWord(word.to_owned()),
+            (None, Statement::Instruction(Kind::Run(_))) => Advice::ContinueRun,
+            (None, _) => Advice::None,
+        }
+    }
+
+    /// The hint for an unknown instruction that has this one already, if any.
+    fn advise(self, hint: Option<String>, escape: char) -> Option<String> {
+        match self {
+            Advice::None => hint,
+            Advice::ContinueRun => {
+                hint.or_else(|| Some(format!("to continue the RUN above, end its last line with {escape}")))
+            }
+            // Any word may be near to a keyword; that one is part of a text is far likelier.
+            Advice::JoinWord(word) => Some(format!(
+                "no blank may stand between <<- and the word of a heredoc: write <<-{word} in the line above"
+            )),
+        }
     }
 }
 
