@@ -85,8 +85,8 @@ fn names_and_links() {
     site.write("context/Dockerfile", "FROM base\nCOPY . /srv/\n");
     site.write("context/kept", "");
     site.write("context/left-out", "");
-    site.write("elsewhere", "left-out\nDockerfile\n.dockerignore\n");
-    symlink("../elsewhere", site.path("context/.dockerignore")).unwrap();
+    site.write("context/elsewhere", "left-out\nelsewhere\nDockerfile\n.dockerignore\n");
+    symlink("elsewhere", site.path("context/.dockerignore")).unwrap();
     // The name is the link's, not that of the directory behind it.
     symlink("context", site.path("My Link")).unwrap();
     site.run("build").arg(site.path("My Link")).stderr_has("grown in 2 instructions: mylink").success();
@@ -95,6 +95,80 @@ fn names_and_links() {
     fs::rename(site.path("context/Dockerfile"), site.path("context/Dockerfile.@FOO.bar")).unwrap();
     let file = site.path("context/Dockerfile.@FOO.bar");
     site.run("build").arg("-f").arg(file).arg(site.path("context")).stderr_has("instructions: foo.bar").success();
+}
+
+/// What lies in a context may be somebody else's: no FIFO is waited for, and no line of a file outside is shown. A
+/// file that `-f` names is the user's own choice.
+#[test]
+fn odd_files_in_a_context() {
+    let site = Site::new();
+    site.import(image::small(), "base");
+    site.write("secret", "FROM base\nPASSWORD=x\n[a-\n");
+    let make = |kind: &str, name: &str| {
+        let path = site.path("context").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        match kind {
+            "fifo" => drop(site.program("mkfifo").arg(&path).success()),
+            "out" => symlink("../secret", &path).unwrap(),
+            "deep" => symlink("../../secret", &path).unwrap(),
+            "absolute" => symlink(site.path("secret"), &path).unwrap(),
+            text => drop(site.write(&format!("context/{name}"), text)),
+        }
+    };
+    let build = || site.run("build").args(["-t", "x"]);
+    let check = |file: Option<&str>, want: &str| {
+        let run = match file {
+            Some(file) => build().arg("-f").arg(site.path(file)),
+            None => build(),
+        };
+        let done = run.arg(site.path("context")).stderr_lacks("PASSWORD").failure();
+        assert!(done.stderr.contains(want), "{want:?} is not in {}", done.stderr);
+    };
+    let outside = "it is a link that leads out of SITE/context\nhint: copy the file there; of a Dockerfile, -f may name \
+                   the other place\n";
+    for name in ["Dockerfile", "Containerfile", "dockerfile"] {
+        make("fifo", name);
+        check(None, &format!("error: can't read SITE/context/{name}: can't open {name}: not a regular file\n"));
+        for kind in ["out", "absolute"] {
+            make(kind, name);
+            check(None, &format!("error: can't read SITE/context/{name}: {outside}"));
+        }
+        fs::remove_file(site.path("context").join(name)).unwrap();
+    }
+    make("FROM base\nCOPY kept /kept\n", "docker/Dockerfile");
+    make("", "kept");
+    symlink("docker/Dockerfile", site.path("context/Dockerfile")).unwrap();
+    let ignores = [
+        (None, ".dockerignore", "out"),
+        (None, ".containerignore", "out"),
+        (None, "Dockerfile.dockerignore", "out"),
+        (Some("context/docker/Dockerfile"), "docker/Dockerfile.dockerignore", "deep"),
+    ];
+    for (file, name, out) in ignores {
+        for kind in [out, "absolute"] {
+            make(kind, name);
+            check(file, &format!("error: can't read SITE/context/{name}: {outside}"));
+        }
+        make("fifo", name);
+        check(file, &format!("error: can't read SITE/context/{name}: can't open {name}: not a regular file\n"));
+        fs::remove_file(site.path("context").join(name)).unwrap();
+    }
+    symlink("../elsewhere", site.path("context/docker/Dockerfile.dockerignore")).unwrap();
+    make("kept\n", "elsewhere");
+    let file = site.path("context/docker/Dockerfile");
+    build().arg("-f").arg(&file).arg(site.path("context")).stderr_has("it is left out by .dockerignore").failure();
+    build().arg(site.path("context")).success();
+    // The user's own choice.
+    fs::rename(&file, site.path("named")).unwrap();
+    symlink("../named", site.path("context/Dockerfile.link")).unwrap();
+    build().arg("-f").arg(site.path("context/Dockerfile.link")).arg(site.path("context")).success();
+    site.program("mkfifo").arg(site.path("pipe")).success();
+    let text = fs::read(site.path("named")).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| fs::write(site.path("pipe"), text).unwrap());
+        build().arg("-f").arg(site.path("pipe")).arg(site.path("context")).success();
+    });
 }
 
 /// An editor's or a file system monitor's socket in the context is in nobody's way.

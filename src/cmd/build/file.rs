@@ -2,9 +2,8 @@
 
 use std::env::VarError;
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::bail;
@@ -17,16 +16,25 @@ use crate::dockerfile::platform::Platform;
 use crate::dockerfile::{self, fault};
 use crate::error::{Context, Error, Result};
 use crate::oci::reference::{self, ImageRef};
+use crate::rootfs::{Last, Root};
 
 /// Largest Dockerfile, bytes.
 const MAX_DOCKERFILE: u64 = 8 << 20;
+const ELSEWHERE: &str = "-f names the Dockerfile, if it is not CONTEXT/Dockerfile";
 
 /// The Dockerfile's place and the context's.
 pub struct Source {
-    /// `None`: standard input.
-    file: Option<PathBuf>,
+    file: Place,
     /// `None`: no context (`-`).
     context: Option<PathBuf>,
+}
+
+enum Place {
+    Stdin,
+    /// By `-f`: the user's own word, so it may lie anywhere and be anything that can be read.
+    Named(PathBuf),
+    /// One of the usual names in the context, which somebody else may have made: no FIFO, and no link that leads out.
+    Usual(PathBuf),
 }
 
 impl Source {
@@ -39,11 +47,11 @@ impl Source {
         }
         let context = (context != "-").then(|| PathBuf::from(context));
         let file = match (&options.file, &context) {
-            (Some(file), _) if file == "-" => None,
-            (Some(file), _) => Some(PathBuf::from(file)),
+            (Some(file), _) if file == "-" => Place::Stdin,
+            (Some(file), _) => Place::Named(PathBuf::from(file)),
             // Docker: a lone hyphen is a Dockerfile on standard input without a context.
-            (None, None) => None,
-            (None, Some(context)) => Some(default_file(context)),
+            (None, None) => Place::Stdin,
+            (None, Some(context)) => Place::Usual(default_file(context)),
         };
         if let Some(context) = &context {
             let meta = fs::metadata(context).context(|| format!("can't use context {}", context.display()))?;
@@ -56,33 +64,45 @@ impl Source {
 
     /// How messages name the Dockerfile.
     pub fn shown(&self) -> String {
-        self.file.as_ref().map_or("-".to_owned(), |f| crate::log::escape(&f.to_string_lossy()).into_owned())
+        self.path().map_or("-".to_owned(), |f| crate::log::escape(&f.to_string_lossy()).into_owned())
     }
 
     pub fn path(&self) -> Option<&Path> {
-        self.file.as_deref()
+        match &self.file {
+            Place::Stdin => None,
+            Place::Named(path) | Place::Usual(path) => Some(path),
+        }
     }
 
     pub fn read(&self) -> Result<Vec<u8>> {
-        let failed = || format!("can't read {}", self.shown());
-        let mut text = Vec::new();
         match &self.file {
-            None => io::stdin().lock().take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context(failed)?,
-            Some(path) => {
-                // A FIFO (as shells make for <(command)) is fine, but must not be waited for without a writer.
-                let file = OpenOptions::new().read(true).open(path).context(failed);
-                let file = file.map_err(|e| e.hint("-f names the Dockerfile, if it is not CONTEXT/Dockerfile"))?;
-                if file.metadata().context(failed)?.is_dir() {
-                    return Err(Error::new(format!("can't read {}: it is a directory", self.shown()))
-                        .hint("-f names the Dockerfile, the operand the context directory"));
+            Place::Stdin => limited(io::stdin().lock(), "-"),
+            // A FIFO (as shells make for <(command)) is waited for.
+            Place::Named(path) => {
+                let file = File::open(path).context(|| format!("can't read {}", self.shown()));
+                let file = file.map_err(|e| e.hint(ELSEWHERE))?;
+                if file.metadata().context(|| format!("can't read {}", self.shown()))?.is_dir() {
+                    return Err(self.is_directory());
                 }
-                file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context(failed)?
+                limited(file, &self.shown())
             }
-        };
-        if text.len() as u64 > MAX_DOCKERFILE {
-            return Err(Error::new(format!("{} is larger than {} MiB", self.shown(), MAX_DOCKERFILE >> 20)));
+            Place::Usual(path) => {
+                if path.is_dir() {
+                    return Err(self.is_directory());
+                }
+                match within(path.parent().unwrap_or(Path::new("/")), path)? {
+                    Some(file) => limited(file, &self.shown()),
+                    None => Err(Error::from(io::Error::from_raw_os_error(libc::ENOENT))
+                        .context(format!("can't read {}", self.shown()))
+                        .hint(ELSEWHERE)),
+                }
+            }
         }
-        Ok(text)
+    }
+
+    fn is_directory(&self) -> Error {
+        Error::new(format!("can't read {}: it is a directory", self.shown()))
+            .hint("-f names the Dockerfile, the operand the context directory")
     }
 
     /// The context without links; `None` with `-`.
@@ -94,33 +114,51 @@ impl Source {
     /// What `<Dockerfile>.dockerignore` says if it is there, else `.containerignore` or `.dockerignore` of the context
     /// (A.15).
     pub fn ignored(&self) -> Result<Patterns> {
-        let beside = self.file.as_ref().map(|file| {
-            let mut name = file.clone().into_os_string();
+        let beside = self.path().map(|file| {
+            let mut name = file.to_owned().into_os_string();
             name.push(".dockerignore");
-            PathBuf::from(name)
+            let path = PathBuf::from(name);
+            // In the context, links may lead anywhere in it.
+            let top = self.context.clone().filter(|context| path.starts_with(context));
+            (top.unwrap_or_else(|| path.parent().unwrap_or(Path::new("/")).to_owned()), path)
         });
-        let within = self.context.iter().flat_map(|c| [c.join(".containerignore"), c.join(".dockerignore")]);
-        for path in beside.into_iter().chain(within) {
-            let failed = || format!("can't read {}", path.display());
-            match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(e).context(failed),
-                Ok(file) => {
-                    let mut text = Vec::new();
-                    file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context(failed)?;
-                    if text.len() as u64 > MAX_DOCKERFILE {
-                        return Err(Error::new(format!(
-                            "{} is larger than {} MiB",
-                            path.display(),
-                            MAX_DOCKERFILE >> 20
-                        )));
-                    }
-                    return Patterns::parse(&text).context(|| path.display().to_string());
-                }
+        let names = [".containerignore", ".dockerignore"];
+        let usual = self.context.iter().flat_map(|c| names.map(|name| (c.clone(), c.join(name))));
+        for (top, path) in beside.into_iter().chain(usual) {
+            if let Some(file) = within(&top, &path)? {
+                let text = limited(file, &path.display().to_string())?;
+                return Patterns::parse(&text).context(|| path.display().to_string());
             }
         }
         Patterns::parse(b"")
     }
+}
+
+/// Opens a file at `path` in or below `top` that nobody named; `None` if there is none. It must be a regular file, and
+/// links may not lead out of `top`: lines of it are shown in messages, and what is in a context may be somebody else's.
+fn within(top: &Path, path: &Path) -> Result<Option<File>> {
+    let failed = || format!("can't read {}", path.display());
+    let dir = if top.as_os_str().is_empty() { Path::new(".") } else { top };
+    let root = Root::open(dir).context(failed)?.beneath();
+    let inner = path.strip_prefix(top).unwrap_or(path);
+    if root.leads_out(inner) {
+        return Err(Error::new(format!("{}: it is a link that leads out of {}", failed(), dir.display()))
+            .hint("copy the file there; of a Dockerfile, -f may name the other place"));
+    }
+    match root.stat(inner, Last::Follow).context(failed)? {
+        None => Ok(None),
+        Some(_) => root.open_file(inner).map(Some).context(failed),
+    }
+}
+
+/// Reads all, as long as it is no more than a Dockerfile may be.
+fn limited(file: impl Read, shown: &str) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context(|| format!("can't read {shown}"))?;
+    if text.len() as u64 > MAX_DOCKERFILE {
+        return Err(Error::new(format!("{shown} is larger than {} MiB", MAX_DOCKERFILE >> 20)));
+    }
+    Ok(text)
 }
 
 /// `Dockerfile`; else the names that others use, if they are there.
