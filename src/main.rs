@@ -21,10 +21,11 @@ use error::{Error, Result};
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
-    let result = match std::path::Path::new(&name).file_name() {
-        Some(name) if name == "ch-run" => cmd::ch_run::run(args.collect()),
-        _ => cli::parse(args).and_then(dispatch),
-    };
+    let called = std::path::Path::new(&name).file_name().unwrap_or_default().to_owned();
+    let result = refuse_privilege(&called).and_then(|()| match called.to_str() {
+        Some("ch-run") => cmd::ch_run::run(args.collect()),
+        Some(_) | None => cli::parse(args).and_then(dispatch),
+    });
     match result {
         Ok(code) => code,
         Err(e) => {
@@ -33,6 +34,16 @@ fn main() -> ExitCode {
             ExitCode::from(stopped.unwrap_or(e.exit_code()))
         }
     }
+}
+
+/// Before anything else, so that nothing is done with rights that the caller does not have.
+fn refuse_privilege(called: &std::ffi::OsStr) -> Result<()> {
+    if !sys::process::is_privileged_start() {
+        return Ok(());
+    }
+    let name = if called == "ch-run" { "ch-run" } else { "ch-image" };
+    Err(Error::new(format!("{name} must not be set-id or have file capabilities"))
+        .hint("it needs no privilege: chmod u-s,g-s; setcap -r"))
 }
 
 fn dispatch(what: Invocation) -> Result<ExitCode> {

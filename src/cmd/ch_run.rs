@@ -87,8 +87,8 @@ fn storage_path(request: &Request) -> Result<PathBuf> {
     let path = match &request.storage {
         Some(path) => path.clone(),
         None => {
-            let user = env::var("USER").ok();
-            storage::default_path(env::var_os("CH_IMAGE_STORAGE").as_deref(), user.as_deref())?
+            let variable = env::var_os("CH_IMAGE_STORAGE");
+            storage::default_path(variable.as_deref(), env::var_os("USER").as_deref())?
         }
     };
     std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))

@@ -66,8 +66,7 @@ impl Host {
             Some(path) => path.clone(),
             None => {
                 let variable = env::var_os("CH_IMAGE_STORAGE");
-                let user = env::var_os("USER").map(|u| u.to_string_lossy().into_owned());
-                storage::default_path(variable.as_deref(), user.as_deref())?
+                storage::default_path(variable.as_deref(), env::var_os("USER").as_deref())?
             }
         };
         std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))

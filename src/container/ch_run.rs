@@ -96,10 +96,6 @@ pub fn become_command(
     host: Environment,
     resolve: &dyn Fn(&Request) -> Result<Image>,
 ) -> Result<Infallible> {
-    if process::is_privileged_start() {
-        return Err(Error::new("ch-run must not be set-id or have file capabilities")
-            .hint("it needs no privilege: chmod u-s,g-s; setcap -r"));
-    }
     let (uid, gid) = invoker();
     let inside = (request.uid.unwrap_or(uid), request.gid.unwrap_or(gid));
     let home = if request.home { home(&host, uid)? } else { None };
@@ -174,11 +170,10 @@ fn find(request: &Request, resolve: &dyn Fn(&Request) -> Result<Image>) -> Resul
 /// $HOME, unless there is no such directory.
 fn home(host: &Environment, uid: u32) -> Result<Option<Home>> {
     let var = |name: &str| host.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).filter(|v| !v.is_empty());
-    let entry = user::user(uid);
-    let name = var("USER").map(|v| v.to_string_lossy().into_owned()).or(entry.as_ref().map(|u| u.name.clone()));
-    let home = var("HOME").map(PathBuf::from).or(entry.map(|u| PathBuf::from(u.home)));
-    let (Some(user), Some(source)) = (name, home) else {
-        return Err(Error::new("can't find home directory: $HOME and $USER not set").hint("use --no-home"));
+    let user = user::name(var("USER").as_deref(), uid);
+    let Some(source) = var("HOME").map(PathBuf::from).or_else(|| user::user(uid).map(|u| PathBuf::from(u.home))) else {
+        warning!("home directory not found, not mounted: $HOME is not set");
+        return Ok(None);
     };
     if user.contains('/') || user == "." || user == ".." {
         return Err(Error::new(format!("not a user name: $USER is {user:?}")).hint("use --no-home"));

@@ -4,6 +4,7 @@
 //! directory with the marker and without a version is one that we began; the next command goes on with it. So it may
 //! be a mount point, or lie where we may make nothing beside it.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -14,7 +15,7 @@ use super::locks::{self, StorageLock};
 use super::{Storage, lockfile};
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::{self as sysfs, Lock, Wait, egid};
-use crate::{info, rootfs};
+use crate::{info, rootfs, sys};
 
 const MAGIC: &str = "ch-image storage";
 pub(super) const FORMAT: u32 = 1;
@@ -27,15 +28,13 @@ const NO_VERSION: &str =
     "its version file is missing or not ours: use another directory, or remove this one if it was a storage directory";
 const WAY_OUT: &str = "use another directory with --storage or CH_IMAGE_STORAGE";
 
-/// `$CH_IMAGE_STORAGE`, else `/var/tmp/$USER/ch-image` (manual page, "Storage directory").
-pub fn default_path(from_environment: Option<&std::ffi::OsStr>, user: Option<&str>) -> Result<PathBuf> {
+/// `$CH_IMAGE_STORAGE`, else `/var/tmp/$USER/ch-image` (manual page, "Storage directory"). Without `$USER`, which cron and
+/// batch systems may not set, the user's name or number.
+pub fn default_path(from_environment: Option<&OsStr>, user: Option<&OsStr>) -> Result<PathBuf> {
     if let Some(path) = from_environment.filter(|p| !p.is_empty()) {
         return Ok(path.into());
     }
-    let Some(user) = user.filter(|u| !u.is_empty()) else {
-        return Err(Error::new("can't get username: $USER not set")
-            .hint("set USER, or name a storage directory with --storage or CH_IMAGE_STORAGE"));
-    };
+    let user = sys::user::name(user, sysfs::euid());
     if user.contains('/') || user.starts_with('.') || user.chars().any(char::is_control) {
         return Err(Error::new(format!("$USER is not a user name: {user:?}"))
             .hint("name a storage directory with --storage or CH_IMAGE_STORAGE"));

@@ -6,6 +6,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 
 use super::cvt;
 
@@ -208,10 +209,13 @@ fn prctl(option: c_int, value: usize) -> io::Result<c_int> {
     cvt(unsafe { libc::prctl(option, value, 0_usize, 0_usize, 0_usize) })
 }
 
-/// Whether this program was started with more rights than its caller has (set-id bit or file capabilities).
+/// Whether this program was started with more rights than its caller has (set-id bit or file capabilities), or would be
+/// by others: its own user gains nothing by a set-id bit.
 pub fn is_privileged_start() -> bool {
     // SAFETY: reads the auxiliary vector; cannot fail.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+    let gained = unsafe { libc::getauxval(libc::AT_SECURE) != 0 };
+    let mode = std::fs::metadata("/proc/self/exe").map_or(0, |meta| meta.permissions().mode());
+    gained || mode & (libc::S_ISUID | libc::S_ISGID) != 0
 }
 
 /// dup2(2) onto a number below 3: standard input, output, error.

@@ -1,6 +1,6 @@
 //! Who is this user, by name?
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, OsStr, c_char};
 use std::mem::MaybeUninit;
 
 /// What the system knows of a user.
@@ -26,6 +26,12 @@ pub fn user(uid: u32) -> Option<User> {
         let entry = entry.assume_init();
         Some(User { name: text(entry.pw_name), full_name: text(entry.pw_gecos), home: text(entry.pw_dir) })
     }
+}
+
+/// What to call a user: as `$USER` says (`variable`), else as the system does, else by number.
+pub fn name(variable: Option<&OsStr>, uid: u32) -> String {
+    let said = variable.filter(|name| !name.is_empty()).map(|name| name.to_string_lossy().into_owned());
+    said.or_else(|| user(uid).map(|user| user.name)).unwrap_or_else(|| uid.to_string())
 }
 
 /// getgrgid_r(3): the name of a group.

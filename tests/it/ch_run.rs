@@ -152,3 +152,42 @@ fn what_is_no_image_stays_as_it_is() {
         Tree::of_dir(&layers).assert_same(&before, "the layers afterwards");
     });
 }
+
+/// Not even `--version` is answered by a program that has rights of somebody else's, or gives away its own.
+#[test]
+fn set_id_bits_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = crate::harness::Site::new();
+    for name in ["ch-image", "ch-run"] {
+        let copy = site.path(&format!("copy/{name}"));
+        fs::create_dir_all(site.path("copy")).unwrap();
+        fs::copy(site.path("bin").join(name), &copy).unwrap();
+        for bit in [0o4000, 0o2000] {
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755 | bit)).unwrap();
+            let refusal = format!(
+                "error: {name} must not be set-id or have file capabilities\n\
+                 hint: it needs no privilege: chmod u-s,g-s; setcap -r\n"
+            );
+            for option in ["--version", "--help", "--no-such-option"] {
+                site.program(copy.to_str().unwrap()).arg(option).stdout("").stderr(&refusal).failure();
+            }
+        }
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        site.program(copy.to_str().unwrap()).arg("--version").success();
+    }
+}
+
+/// Cron and batch systems may not set $USER.
+#[test]
+fn without_a_user_name_in_the_environment() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let name = site.program("id").arg("-un").success().stdout;
+        let home = format!("/home/{}\n", name.trim());
+        let run = || site.ch_run("base").args(["sh", "-c", "echo $HOME"]);
+        run().env_remove("USER").stdout(&home).stderr("").success();
+        run().env("USER", "").stdout(&home).stderr("").success();
+        run().env("USER", "alice").stdout("/home/alice\n").stderr("").success();
+        site.build("out", "FROM base\nRUN true\n").env_remove("USER").success();
+    });
+}

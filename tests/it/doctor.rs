@@ -66,8 +66,12 @@ fn hindrances_are_named() {
     none.stdout_has("bad      certificates: ").stderr_has("hint: ").failure();
     let foreign = sh("$CH doctor -s /etc");
     foreign.stdout_has("bad      storage directory: ").failure();
-    let nobody = sh("unset CH_IMAGE_STORAGE USER; $CH doctor");
-    nobody.stdout_has("bad      storage directory: can't get username: $USER not set\n         so: set USER").failure();
+    let nobody = sh("unset CH_IMAGE_STORAGE; USER=a/b $CH doctor");
+    nobody
+        .stdout_has(
+            "bad      storage directory: $USER is not a user name: \"a/b\"\n         so: name a storage directory",
+        )
+        .failure();
     let login = site.write("home/.docker/config.json", "{}");
     std::fs::set_permissions(&login, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     sh("$CH doctor").stdout_has("limited  passwords: others may read ").finish();
