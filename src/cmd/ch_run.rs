@@ -3,28 +3,27 @@
 //! A name means an image in storage before a directory in the current one: after `ch-image build -t hello hello` both
 //! are there, and the image is meant. `./hello` is always the directory.
 //!
-//! A named image in overlay mode is a stack of layers that never change. With `-w` the command writes into a new layer,
-//! which becomes part of the image when the command ends; so then this process waits instead of becoming the command.
+//! An image is run as it lies in storage: a stack of layers that never change, or one whole tree. With `-w` the command
+//! writes into the image; so the first time its layers, which other images and the build cache share, are copied to a
+//! tree of its own. From then on it is a directory like others: any number of commands write into it, and others read
+//! it, at the same time, and what they have written stays, however they end.
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::layers;
 use crate::cli::ch_run::{self, Invocation};
-use crate::container::Overlay;
-use crate::container::ch_run::{Image as Root, Request, become_command};
+use crate::container::ch_run::{Image as Root, Place, Request, become_command};
 use crate::error::{Context, Error, Result};
-use crate::oci::digest::Digest;
 use crate::oci::reference::ImageRef;
-use crate::storage::{self, Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
+use crate::storage::{self, Access, Image, Storage};
 use crate::sys::process::{self, Ended, Fork};
-use crate::{log, rootfs, sys};
+use crate::{info, log};
 
 pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
-    let (mut request, verbosity) = match ch_run::parse(args)? {
+    let (request, verbosity) = match ch_run::parse(args)? {
         Invocation::Help => return super::print(ch_run::HELP).map(|()| ExitCode::SUCCESS),
         Invocation::Version => {
             return super::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS);
@@ -35,20 +34,25 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     super::secrets::take_from_environment();
     // Registries' passwords are not the command's business.
     let host = env::vars_os().filter(|(name, _)| !super::secrets::is_secret(name)).collect();
-    let by_name = match directory(&request)? {
+    let image = match directory(&request)? {
+        // Whose container is entered has its image already.
+        _ if request.join.as_ref().is_some_and(|join| join.pid.is_some()) => Root::here(),
         Some(path) => {
             if request.writable {
                 refuse_stored(&path)?;
             }
-            request.image = path.into();
-            false
+            Root::directory(&path)?
         }
-        None => true,
+        None => {
+            if request.writable
+                && let Some(code) = own_tree(&request)?
+            {
+                return Ok(code);
+            }
+            stored(&request)?
+        }
     };
-    if request.writable && by_name && request.join.is_none() {
-        return write_and_keep(&request, host);
-    }
-    match become_command(&request, host, &mount)? {}
+    match become_command(&request, host, image)? {}
 }
 
 /// The directory that the request means, absolute; `None` if it is a name in storage.
@@ -108,101 +112,66 @@ fn find(request: &Request, access: Access) -> Result<(Storage, Image)> {
     Ok((storage, image))
 }
 
-fn root(image: &Image, root: PathBuf, overlay: Option<Overlay>) -> Root {
-    Root { root, overlay, env: Some(image.config.env()), cwd: Some(image.config.working_dir().into()) }
-}
-
-/// Mounts a named image, read-only.
-fn mount(request: &Request) -> Result<Root> {
+/// A named image, ready to be mounted.
+fn stored(request: &Request) -> Result<Root> {
     let (storage, image) = find(request, Access::Read)?;
-    let trees = layers::trees(&storage, &image.layers);
-    if let (Mode::Plain, [tree]) = (storage.mode(), &trees[..]) {
-        return Ok(root(&image, tree.clone(), None));
-    }
-    // Any directory serves as the mount point: the mount is seen by nobody else. That of the images changes least.
-    let at = storage.path().join("images");
-    let overlay = Overlay::mount(&trees, None, &at)?;
-    Ok(root(&image, at, Some(overlay)))
+    let place = match layers::whole(&storage, &image.layers) {
+        Some(id) => Place::Tree(storage.layer_tree(&id)),
+        // Any directory serves as the mount point: the mount is seen by nobody else. That of the images changes least.
+        None => Place::Stack { layers: layers::trees(&storage, &image.layers), at: storage.path().join("images") },
+    };
+    Ok(Root { place, env: Some(image.config.env()), cwd: Some(image.config.working_dir().into()) })
 }
 
-fn write_and_keep(request: &Request, host: Vec<(OsString, OsString)>) -> Result<ExitCode> {
-    let (storage, mut image) = find(request, Access::Write)?;
-    let _lock = storage.lock_image(&image.reference)?;
-    // The caller's mask is for the command, not for what we make.
-    let mask = process::umask(0o022);
-    let draft = storage.draft()?;
-    for name in ["tree", "work", "mount"] {
-        fs::create_dir(draft.path().join(name))
-            .context(|| format!("can't make {name} in {}", draft.path().display()))?;
+/// Makes the image one that is written to, unless it is one. In a process of its own: it enters a namespace and holds
+/// locks, while this one becomes the command. The exit code, if that failed.
+fn own_tree(request: &Request) -> Result<Option<ExitCode>> {
+    let (storage, image) = find(request, Access::Read)?;
+    if is_written_to(&storage, &image) {
+        return Ok(None);
     }
-    let plain = storage.mode() == Mode::Plain;
-    if plain {
-        image.layers.iter().try_for_each(|id| storage.forget_content(id))?;
-    }
-    // What the terminal sends goes to the command, too; we outlive it.
-    for signal in [libc::SIGINT, libc::SIGQUIT] {
-        sys::signal::set_ignored(signal).context(|| "can't ignore signals")?;
-    }
+    drop(storage);
     let too_many = |e: Error| e.hint("too many processes: see ulimit -u");
     let ended = match process::fork(0).context(|| "can't fork").map_err(too_many)? {
         Fork::Child => {
-            for signal in [libc::SIGINT, libc::SIGQUIT] {
-                // They were the default a moment ago.
-                let _ = sys::signal::set_default(signal);
-            }
-            process::umask(mask);
-            let trees = layers::trees(&storage, &image.layers);
-            let resolve = |_: &Request| {
-                if plain {
-                    let tree = trees.first().cloned().ok_or_else(|| Error::new("damaged image: no tree"))?;
-                    return Ok(root(&image, tree, None));
-                }
-                let at = |name: &str| draft.path().join(name);
-                let overlay = Overlay::mount(&trees, Some((&at("tree"), &at("work"))), &at("mount"))?;
-                Ok(root(&image, at("mount"), Some(overlay)))
-            };
-            match become_command(request, host, &resolve) {
-                Ok(never) => match never {},
-                Err(e) => {
-                    log::error(&e);
-                    process::exit(i32::from(e.exit_code()))
-                }
-            }
+            let done = process::die_with_parent().context(|| "can't set a signal").and_then(|()| copy(request));
+            process::exit(done.err().map_or(0, |e| {
+                log::error(&e);
+                i32::from(e.exit_code())
+            }))
         }
-        Fork::Parent(pid) => process::wait(pid).context(|| "can't wait for the command")?,
+        Fork::Parent(pid) => process::wait(pid).context(|| "can't wait for a child")?,
     };
-    if !plain {
-        keep(&storage, &mut image, draft)?;
-    }
     Ok(match ended {
-        Ended::Exited(code) => ExitCode::from(code),
-        Ended::Signaled(n) => ExitCode::from(u8::try_from(128 + n).unwrap_or(1)),
+        Ended::Exited(0) => None,
+        Ended::Exited(code) => Some(ExitCode::from(code)),
+        Ended::Signaled(n) => Some(ExitCode::from(u8::try_from(128 + n).unwrap_or(1))),
     })
 }
 
-/// What the command wrote becomes the image's top layer, if it wrote anything.
-fn keep(storage: &Storage, image: &mut Image, draft: Draft) -> Result<()> {
-    let tree = draft.path().join("tree");
-    let written = fs::read_dir(&tree).context(|| format!("can't read {}", tree.display()))?.next().is_some();
-    if !written {
+fn is_written_to(storage: &Storage, image: &Image) -> bool {
+    let whole = layers::whole(storage, &image.layers);
+    whole.is_some_and(|id| storage.layer_info(&id).is_ok_and(|info| info.content.is_none()))
+}
+
+fn copy(request: &Request) -> Result<()> {
+    let (storage, image) = find(request, Access::Write)?;
+    // The caller's mask is for the command, not for what we make.
+    process::umask(0o022);
+    let _lock = storage.lock_image(&image.reference)?;
+    // Whoever had the lock may have done it.
+    let (_, mut image) = find(request, Access::Read)?;
+    if is_written_to(&storage, &image) {
         return Ok(());
     }
-    for name in ["work", "mount"] {
-        rootfs::remove_tree(&draft.path().join(name))?;
-    }
-    let parent = image.layers.last().copied();
-    let name = format!("ch-run {} {}", draft.path().display(), storage.boot());
-    let id = LayerId::new(Digest::of(format!("{name} {:?}", std::time::SystemTime::now()).as_bytes()));
-    let info = LayerInfo {
-        parent,
-        kind: LayerKind::Base,
-        size: storage::seal(&tree)?,
-        content: None,
-        created_by: "ch-run -w".into(),
-        inputs: Vec::new(),
-        ledger: serde_json::Value::Null,
+    let tree = match layers::whole(&storage, &image.layers) {
+        Some(tree) => tree,
+        None => {
+            info!("copying image {} to write into it", log::escape(&request.image.to_string_lossy()));
+            layers::flatten(&storage, &image)?
+        }
     };
-    storage.commit_layer(draft, &id, &info)?;
-    image.layers.push(id);
-    storage.commit_image(image, Vec::new())
+    storage.forget_content(&tree)?;
+    image.layers = vec![tree];
+    storage.commit_image(&image, Vec::new())
 }

@@ -1,24 +1,110 @@
 //! Layers and trees as commands make them: the metadata layer, whole trees, destinations outside of storage.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::meta;
+use super::{build, meta};
+use crate::container::MAX_LAYERS;
 use crate::container::ledger::Ledger;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
-use crate::rootfs::{self, Form, Last, Limits, Root, Stack, Unpacked};
-use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Storage};
+use crate::rootfs::{self, Form, Last, Limits, PackOptions, Root, Stack, Unpacked};
+use crate::storage::{self, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
+use crate::{container, verbose, warning};
 
 /// The layers' trees, lowest first.
 pub fn trees(storage: &Storage, ids: &[LayerId]) -> Vec<PathBuf> {
     ids.iter().map(|id| storage.layer_tree(id)).collect()
+}
+
+/// The tree of an image that is one whole tree: each in plain mode, and those that `ch-run -w` writes into.
+pub fn whole(storage: &Storage, ids: &[LayerId]) -> Option<LayerId> {
+    let [id] = ids else { return None };
+    let is_tree =
+        storage.mode() == Mode::Plain || storage.layer_info(id).is_ok_and(|info| info.kind == LayerKind::Tree);
+    is_tree.then_some(*id)
+}
+
+/// Copies an image to a tree of its own.
+pub fn flatten(storage: &Storage, image: &Image) -> Result<LayerId> {
+    let ledger = ledger(storage, &image.layers)?;
+    let ledger = if ledger.is_empty() { Value::Null } else { ledger.to_string().into() };
+    let draft = new_tree(storage)?;
+    let to = draft.path().join("tree");
+    let failed = || format!("can't copy image {}", image.reference);
+    let size = if image.layers.len() > MAX_LAYERS {
+        repack(trees(storage, &image.layers), &to).context(failed)?
+    } else {
+        let view = build::view(storage, &image.layers)?;
+        rootfs::copy_tree(view.path(), &to, None).context(failed)?.bytes
+    };
+    // What it holds need not be found out: it is about to change.
+    store_tree(storage, draft, Held { size, content: Some(0) }, "ch-run -w", ledger)
+}
+
+/// Copies the merged view of more layers than the kernel can mount, by way of an archive. Bytes of its files.
+fn repack(trees: Vec<PathBuf>, to: &Path) -> Result<u64> {
+    let root = Root::open(to)?;
+    let (mut reader, mut writer) = io::pipe().context(|| "can't make a pipe")?;
+    thread::scope(|scope| {
+        let packer = scope.spawn(move || {
+            let options = PackOptions { clamp_mtime: None, exclude: Vec::new(), owners: HashMap::new(), above: 0 };
+            rootfs::pack(&Stack::open(&trees)?, &mut writer, &options).map(drop)
+        });
+        let unpacked = rootfs::unpack(&mut reader, &root, Form::Plain, "image", &Limits::none());
+        // What follows the end of the archive.
+        if unpacked.is_ok() {
+            let _ = io::copy(&mut reader, &mut io::sink());
+        }
+        drop(reader);
+        let packed = packer.join().unwrap_or_else(|_| Err(Error::new("the thread that packs has ended early")));
+        // If either failed, the other has lost its pipe.
+        let unpacked = unpacked?;
+        packed.map(|()| unpacked.bytes)
+    })
+}
+
+/// An image as layers that never change, to build on. Of one that is written to that is a copy of its tree as it is now,
+/// which serves later builds as long as nothing more is written.
+pub fn frozen(storage: &Storage, image: Image) -> Result<Image> {
+    let Some(id) = whole(storage, &image.layers).filter(|_| storage.mode() == Mode::Overlay) else { return Ok(image) };
+    // Directories that the user may not enter are looked into, too.
+    container::enter()?;
+    let stamp = storage.tree_stamp(&id);
+    let name = |more: &str| LayerId::new(Digest::of(format!("frozen 1\n{id}\n{stamp}{more}").as_bytes()));
+    let mut frozen = name("");
+    if storage.has_layer(&frozen) {
+        storage.touch_layer(&frozen);
+        return Ok(Image { layers: vec![frozen], ..image });
+    }
+    verbose!("copying image {}, which ch-run writes into", image.reference);
+    let draft = new_tree(storage)?;
+    let tree = draft.path().join("tree");
+    rootfs::copy_tree(&storage.layer_tree(&id), &tree, None)
+        .context(|| format!("can't copy image {}", image.reference))?;
+    if storage.tree_stamp(&id) != stamp {
+        warning!("image {} is being written to: taken as it was found", image.reference);
+        frozen = name(&format!("\n{}", draft.path().display()));
+    }
+    let info = LayerInfo {
+        parent: None,
+        kind: LayerKind::Step,
+        size: storage::seal(&tree)?,
+        content: None,
+        created_by: format!("ch-run -w {}", image.reference),
+        inputs: Vec::new(),
+        ledger: storage.layer_info(&id)?.ledger,
+    };
+    storage.commit_layer(draft, &frozen, &info)?;
+    Ok(Image { layers: vec![frozen], ..image })
 }
 
 /// What root emulation recorded for a stack: the topmost record is the whole truth.

@@ -80,22 +80,49 @@ pub enum Change {
     Unset(OsString),
 }
 
-/// An image, ready to be run.
+/// An image, found and not yet mounted.
 pub struct Image {
-    pub root: PathBuf,
-    /// Kept until the command has taken over, which keeps the mount.
-    pub overlay: Option<Overlay>,
+    pub place: Place,
     /// Lines for `--set-env`; the tree's own /ch/environment if `None`.
     pub env: Option<Vec<(String, String)>>,
     pub cwd: Option<PathBuf>,
 }
 
-/// Becomes the command. `resolve` finds an image by name in the storage directory and mounts it.
-pub fn become_command(
-    request: &Request,
-    host: Environment,
-    resolve: &dyn Fn(&Request) -> Result<Image>,
-) -> Result<Infallible> {
+/// How it lies on disk.
+pub enum Place {
+    /// One whole tree.
+    Tree(PathBuf),
+    /// Layers, lowest first, to be mounted at a directory.
+    Stack { layers: Vec<PathBuf>, at: PathBuf },
+}
+
+impl Image {
+    /// A directory.
+    pub fn directory(path: &Path) -> Result<Image> {
+        let shown = path.display();
+        if !path.is_dir() {
+            bail!("image not found: {shown}: not a directory");
+        }
+        let root = fs::canonicalize(path).context(|| format!("can't open image {shown}"))?;
+        if root == Path::new("/") {
+            bail!("the image can't be the host's root directory");
+        }
+        // A directory of some other purpose is not used by accident.
+        if !["bin", "dev", "usr"].iter().any(|name| root.join(name).symlink_metadata().is_ok()) {
+            return Err(Error::new(format!("not an image: {shown} has none of bin, dev, usr"))
+                .hint("name an image in storage (ch-image list shows them), or a directory that holds one"));
+        }
+        Ok(Image { place: Place::Tree(root), env: None, cwd: None })
+    }
+
+    /// The root directory of a container that is entered.
+    pub fn here() -> Image {
+        Image { place: Place::Tree(PathBuf::from("/")), env: None, cwd: None }
+    }
+}
+
+/// Becomes the command.
+pub fn become_command(request: &Request, host: Environment, image: Image) -> Result<Infallible> {
     let (uid, gid) = invoker();
     let inside = (request.uid.unwrap_or(uid), request.gid.unwrap_or(gid));
     let home = if request.home { home(&host, uid)? } else { None };
@@ -103,19 +130,23 @@ pub fn become_command(
     if !matches!(part, Some(Part::Joined)) {
         enter_as(inside)?;
     }
-    let mut image = match part {
+    // The overlay is kept until the command has taken over, which keeps the mount.
+    let (root, overlay) = match (&part, &image.place) {
         // Its root is ours already.
-        Some(Part::Joined) => Image { root: PathBuf::from("/"), overlay: None, env: None, cwd: None },
-        Some(Part::First(_)) | None => find(request, resolve)?,
+        (Some(Part::Joined), _) => (PathBuf::from("/"), None),
+        (Some(Part::First(_)) | None, Place::Tree(tree)) => (tree.clone(), None),
+        (Some(Part::First(_)) | None, Place::Stack { layers, at }) => {
+            (at.clone(), Some(Overlay::mount(layers, None, at)?))
+        }
     };
-    let env = environment(request, host, home.as_ref(), &image)?;
+    let env = environment(request, host, home.as_ref(), image.env.as_deref(), &root)?;
     let binds = request.binds.iter().map(|(source, target)| Bind::new(source, target)).collect();
     let spec = Spec {
-        root: image.root.clone(),
+        root,
         writable: request.writable,
         uid: inside.0,
         gid: inside.1,
-        cwd: request.cwd.clone().or(image.cwd.clone()).unwrap_or_else(|| PathBuf::from("/")),
+        cwd: request.cwd.clone().or(image.cwd).unwrap_or_else(|| PathBuf::from("/")),
         binds,
         tmpfs: Vec::new(),
         env,
@@ -133,7 +164,7 @@ pub fn become_command(
         Some(Part::Joined) => exec_joined(&spec),
     };
     // Only now: unmounting is what dropping does.
-    drop(image.overlay.take());
+    drop(overlay);
     e
 }
 
@@ -145,26 +176,6 @@ fn take_part(request: &Request, host: &Environment) -> Result<Option<Part>> {
         return Ok(Some(Part::Joined));
     }
     join::join(&Group::find(join.count, join.tag.as_deref(), host)?).map(Some)
-}
-
-fn find(request: &Request, resolve: &dyn Fn(&Request) -> Result<Image>) -> Result<Image> {
-    let path = Path::new(&request.image);
-    if !path.is_absolute() {
-        return resolve(request);
-    }
-    if !path.is_dir() {
-        bail!("image not found: {}: not a directory", path.display());
-    }
-    let root = fs::canonicalize(path).context(|| format!("can't open image {}", path.display()))?;
-    if root == Path::new("/") {
-        bail!("the image can't be the host's root directory");
-    }
-    // A directory of some other purpose is not used by accident.
-    if !["bin", "dev", "usr"].iter().any(|name| root.join(name).symlink_metadata().is_ok()) {
-        return Err(Error::new(format!("not an image: {} has none of bin, dev, usr", path.display()))
-            .hint("name an image in storage (ch-image list shows them), or a directory that holds one"));
-    }
-    Ok(Image { root, overlay: None, env: None, cwd: None })
 }
 
 /// $HOME, unless there is no such directory.
@@ -185,7 +196,13 @@ fn home(host: &Environment, uid: u32) -> Result<Option<Home>> {
     Ok(Some(Home { source, user }))
 }
 
-fn environment(request: &Request, host: Environment, home: Option<&Home>, image: &Image) -> Result<Environment> {
+fn environment(
+    request: &Request,
+    host: Environment,
+    home: Option<&Home>,
+    of_image: Option<&[(String, String)]>,
+    root: &Path,
+) -> Result<Environment> {
     let mut env = host;
     if let Some(home) = home {
         env::set(&mut env, OsStr::new("HOME"), OsStr::new(&format!("/home/{}", home.user)));
@@ -194,7 +211,7 @@ fn environment(request: &Request, host: Environment, home: Option<&Home>, image:
     let expand = if request.expand { Expand::Yes } else { Expand::No };
     for change in &request.changes {
         match change {
-            Change::SetImage => set_image(&mut env, image, expand)?,
+            Change::SetImage => set_image(&mut env, of_image, root, expand)?,
             Change::SetFile(path) => {
                 let text = read_limited(path).context(|| format!("can't read {}", path.display()))?;
                 env::assign_lines(&mut env, &text, expand, &path.display().to_string())?;
@@ -209,10 +226,10 @@ fn environment(request: &Request, host: Environment, home: Option<&Home>, image:
     Ok(env)
 }
 
-fn set_image(env: &mut Environment, image: &Image, expand: Expand) -> Result<()> {
-    let Some(pairs) = &image.env else {
+fn set_image(env: &mut Environment, pairs: Option<&[(String, String)]>, root: &Path, expand: Expand) -> Result<()> {
+    let Some(pairs) = pairs else {
         let file = "/ch/environment";
-        let path = target::locate(&image.root, Path::new(file))?.host_path(&image.root);
+        let path = target::locate(root, Path::new(file))?.host_path(root);
         let text = read_limited(&path).context(|| format!("can't read {file} of the image"))?;
         return env::assign_lines(env, &text, expand, file);
     };

@@ -34,7 +34,7 @@ use std::path::PathBuf;
 
 pub use enter::{can_enter, enter, invoker, separate};
 pub use env::{finish as finish_environment, set as set_variable};
-pub use overlay::Overlay;
+pub use overlay::{MAX_LAYERS, Overlay};
 pub use probe::{Obstacle, can_record};
 pub use record::{Record, follow};
 pub use run::{Status, exec, run_recorded};

@@ -37,8 +37,9 @@ impl Overlay {
     /// directory `upper.1` of the same file system as the kernel's workplace). Needs [`super::enter`].
     pub fn mount(layers: &[PathBuf], upper: Option<(&Path, &Path)>, at: &Path) -> Result<Overlay> {
         if layers.len() > MAX_LAYERS {
-            return Err(Error::new(format!("too many layers to mount: {} (at most {MAX_LAYERS})", layers.len()))
-                .hint("make one layer of the image: \"ch-image pull IMAGE DIR\", then \"ch-image import DIR NAME\""));
+            return Err(Error::new(format!("too many layers to mount: {} (at most {MAX_LAYERS})", layers.len())).hint(
+                "make one tree of the image: ch-run -w IMAGE -- true; in a Dockerfile, join RUN instructions with &&",
+            ));
         }
         let context = || format!("can't mount {} layers at {}", layers.len(), at.display());
         let mut overlay = Overlay { at: at.to_owned(), work: upper.map(|(_, work)| work.to_owned()), mounts: 0 };

@@ -517,7 +517,8 @@ fn ch_run(root: &Path, line: &str) -> (Ended, String) {
                 panic!("not a command")
             };
             let host = [("PATH", "/bin"), ("USER", "me"), ("HOME", "/etc")].map(|(n, v)| (n.into(), v.into())).to_vec();
-            let Err(e) = ch_run::become_command(&request, host, &|_| Err(crate::error::Error::new("no storage")));
+            let image = ch_run::Image::directory(Path::new(&request.image)).unwrap();
+            let Err(e) = ch_run::become_command(&request, host, image);
             // The tree may have become the root by now.
             fs::write(&failure, e.to_string()).unwrap();
             process::exit(99)
@@ -603,7 +604,8 @@ fn peers_share_a_container() {
                 };
                 match process::fork(0).unwrap() {
                     Fork::Child => {
-                        let Err(e) = ch_run::become_command(&request, Vec::new(), &|_| panic!("by directory"));
+                        let image = ch_run::Image::directory(&root).unwrap();
+                        let Err(e) = ch_run::become_command(&request, Vec::new(), image);
                         fs::write(root.join(format!("out{i}")), e.to_string()).unwrap();
                         process::exit(99)
                     }

@@ -247,6 +247,21 @@ impl Storage {
         self.write_file(&self.layer_path(id).join("layer.json"), &record(&info.to_json()))
     }
 
+    /// Tells whether anything has been written to a tree since: of every file the name, the inode, and all that writing,
+    /// renaming and changing modes change.
+    pub fn tree_stamp(&self, id: &LayerId) -> String {
+        let (mut sum, mut count) = (0_u64, 0_u64);
+        visit(&self.layer_tree(id), |path, meta| {
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            let (mtime, ctime) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+            let text = format!("{name:?} {} {:o} {} {mtime:?} {ctime:?}", meta.ino(), meta.mode(), meta.len());
+            let hash = Digest::of(text.as_bytes()).hex();
+            sum = sum.wrapping_add(u64::from_str_radix(hash.get(..16).unwrap_or_default(), 16).unwrap_or(0));
+            count += 1;
+        });
+        format!("{count} {sum:016x}")
+    }
+
     /// Makes layers durable: after this a power cut cannot hurt them.
     pub(super) fn secure(&self, ids: &[LayerId]) -> Result<()> {
         let fresh: Vec<PathBuf> =

@@ -191,3 +191,108 @@ fn without_a_user_name_in_the_environment() {
         site.build("out", "FROM base\nRUN true\n").env_remove("USER").success();
     });
 }
+
+/// `-w` writes into the image, any number of times, and makes no layers of what is written.
+#[test]
+fn written_again_and_again() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.run("import").arg(image::small()).arg("other").success();
+        let layers = || fs::read_dir(site.storage().join("layers")).unwrap().count();
+        let write = |n: usize| {
+            let script = format!("test $(cat /log 2>/dev/null || echo 0) = {} && echo {n} >/log", n - 1);
+            site.ch_run_with(&["-w"], "base").args(["sh", "-c", &script])
+        };
+        let told =
+            if site.mode() == crate::harness::Mode::Overlay { "copying image base to write into it\n" } else { "" };
+        write(1).stderr(told).success();
+        let after_one = layers();
+        for n in 2..20 {
+            write(n).stderr("").success();
+        }
+        assert_eq!(layers(), after_one);
+        site.ch_run("base").args(["cat", "/log"]).stdout("19\n").success();
+        // What shared its layers is as it was.
+        site.ch_run("other").args(["test", "-e", "/log"]).code(1);
+        site.build("built", "FROM base\nRUN cp /log /copy\n").success();
+        site.ch_run("built").args(["cat", "/copy"]).stdout("19\n").success();
+        site.run("fsck").arg("--deep").success();
+        site.run("gc").success();
+        site.ch_run("base").args(["cat", "/log"]).stdout("19\n").success();
+        site.ch_run("built").args(["cat", "/log"]).stdout("19\n").success();
+        site.run("delete").args(["base", "other", "built"]).success();
+        site.run("gc").success();
+        assert_eq!(layers(), 0);
+    });
+}
+
+/// Of an image that is written to, a build takes what it holds at that time, and finds its steps again as long as nothing
+/// is written.
+#[test]
+fn builds_on_an_image_that_is_written_to() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let write = |text: &str| {
+            let script = format!("echo {text} >/text");
+            site.ch_run_with(&["-w"], "base").args(["sh", "-c", &script]).success();
+        };
+        let build = || site.build("out", "FROM base\nRUN cp /text /copy\nCOPY --from=base /text /again\n").success();
+        let check = |text: &str| {
+            let want = format!("{text}\n").repeat(3);
+            site.ch_run("out").args(["cat", "/text", "/copy", "/again"]).stdout(&want).success();
+        };
+        write("one");
+        build();
+        check("one");
+        let again = build();
+        let cached = again.stderr.lines().filter(|line| line.contains('*')).count();
+        assert_eq!(cached > 0, site.mode() == crate::harness::Mode::Overlay, "{}", again.stderr);
+        write("two");
+        check("one");
+        build();
+        check("two");
+        site.run("fsck").arg("--deep").success();
+    });
+}
+
+/// Several commands may write into one image at the same time, and others read it; nobody waits.
+#[test]
+fn several_write_at_once() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        // Each goes on only when all are there.
+        let script =
+            |n: usize| format!("echo {n} >/in{n}; until test -e /in0 -a -e /in1 -a -e /in2; do sleep 0.05; done");
+        let all: Vec<_> =
+            (0..3).map(|n| site.ch_run_with(&["-w"], "base").args(["sh", "-c", &script(n)]).start()).collect();
+        all.into_iter().for_each(|run| assert_eq!(run.into_done(&[]).status.code(), Some(0)));
+        site.ch_run("base").args(["cat", "/in0", "/in1", "/in2"]).stdout("0\n1\n2\n").success();
+        // A reader sees what is written while it runs.
+        let reader = site.ch_run("base").args(["sh", "-c", "until test -e /now; do sleep 0.05; done"]).start();
+        site.ch_run_with(&["-w"], "base").args(["touch", "/now"]).success();
+        assert_eq!(reader.into_done(&[]).status.code(), Some(0));
+    });
+}
+
+/// What was written stays, however the command ends: it is the command that the caller started, and nothing else is left.
+#[test]
+fn a_killed_command_leaves_what_it_wrote() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let script = "echo $$ >/pid; echo text >/text; until test -e /never; do sleep 0.05; done";
+        let mut run = site.ch_run_with(&["-w"], "base").args(["sh", "-c", script]).start();
+        let written = || site.ch_run("base").args(["cat", "/text"]).finish().stdout == "text\n";
+        crate::harness::wait_for("the command to write", written);
+        let pid = site.ch_run("base").args(["cat", "/pid"]).success().stdout;
+        assert!(run.is_alive());
+        run.kill();
+        run.into_done(&[]);
+        assert!(!std::path::Path::new("/proc").join(pid.trim()).exists(), "{pid}");
+        site.ch_run("base").args(["cat", "/text"]).stdout("text\n").success();
+        site.ch_run_with(&["-w"], "base")
+            .args(["sh", "-c", "echo more >>/text; cat /text"])
+            .stdout("text\nmore\n")
+            .success();
+        site.run("fsck").success();
+    });
+}

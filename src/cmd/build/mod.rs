@@ -29,9 +29,10 @@ use self::force::Force;
 use self::secret::Author;
 use self::stage::{Finished, Stage};
 use self::tree::View;
-use super::Host;
+pub use self::tree::view;
 use super::pull::Puller;
 use super::remote::{Named, Remotes, Wanted};
+use super::{Host, layers};
 use crate::cli::Options;
 use crate::container::{self, Bind, Tmp};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind};
@@ -295,14 +296,14 @@ impl Build<'_> {
                 Some(why) => warning!("image {reference} {why}: pulling it again"),
                 None => {
                     verbose!("base image found: {reference}");
-                    return Ok(image);
+                    return layers::frozen(self.storage, image);
                 }
             },
         }
         let _lock = self.storage.lock_image(&reference)?;
         // Whoever had the lock may have pulled it.
         if let Some(image) = self.storage.image(&reference)?.filter(|image| unfit(image).is_none()) {
-            return Ok(image);
+            return layers::frozen(self.storage, image);
         }
         self.puller.announce(&reference, &wanted);
         self.puller.to_storage(&reference, &wanted)

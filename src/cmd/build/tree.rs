@@ -41,10 +41,10 @@ impl View {
 
 /// The tree of a finished image, to be read.
 pub fn view(storage: &Storage, ids: &[LayerId]) -> Result<View> {
-    let trees = layers::trees(storage, ids);
-    if let (crate::storage::Mode::Plain, [tree]) = (storage.mode(), &trees[..]) {
-        return Ok(View { path: tree.clone(), _overlay: None, _draft: None });
+    if let Some(id) = layers::whole(storage, ids) {
+        return Ok(View { path: storage.layer_tree(&id), _overlay: None, _draft: None });
     }
+    let trees = layers::trees(storage, ids);
     container::enter()?;
     let draft = storage.draft()?;
     let overlay = Overlay::mount(&trees, None, draft.path())?;
