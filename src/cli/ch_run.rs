@@ -33,8 +33,8 @@ IMAGE is the name of an image in the storage directory, or a directory (./NAME w
   -g, --gid GID          run as GID within the container
       --home             mount your home directory at /home/$USER (default)
   -j, --join             use the same container as peer ch-run processes
-      --join-ct N        number of peers (default: from the launcher's environment)
-      --join-tag TAG     label of the group of peers (likewise)
+      --join-ct N        the same (the number of peers need not be known)
+      --join-tag TAG     the same; label of the peers (default: job and step)
       --join-pid PID     join the container of a running process
       --no-home          don't mount your home directory
       --no-passwd        don't mount /etc/passwd and /etc/group of our making

@@ -120,7 +120,13 @@ fn stored(request: &Request) -> Result<Root> {
         // Any directory serves as the mount point: the mount is seen by nobody else. That of the images changes least.
         None => Place::Stack { layers: layers::trees(&storage, &image.layers), at: storage.path().join("images") },
     };
-    Ok(Root { place, env: Some(image.config.env()), cwd: Some(image.config.working_dir().into()) })
+    let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
+    Ok(Root {
+        place,
+        identity: format!("{} {} {}", storage.path().display(), image.reference, layers.join(" ")),
+        env: Some(image.config.env()),
+        cwd: Some(image.config.working_dir().into()),
+    })
 }
 
 /// Makes the image one that is written to, unless it is one. In a process of its own: it enters a namespace and holds

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::enter::enter_as;
@@ -83,6 +84,8 @@ pub enum Change {
 /// An image, found and not yet mounted.
 pub struct Image {
     pub place: Place,
+    /// Differs from that of every other image, also of one that had the same name.
+    pub identity: String,
     /// Lines for `--set-env`; the tree's own /ch/environment if `None`.
     pub env: Option<Vec<(String, String)>>,
     pub cwd: Option<PathBuf>,
@@ -112,12 +115,14 @@ impl Image {
             return Err(Error::new(format!("not an image: {shown} has none of bin, dev, usr"))
                 .hint("name an image in storage (ch-image list shows them), or a directory that holds one"));
         }
-        Ok(Image { place: Place::Tree(root), env: None, cwd: None })
+        let meta = root.metadata().context(|| format!("can't open image {shown}"))?;
+        let identity = format!("{} {} {}", root.display(), meta.dev(), meta.ino());
+        Ok(Image { place: Place::Tree(root), identity, env: None, cwd: None })
     }
 
     /// The root directory of a container that is entered.
     pub fn here() -> Image {
-        Image { place: Place::Tree(PathBuf::from("/")), env: None, cwd: None }
+        Image { place: Place::Tree(PathBuf::from("/")), identity: String::new(), env: None, cwd: None }
     }
 }
 
@@ -126,7 +131,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     let (uid, gid) = invoker();
     let inside = (request.uid.unwrap_or(uid), request.gid.unwrap_or(gid));
     let home = if request.home { home(&host, uid)? } else { None };
-    let part = take_part(request, &host)?;
+    let part = take_part(request, &host, home.as_ref(), &image)?;
     if !matches!(part, Some(Part::Joined)) {
         enter_as(inside)?;
     }
@@ -157,10 +162,17 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         passwd: request.passwd,
         stdin: Stdin::Inherit,
         emulation: Emulation::None,
+        mark: match &part {
+            Some(Part::First(first)) => Some(first.mark().to_owned()),
+            Some(Part::Joined) | None => None,
+        },
     };
     let e = match part {
         None => exec(&spec),
-        Some(Part::First(first)) => exec_announced(&spec, &|| first.announce()),
+        Some(Part::First(first)) => exec_announced(&spec, &|| {
+            first.announce();
+            Ok(())
+        }),
         Some(Part::Joined) => exec_joined(&spec),
     };
     // Only now: unmounting is what dropping does.
@@ -168,14 +180,25 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     e
 }
 
-fn take_part(request: &Request, host: &Environment) -> Result<Option<Part>> {
+fn take_part(request: &Request, host: &Environment, home: Option<&Home>, image: &Image) -> Result<Option<Part>> {
     let Some(join) = &request.join else { return Ok(None) };
     if let Some(pid) = join.pid {
-        let Ok(pid) = process::Pid::try_from(pid) else { bail!("no such process: {pid}") };
+        let Ok(pid) = process::Pid::try_from(pid) else { bail!("join: no such process: {pid}") };
         join::enter_process(pid)?;
         return Ok(Some(Part::Joined));
     }
-    join::join(&Group::find(join.count, join.tag.as_deref(), host)?).map(Some)
+    join::join(&group(request, join, host, home, image)?).map(Some)
+}
+
+/// The peers that want the same container.
+fn group(request: &Request, join: &Join, host: &Environment, home: Option<&Home>, image: &Image) -> Result<Group> {
+    // Nobody counts, but who says a number means one.
+    if join.count == Some(0) {
+        bail!("join: peer group size must be at least 1");
+    }
+    let Request { uid, gid, binds, writable, passwd, private_tmp, .. } = request;
+    let options = format!("{uid:?} {gid:?} {binds:?} {writable} {passwd} {private_tmp} {home:?}");
+    Ok(Group::new(&join::tag(join.tag.as_deref(), host), &format!("{options}\n{}", image.identity)))
 }
 
 /// $HOME, unless there is no such directory.

@@ -1,72 +1,69 @@
 //! How do peers on one node come to share a container? The first one makes it, the others enter its namespaces.
 //!
 //! MPI ranks copy from each other's memory (process_vm_readv), which the kernel allows only within one user namespace.
-//! The peers meet at a file in /dev/shm, whose lock the first one holds until its container stands and its own process
-//! number is in the file. Whoever finds it dead takes its place. The last one removes the file.
+//! A container is marked by a mount that has the name of its group. So it is found through any process that is in it,
+//! and it is gone with the last one, however they end: nothing is counted, and no file has to be removed. Peers look one
+//! at a time; whose turn it is listens at an abstract socket of that name, which the kernel takes away with the process.
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::env::Environment;
 use super::invoker;
-use crate::bail;
 use crate::error::{Context, Error, Result};
-use crate::sys::fs::{Lock, Wait, flock};
 use crate::sys::namespace::{self, NEW_MOUNT, NEW_USER};
-use crate::sys::process;
+use crate::sys::process::{self, Pid};
+use crate::{bail, info, verbose};
 
-/// How long a peer waits for the first one.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// After this long it is said whom we wait for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which peers belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    pub count: u32,
-    pub tag: OsString,
+    name: String,
 }
 
 impl Group {
-    /// From the options, or else what the launcher has put into the environment.
-    pub fn find(count: Option<u32>, tag: Option<&OsStr>, env: &Environment) -> Result<Group> {
-        let var =
-            |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_os_str()).filter(|v| !v.is_empty());
-        let from_launcher = || {
-            ["OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_CPUS_ON_NODE"]
-                .iter()
-                .find_map(|name| var(name).and_then(leading_number))
+    /// Of this user's processes with the same tag that want the same container: `what` describes it.
+    pub fn new(tag: &OsStr, what: &str) -> Group {
+        let hash = |n: u8| {
+            let mut hasher = DefaultHasher::new();
+            (n, tag, what).hash(&mut hasher);
+            hasher.finish()
         };
-        let Some(count) = count.or_else(from_launcher) else {
-            return Err(Error::new("join: no valid peer group size found").hint("use --join-ct"));
-        };
-        if count == 0 {
-            bail!("join: peer group size must be at least 1");
-        }
-        let tag = match tag.or_else(|| var("SLURM_STEP_ID")) {
-            Some(tag) => tag.to_owned(),
-            None => process::parent_pid().to_string().into(),
-        };
-        if tag.is_empty() || tag.len() > 200 || tag.as_bytes().contains(&b'/') {
-            bail!("join: bad tag: {tag:?}");
-        }
-        Ok(Group { count, tag })
-    }
-
-    fn path(&self) -> PathBuf {
-        let mut name = OsString::from(format!("ch-run_{}_", invoker().0));
-        name.push(&self.tag);
-        Path::new("/dev/shm").join(name)
+        Group { name: format!("ch-run-{}-{:016x}{:016x}", invoker().0, hash(0), hash(1)) }
     }
 }
 
-/// Slurm says `2(x3)` for two tasks on each of three nodes.
-fn leading_number(text: &OsStr) -> Option<u32> {
-    let digits: Vec<u8> = text.as_bytes().iter().copied().take_while(u8::is_ascii_digit).collect();
-    String::from_utf8(digits).ok()?.parse().ok()
+/// What the peers of one step of one job have in common: what was said, else what the launcher has put into the
+/// environment, else their parent.
+pub fn tag(said: Option<&OsStr>, env: &Environment) -> OsString {
+    let var = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_os_str()).filter(|v| !v.is_empty());
+    let shown = |v: &OsStr| v.to_string_lossy().into_owned();
+    if let Some(tag) = said {
+        return tag.to_owned();
+    }
+    if let Some(step) = var("SLURM_STEP_ID") {
+        let job = var("SLURM_JOB_ID").or_else(|| var("SLURM_JOBID")).map(shown).unwrap_or_default();
+        return format!("slurm {job}.{}", shown(step)).into();
+    }
+    for name in ["PMIX_NAMESPACE", "PMI_JOBID"] {
+        if let Some(value) = var(name) {
+            return format!("{name} {}", shown(value)).into();
+        }
+    }
+    let parent = process::parent_pid();
+    format!("parent {parent} {}", started(parent)).into()
 }
 
 /// What became of this peer.
@@ -78,111 +75,146 @@ pub enum Part {
 }
 
 pub struct First {
-    file: File,
-    path: PathBuf,
-    left: u32,
+    mark: String,
+    turn: Cell<Option<UnixListener>>,
 }
 
 impl First {
-    /// Lets the others in.
-    pub fn announce(&self) -> std::io::Result<()> {
-        if self.left == 0 {
-            return std::fs::remove_file(&self.path);
-        }
-        write_state(&self.file, &State { pid: process::pid(), started: started(process::pid()), left: self.left })?;
-        self.file.unlock()
+    /// The name of the mount by which the others find the container.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Lets the others look.
+    pub fn announce(&self) {
+        drop(self.turn.take());
     }
 }
 
-/// Waits for the first peer and enters its container, or finds that this is the first.
+/// Enters the group's container, or finds that there is none: then this is the first.
 pub fn join(group: &Group) -> Result<Part> {
-    let path = group.path();
-    let context = || format!("join: {}", path.display());
-    let file = locked(&path).context(context)?;
-    let Some(state) = read_state(&file).context(context)?.filter(State::is_alive) else {
-        return Ok(Part::First(First { file, path, left: group.count - 1 }));
+    let turn = take_turn(group)?;
+    match find(group) {
+        None => {
+            verbose!("join: making the container of {}", group.name);
+            Ok(Part::First(First { mark: group.name.clone(), turn: Cell::new(Some(turn)) }))
+        }
+        Some((pid, namespaces)) => {
+            drop(turn);
+            verbose!("join: entering the container of process {pid}");
+            namespaces.enter(pid)?;
+            Ok(Part::Joined)
+        }
+    }
+}
+
+fn take_turn(group: &Group) -> Result<UnixListener> {
+    let failed = || format!("join: can't find peers ({})", group.name);
+    let address = SocketAddr::from_abstract_name(&group.name).context(failed)?;
+    loop {
+        match UnixListener::bind_addr(&address) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => wait_for_turn(&address).context(failed)?,
+            other => return other.context(failed),
+        }
+    }
+}
+
+/// Until the process whose turn it is lets others look, or ends.
+fn wait_for_turn(address: &SocketAddr) -> Result<()> {
+    let Ok(mut stream) = UnixStream::connect_addr(address) else {
+        // Not yet listening, or gone just now.
+        std::thread::sleep(Duration::from_millis(1));
+        return Ok(());
     };
-    let entered = enter_process(state.pid);
-    let left = state.left.saturating_sub(1);
-    // The file is in the host's /dev/shm, which the container shows as well; the descriptor works in any case.
-    let done = if left == 0 { std::fs::remove_file(&path) } else { write_state(&file, &State { left, ..state }) };
-    entered?;
-    done.context(context)?;
-    Ok(Part::Joined)
+    let (pid, user) = process::peer(&stream)?;
+    if user != invoker().0 {
+        return Err(Error::new(format!("user {user} has taken this group's name (process {pid})"))
+            .hint("choose another one with --join-tag"));
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut told = false;
+    loop {
+        match stream.read(&mut [0]).map_err(|e| e.kind()) {
+            Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) if !told => {
+                info!("join: waiting for process {pid} to make the container");
+                told = true;
+            }
+            Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {}
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// A process in the group's container, and the container's namespaces, which stay even if it ends.
+fn find(group: &Group) -> Option<(Pid, Namespaces)> {
+    let mut others: HashSet<PathBuf> = fs::read_link("/proc/self/ns/mnt").into_iter().collect();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<Pid>().ok()) {
+        // Those of other users can't be read, and any may end while we look.
+        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/mnt")) else { continue };
+        if others.contains(&namespace) {
+            continue;
+        }
+        let Ok(mounts) = fs::read(format!("/proc/{pid}/mountinfo")) else { continue };
+        if !is_marked(&mounts, &group.name) {
+            others.insert(namespace);
+            continue;
+        }
+        if let Some(namespaces) = Namespaces::of(pid).ok().filter(|found| found.is(&namespace)) {
+            return Some((pid, namespaces));
+        }
+    }
+    None
+}
+
+/// Whether one of the mounts is the group's mark (proc(5): after a lone hyphen file system and source).
+fn is_marked(mounts: &[u8], name: &str) -> bool {
+    let is_mark = |line: &str| {
+        let mut words = line.split(' ').skip_while(|word| *word != "-").skip(1);
+        words.next() == Some("tmpfs") && words.next() == Some(name)
+    };
+    String::from_utf8_lossy(mounts).lines().any(is_mark)
+}
+
+struct Namespaces {
+    user: OwnedFd,
+    mount: OwnedFd,
+}
+
+impl Namespaces {
+    fn of(pid: Pid) -> Result<Namespaces> {
+        let open = |kind: &str| {
+            let path = format!("/proc/{pid}/ns/{kind}");
+            File::open(&path).context(|| format!("join: can't open {path}")).map(OwnedFd::from)
+        };
+        let mount = open("mnt")?;
+        // The process may have entered another one since. Before Linux 4.9 the kernel does not say.
+        let user = namespace::owner(&mount).or_else(|_| open("user"))?;
+        Ok(Namespaces { user, mount })
+    }
+
+    fn is(&self, mount: &Path) -> bool {
+        fs::read_link(format!("/proc/self/fd/{}", self.mount.as_raw_fd())).is_ok_and(|link| link == mount)
+    }
+
+    fn enter(&self, pid: Pid) -> Result<()> {
+        let context = |kind: &'static str| move || format!("join: can't enter the {kind} namespace of process {pid}");
+        namespace::join(&self.user, NEW_USER).context(context("user"))?;
+        namespace::join(&self.mount, NEW_MOUNT).context(context("mount"))
+    }
 }
 
 /// Enters the namespaces of a process of the same user.
-pub fn enter_process(pid: process::Pid) -> Result<()> {
-    let open = |kind: &str| {
-        let path = format!("/proc/{pid}/ns/{kind}");
-        File::open(&path).context(|| format!("join: can't open {path}"))
-    };
-    let (user, mount) = (open("user")?, open("mnt")?);
-    let context = |kind: &'static str| move || format!("join: can't enter the {kind} namespace of process {pid}");
-    namespace::join(&user, NEW_USER).context(context("user"))?;
-    namespace::join(&mount, NEW_MOUNT).context(context("mount"))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct State {
-    pid: process::Pid,
-    /// Tells processes apart that had the same number.
-    started: u64,
-    left: u32,
-}
-
-impl State {
-    fn is_alive(&self) -> bool {
-        self.started != 0 && started(self.pid) == self.started
+pub fn enter_process(pid: Pid) -> Result<()> {
+    if !Path::new("/proc").join(pid.to_string()).exists() {
+        bail!("join: no such process: {pid}");
     }
-}
-
-fn locked(path: &Path) -> Result<File> {
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        if file.metadata()?.uid() != invoker().0 {
-            bail!("belongs to another user");
-        }
-        while !flock(&file, Lock::Exclusive, Wait::No)? {
-            if Instant::now() > deadline {
-                return Err(Error::new("timed out waiting for the first peer").hint("is --join-ct right?"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // The last peer of an earlier group may have removed it in between.
-        if file.metadata()?.nlink() > 0 {
-            return Ok(file);
-        }
-    }
-}
-
-fn read_state(mut file: &File) -> Result<Option<State>> {
-    let mut text = String::new();
-    file.rewind()?;
-    file.take(100).read_to_string(&mut text)?;
-    let numbers: Vec<u64> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-    let &[pid, started, left] = numbers.as_slice() else { return Ok(None) };
-    let (Ok(pid), Ok(left)) = (process::Pid::try_from(pid), u32::try_from(left)) else { return Ok(None) };
-    Ok(Some(State { pid, started, left }))
-}
-
-fn write_state(mut file: &File, state: &State) -> std::io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    file.write_all(format!("{} {} {}\n", state.pid, state.started, state.left).as_bytes())
+    Namespaces::of(pid)?.enter(pid)
 }
 
 /// When a process began, in clock ticks since boot; 0 if there is none.
-fn started(pid: process::Pid) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+fn started(pid: Pid) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name, in parentheses, may contain anything; field 22 is the 20th after it.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     fields.split_whitespace().nth(19).and_then(|word| word.parse().ok()).unwrap_or(0)
@@ -193,23 +225,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_come_from_options_or_launcher() {
-        let check = |count: Option<u32>, env: &[(&str, &str)], want: Option<(u32, &str)>| {
+    fn tags_come_from_the_option_or_the_launcher() {
+        let parent = format!("parent {} {}", process::parent_pid(), started(process::parent_pid()));
+        let check = |said: Option<&str>, env: &[(&str, &str)], want: &str| {
             let env = env.iter().map(|(n, v)| (n.into(), v.into())).collect();
-            let got = Group::find(count, Some(OsStr::new("t")).filter(|_| count == Some(9)), &env).ok();
-            assert_eq!(got.as_ref().map(|g| (g.count, g.tag.to_str().unwrap())), want, "{env:?}");
+            assert_eq!(tag(said.map(OsStr::new), &env), OsString::from(want), "{said:?} {env:?}");
         };
-        let step = ("SLURM_STEP_ID", "7");
-        check(Some(9), &[], Some((9, "t")));
-        check(Some(9), &[step], Some((9, "t")));
-        check(Some(3), &[step], Some((3, "7")));
-        check(None, &[step, ("SLURM_STEP_TASKS_PER_NODE", "2(x3)")], Some((2, "7")));
-        check(None, &[step, ("OMPI_COMM_WORLD_LOCAL_SIZE", "4"), ("SLURM_CPUS_ON_NODE", "8")], Some((4, "7")));
-        check(None, &[step, ("SLURM_CPUS_ON_NODE", "8")], Some((8, "7")));
-        check(None, &[step, ("SLURM_CPUS_ON_NODE", "x")], None);
-        check(None, &[step], None);
-        check(Some(0), &[step], None);
-        check(Some(3), &[("SLURM_STEP_ID", "a/b")], None);
+        let (job, step) = (("SLURM_JOB_ID", "31"), ("SLURM_STEP_ID", "0"));
+        check(Some("t"), &[], "t");
+        check(Some("t"), &[job, step], "t");
+        check(None, &[job, step], "slurm 31.0");
+        check(None, &[("SLURM_JOBID", "32"), step], "slurm 32.0");
+        check(None, &[step], "slurm .0");
+        check(None, &[job, step, ("PMI_JOBID", "x")], "slurm 31.0");
+        // mpirun in a batch script.
+        check(None, &[job, ("PMIX_NAMESPACE", "prterun-7@1")], "PMIX_NAMESPACE prterun-7@1");
+        check(None, &[job, ("PMI_JOBID", "kvs_7")], "PMI_JOBID kvs_7");
+        check(None, &[job], &parent);
+        check(None, &[job, ("SLURM_STEP_ID", ""), ("PMI_JOBID", "")], &parent);
+        check(None, &[], &parent);
+    }
+
+    #[test]
+    fn groups_differ_by_tag_and_container() {
+        let name = |tag: &str, what: &str| Group::new(OsStr::new(tag), what).name;
+        assert_eq!(name("a", "b"), name("a", "b"));
+        let all: HashSet<String> = [("a", "b"), ("b", "a"), ("ab", ""), ("", "ab"), ("a", "b ")]
+            .map(|(tag, what)| name(tag, what))
+            .into_iter()
+            .collect();
+        assert_eq!(all.len(), 5);
+        // Abstract names have 107 bytes, whatever the tag is.
+        assert!(name(&"x/".repeat(500), "").len() < 64);
+    }
+
+    #[test]
+    fn marks_are_found_among_mounts() {
+        let check = |line: &str, want: bool| assert_eq!(is_marked(line.as_bytes(), "ch-run-1-x"), want, "{line}");
+        check("36 35 0:5 / /proc ro,nosuid - tmpfs ch-run-1-x ro,size=4k", true);
+        check("1 2 0:3 / / rw - ext4 /dev/vda rw\n36 35 0:5 / /proc ro shared:1 - tmpfs ch-run-1-x ro", true);
+        check("36 35 0:5 / /proc ro - tmpfs ch-run-1-xy ro", false);
+        check("36 35 0:5 / /proc ro - ext4 ch-run-1-x ro", false);
+        check("36 35 0:5 / /ch-run-1-x ro - tmpfs none ro", false);
+        check("", false);
+        assert!(!is_marked(b"\xff\xfe - tmpfs", "ch-run-1-x"));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub struct Spec {
     pub passwd: bool,
     pub stdin: Stdin,
     pub emulation: Emulation,
+    /// The name of a mount by which peers find the container.
+    pub mark: Option<String>,
 }
 
 impl Spec {
@@ -84,6 +86,7 @@ impl Spec {
             passwd: false,
             stdin: Stdin::Null,
             emulation: Emulation::None,
+            mark: None,
         }
     }
 }

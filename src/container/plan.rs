@@ -62,7 +62,12 @@ fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
     mounts.bind_as(&Bind::new("/dev", "/dev"), Access::Names)?;
     match role {
         Role::Child => mounts.proc()?,
-        Role::Myself | Role::Peer => mounts.bind(&Bind::new("/proc", "/proc"))?,
+        Role::Myself | Role::Peer => {
+            if let Some(name) = &spec.mark {
+                mounts.mark(name)?;
+            }
+            mounts.bind(&Bind::new("/proc", "/proc"))?;
+        }
     }
     mounts.bind_as(&Bind::new("/sys", "/sys"), Access::Names)?;
     for (path, need) in HOST_FILES {
@@ -210,6 +215,14 @@ impl Mounts<'_> {
         let (target, _) = self.directory(Path::new("/proc"))?;
         self.done.push((target.clone(), Content::Other));
         self.steps.push(Step::Proc(target));
+        Ok(())
+    }
+
+    /// Below the host's /proc, which hides it from all but those who read lists of mounts.
+    fn mark(&mut self, name: &str) -> Result<()> {
+        let (target, _) = self.directory(Path::new("/proc"))?;
+        let name = CString::new(name).map_err(|_| Error::new("NUL in a name"))?;
+        self.steps.push(Step::Mark { target, name });
         Ok(())
     }
 

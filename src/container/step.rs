@@ -35,6 +35,11 @@ pub enum Step {
         target: Target,
         options: CString,
     },
+    /// An empty mount with a name.
+    Mark {
+        target: Target,
+        name: CString,
+    },
     /// A small file over an existing one; `scratch` is a directory that is not mounted on yet.
     Put {
         scratch: Target,
@@ -105,7 +110,9 @@ impl Step {
                 Some((target, if dir { Shape::Directory } else { Shape::File }))
             }
             Step::Bind { .. } => None,
-            Step::Proc(target) | Step::Tmpfs { target, .. } => Some((target, Shape::Directory)),
+            Step::Proc(target) | Step::Tmpfs { target, .. } | Step::Mark { target, .. } => {
+                Some((target, Shape::Directory))
+            }
             Step::Put { scratch, .. } => Some((scratch, Shape::Directory)),
             Step::Stub { .. }
             | Step::Root(_)
@@ -171,6 +178,7 @@ impl fmt::Display for Step {
             }
             Step::Proc(target) => write!(f, "mount proc at {target}"),
             Step::Tmpfs { target, options } => write!(f, "mount a tmpfs at {target} ({})", shown(options)),
+            Step::Mark { target, name } => write!(f, "mark {target} as {}", shown(name)),
             Step::Put { target, .. } => write!(f, "put a file over {target}"),
             Step::RootReadOnly => f.write_str("make the root read-only"),
             Step::LoopbackUp => f.write_str("set the loopback interface up"),

@@ -72,6 +72,11 @@ impl Walk<'_> {
                 let at = FdPath::of(&at);
                 mount::mount(Some(c"none"), at.as_c(), Some(c"tmpfs"), NO_SUID | NO_DEV, Some(options))
             }
+            Step::Mark { target, name } => {
+                let at = self.open(target, Make::Nothing)?;
+                let flags = NO_SUID | NO_DEV | NO_EXEC | READ_ONLY;
+                mount::mount(Some(name), FdPath::of(&at).as_c(), Some(c"tmpfs"), flags, Some(c"size=4k,nr_inodes=1"))
+            }
             Step::Put { scratch, target, content } => self.put(scratch, target, content),
             Step::RootReadOnly => read_only(self.root()?, Depth::This),
             Step::LoopbackUp => namespace::loopback_up(),

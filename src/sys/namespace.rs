@@ -24,6 +24,15 @@ pub fn join(fd: impl AsFd, kind: c_int) -> io::Result<()> {
     cvt(unsafe { libc::setns(fd.as_fd().as_raw_fd(), kind) }).map(drop)
 }
 
+/// The user namespace that a namespace belongs to (`NS_GET_USERNS`, ioctl_ns(2); Linux 4.9).
+pub fn owner(of: impl AsFd) -> io::Result<OwnedFd> {
+    const GET_USER_NAMESPACE: libc::c_ulong = 0xb701;
+    // SAFETY: takes no argument; the descriptor is open for the duration of the call.
+    let fd = cvt(unsafe { libc::ioctl(of.as_fd().as_raw_fd(), GET_USER_NAMESPACE as _) })?;
+    // SAFETY: the call succeeded and returned a new descriptor, which is ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// chroot(2)
 pub fn chroot(dir: &CStr) -> io::Result<()> {
     // SAFETY: `dir` is NUL-terminated and outlives the call.

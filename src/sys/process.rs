@@ -218,6 +218,17 @@ pub fn is_privileged_start() -> bool {
     gained || mode & (libc::S_ISUID | libc::S_ISGID) != 0
 }
 
+/// The process at the other end of a socket, and its user (`SO_PEERCRED`).
+pub fn peer(socket: impl AsFd) -> io::Result<(Pid, u32)> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    let socket = socket.as_fd().as_raw_fd();
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: `peer` is valid for writing as many bytes as `size` says; the socket is open.
+    cvt(unsafe { libc::getsockopt(socket, level, option, (&raw mut peer).cast(), &mut size) })?;
+    Ok((peer.pid, peer.uid))
+}
+
 /// dup2(2) onto a number below 3: standard input, output, error.
 pub fn replace(fd: impl AsFd, number: RawFd) -> io::Result<()> {
     // SAFETY: `fd` is open; descriptors 0 to 2 are owned by nobody in particular.

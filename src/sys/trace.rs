@@ -56,12 +56,8 @@ pub fn peer(pid: Pid, fd: RawFd) -> io::Result<Pid> {
     let socket = unsafe {
         OwnedFd::from_raw_fd(cvt(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0))? as RawFd)
     };
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
-    let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
-    // SAFETY: `peer` is valid for writing as many bytes as `size` says.
-    cvt(unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut peer).cast(), &mut size) })?;
-    if peer.pid > 0 { Ok(peer.pid) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+    let (peer, _) = super::process::peer(&socket)?;
+    if peer > 0 { Ok(peer) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
 }
 
 /// A number that a process carries, and the largest that it may: its children inherit it, an exec keeps it. It is a limit

@@ -26,6 +26,7 @@ mod force;
 mod harness;
 mod images;
 mod interop;
+mod join;
 mod options;
 mod registry;
 mod registry_logins;
