@@ -68,7 +68,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// As RUN wants it: `ch-run -w -u0 -g0 --no-home --no-passwd`.
+    /// As RUN wants it: `ch-run -w -u0 -g0 --no-home --no-passwd`, but with the image's /tmp.
     pub fn new(root: impl Into<PathBuf>, argv: Vec<OsString>) -> Spec {
         Spec {
             root: root.into(),
@@ -81,7 +81,7 @@ impl Spec {
             env: Vec::new(),
             argv,
             network: Network::Host,
-            tmp: Tmp::Host,
+            tmp: Tmp::Image,
             home: None,
             passwd: false,
             stdin: Stdin::Null,
@@ -156,7 +156,7 @@ pub enum Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tmp {
     Host,
-    /// What the tree has there.
+    /// What the tree has there; made for the command if there is nothing.
     Image,
     /// A tmpfs.
     Private,

@@ -8,15 +8,16 @@ use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
 use super::notify::Supervisor;
 use super::plan::{Role, plan};
 use super::step::Step;
-use super::target::Made;
+use super::target::{self, Made};
 use super::walk::{Walk, walk};
-use super::{Emulation, Network, Overlay, Spec, enter};
+use super::{Emulation, Network, Overlay, Spec, Tmp, enter};
 use crate::debug;
 use crate::error::{Context, Error, Result};
 use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
@@ -139,6 +140,11 @@ fn log(steps: &[Step]) {
 /// What there has to be to mount on: in the tree, and in directories of the host.
 fn make_places(spec: &Spec, steps: &[Step]) -> Result<(Made, Made)> {
     let (mut made, mut shared) = (Made::default(), Made::default());
+    if spec.tmp == Tmp::Image
+        && let Ok(tmp) = target::locate(&spec.root, Path::new("/tmp"))
+    {
+        made.make_open(&spec.root, &tmp)?;
+    }
     for step in steps {
         if let Some((target, shape)) = step.place() {
             made.make(&spec.root, target, shape)?;
@@ -342,7 +348,8 @@ fn first_process(steps: &[Step], null: &OwnedFd, pipe: &OwnedFd, socket: Option<
     drop(other_end);
     // Commands run as the same user: they shall not look into this copy of our memory.
     let _ = process::set_dumpable(Dumpable::No);
-    if process::die_with_parent().is_err() || process::is_orphaned(pipe) {
+    if process::die_with_parent().is_err() || process::is_orphaned(pipe)
+    {
         process::exit(1);
     }
     let init = |command: Pid| init(command, pipe);

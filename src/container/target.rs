@@ -10,7 +10,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -208,10 +208,21 @@ impl Made {
         if target.exists() {
             return Ok(());
         }
-        self.make_parts(root, target, shape).context(|| format!("can't make {target} in the image to mount on"))
+        let failed = || format!("can't make {target} in the image to mount on");
+        self.make_parts(root, target, shape).context(failed).map(drop)
     }
 
-    /// The same in a directory of the host that other builds use at the same time.
+    /// Makes a directory that all may write to, as /tmp is.
+    pub fn make_open(&mut self, root: &Path, target: &Target) -> Result<()> {
+        if target.exists() {
+            return Ok(());
+        }
+        let failed = || format!("can't make {target} in the image");
+        let dir = self.make_parts(root, target, Shape::Directory).context(failed)?;
+        file::chmod_place(dir.as_fd(), 0o1777).context(failed)
+    }
+
+    /// As `make`, in a directory of the host that other builds use at the same time.
     pub fn make_shared(&mut self, dir: &Path, target: &Target, shape: Shape) -> Result<()> {
         let failed = || format!("can't make {} to mount on", target.host_path(dir).display());
         for _ in 0..100 {
@@ -237,7 +248,7 @@ impl Made {
         Err(Error::new("somebody removes it again and again").context(failed()))
     }
 
-    fn make_parts(&mut self, root: &Path, target: &Target, shape: Shape) -> Result<()> {
+    fn make_parts(&mut self, root: &Path, target: &Target, shape: Shape) -> Result<File> {
         let mut here = place(root, 0).context(|| root.display().to_string())?;
         for (i, part) in target.parts.iter().enumerate() {
             let name = OsString::from_vec(part.as_bytes().to_vec());
@@ -263,7 +274,7 @@ impl Made {
             }
             here = next;
         }
-        Ok(())
+        Ok(here)
     }
 }
 

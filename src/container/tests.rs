@@ -120,6 +120,7 @@ fn output(spec: &mut Spec, script: &str) -> (Status, String) {
     let target = out.display();
     spec.argv = words(&["/bin/sh", "-c", &format!("{{ {script}\n}} > {target} 2>&1")]);
     spec.env = vec![("PATH".into(), "/bin".into())];
+    spec.tmp = Tmp::Host;
     let status = run(spec).unwrap();
     let text = fs::read_to_string(&out).unwrap_or_default();
     let _ = fs::remove_file(&out);
@@ -254,7 +255,8 @@ fn mount_points_that_are_links_stay_inside() {
         let refuse = |change: &dyn Fn(&Path), want: &str| {
             let root = tree(dir);
             change(&root);
-            let e = run(&Spec::new(&root, words(&["/bin/sh"]))).unwrap_err();
+            let spec = Spec { tmp: Tmp::Host, ..Spec::new(&root, words(&["/bin/sh"])) };
+            let e = run(&spec).unwrap_err();
             assert!(e.to_string().contains(want), "{e} should be {want}");
             fs::remove_dir_all(&root).unwrap();
         };

@@ -28,7 +28,6 @@ pub mod scope;
 mod shape;
 pub mod signal;
 pub mod state;
-pub mod tmp;
 mod uses;
 pub mod words;
 

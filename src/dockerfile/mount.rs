@@ -108,11 +108,6 @@ pub fn from(text: &str) -> Option<String> {
     last(text, &["from"])
 }
 
-/// The path there.
-pub fn source(text: &str) -> Option<String> {
-    last(text, &["source", "src"])
-}
-
 /// The last value of a key by any of its names; none if it is empty.
 fn last(text: &str, keys: &[&str]) -> Option<String> {
     let fields = csv::fields(text).ok()?;

@@ -337,7 +337,7 @@ fn secrets_are_bytes() {
     });
 }
 
-/// Even where commands see the storage directory: below /tmp, which is the host's.
+/// Even where commands see the storage directory: below the host's /tmp, when that is bound.
 #[test]
 fn secrets_go_with_their_instruction() {
     let site = Site::new();
@@ -349,7 +349,7 @@ fn secrets_go_with_their_instruction() {
          RUN test -d {storage}/tmp && for f in {storage}/tmp/*/*/secret; do test ! -e $f || cat $f; done\n"
     );
     let build = site.build("out", &dockerfile).args(["--secret", &format!("id=a,src={}", file.display())]);
-    build.env("CH_IMAGE_STORAGE", &storage).stdout("").success();
+    build.args(["--bind", "/tmp"]).env("CH_IMAGE_STORAGE", &storage).stdout("").success();
     assert_eq!(fs::read_dir(format!("{storage}/tmp")).unwrap().count(), 0, "left behind");
     site.program("rm").args(["-rf", &storage]).success();
 }
@@ -393,19 +393,22 @@ fn nothing_of_the_caller_is_in_reach() {
     });
 }
 
-/// Where RUN sees the image's /tmp, an agent that has its socket in the host's is there, and nothing else of the host's.
+/// An agent that has its socket in the host's /tmp can be reached all the same, and is not in the way of what empties /tmp.
 #[test]
 fn agents_in_tmp_are_in_reach_all_the_same() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
         let agent = in_tmp("ch-agent").display().to_string();
         let _listener = UnixListener::bind(&agent).unwrap();
-        let look = format!("FROM base\nWORKDIR /tmp\nRUN test -S {agent} && echo agent || echo none\n");
+        let look = "FROM base\nRUN rm -rf /tmp/* && test -S \"$SSH_AUTH_SOCK\" && echo agent || echo none\n";
         for (path, want) in [(agent.as_str(), "agent\n"), ("/tmp", "none\n"), ("/tmp/../tmp", "none\n"), ("", "none\n")]
         {
-            site.build("out", &look).arg("--rebuild").env("SSH_AUTH_SOCK", path).stdout(want).success();
+            site.build("out", look).arg("--rebuild").env("SSH_AUTH_SOCK", path).stdout(want).success();
         }
-        site.build("next", "FROM out\nWORKDIR /tmp\nRUN ls -A\n").stdout("").success();
+        site.build("next", "FROM out\nRUN ls -A /tmp; test -e /ch/ssh-agent || echo gone\n").stdout("gone\n").success();
+        // With the host's /tmp it is where the variable says.
+        let look = format!("FROM base\nRUN test $SSH_AUTH_SOCK = {agent} && test -S {agent}\n");
+        site.build("out", &look).args(["--bind", "/tmp"]).env("SSH_AUTH_SOCK", &agent).success();
         std::fs::remove_file(&agent).unwrap();
     });
 }

@@ -35,5 +35,6 @@ mod registry_pull;
 mod registry_push;
 mod registry_servers;
 mod registry_terminal;
+mod run_isolation;
 mod tidy;
 mod usage;

@@ -11,11 +11,10 @@ use super::stage::{Stage, Validity, inside};
 use super::web::WebFile;
 use crate::cmd::layers;
 use crate::container::ledger::{Ledger, Owner};
-use crate::container::{self, Record, Tmp};
+use crate::container::{self, Record};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{CopyStep, File, Step};
-use crate::dockerfile::tmp;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::rootfs::copy::{self, Archives, Contents, Fate, Memo, Sources, Target};
@@ -27,9 +26,6 @@ use crate::{info, warning};
 pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     if what.chown.is_some() {
         warning!("not supported, ignored: {} --chown", step.keyword);
-    }
-    if stage.build.tmp == Tmp::Host && tmp::is_in(&what.target) {
-        warning!("{} to {}: RUN won't see it: /tmp is the host's while building", step.keyword, what.target);
     }
     let (patterns, urls) = sort(what)?;
     if patterns.iter().any(String::is_empty) {
@@ -173,11 +169,7 @@ impl Work<'_> {
     }
 
     fn plan(&self, sources: &Sources) -> Result<copy::Plan> {
-        let of_tmp = self.build.tmp == Tmp::Host
-            && self.what.from.is_some()
-            && self.patterns.iter().any(|source| tmp::is_in(source));
         copy::plan(sources).map_err(|e| match &self.what.from {
-            _ if of_tmp => e.hint("what RUN leaves in /tmp is in no image: /tmp is the host's while building"),
             Some(from) => e.hint(format!("sources are paths in {}", crate::log::escape(from))),
             None => self.build.in_context(e),
         })

@@ -8,12 +8,12 @@ use std::path::Path;
 
 use super::announce;
 use super::cache::Inputs;
-use super::run::{Command, Failure, interrupted, variables};
+use super::run::{Command, Failure, TMP, interrupted, variables};
 use super::secret::Author;
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
 use crate::container::force::{self as distributions, Config, Init};
-use crate::container::{self, Bind, Emulation, Network, Obstacle, Tmp};
+use crate::container::{self, Bind, Emulation, Network, Obstacle};
 use crate::error::{Error, Result};
 use crate::{info, verbose, warning};
 
@@ -247,6 +247,7 @@ fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
     let mut inputs = Inputs::new(stage.tree.top(), &format!("workarounds init step {n}"));
     inputs.add("check", init.check);
     inputs.add("command", init.command);
+    inputs.add(TMP.0, TMP.1);
     for (name, value) in &env {
         inputs.add(format!("env {name}"), value);
     }
@@ -289,7 +290,6 @@ pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
         env: variables(env).collect(),
         cwd: "/".to_owned(),
         binds: binds.to_vec(),
-        tmp: Tmp::Host,
         tmpfs: Vec::new(),
         network: Network::Host,
         emulation: Emulation::None,

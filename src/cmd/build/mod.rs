@@ -34,13 +34,12 @@ use super::pull::Puller;
 use super::remote::{Named, Remotes, Wanted};
 use super::{Host, layers};
 use crate::cli::Options;
-use crate::container::{self, Bind, Tmp};
+use crate::container::{self, Bind};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind};
 use crate::dockerfile::ignore::Patterns;
 use crate::dockerfile::plan::{Base, Origin, Plan, at};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::scope::Globals;
-use crate::dockerfile::tmp;
 use crate::error::{Context, Error, Result};
 use crate::oci::arch::Arch;
 use crate::oci::reference::ImageRef;
@@ -61,8 +60,6 @@ pub struct Build<'a> {
     pub escape: char,
     pub globals: Globals,
     pub binds: Vec<Bind>,
-    /// What RUN finds at /tmp.
-    pub tmp: Tmp,
     /// Name of the image as the user gave it.
     tag: String,
     reference: ImageRef,
@@ -118,7 +115,6 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         escape: dockerfile.escape,
         globals: plan.globals.clone(),
         binds: binds(&options.binds)?,
-        tmp: if tmp::is_used(&dockerfile) { Tmp::Image } else { Tmp::Host },
         tag,
         reference,
         force: Force::new(options),

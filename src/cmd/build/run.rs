@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::secret::Author;
 use crate::container::ledger::Ledger;
-use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmp, Tmpfs};
+use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmpfs};
 use crate::dockerfile::scope::DEFAULT_PATH;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -31,6 +31,12 @@ const CH_PATH: &str = "/ch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// Of root, as with Docker: without it `git config --global`, Go and `. $HOME/.cargo/env` fail.
 pub const HOME: &str = "/root";
 
+/// Where RUN finds the caller's SSH agent. Not in the image's /tmp: a mount there would be in the way of `rm -rf /tmp/*`.
+const AGENT_PLACE: &str = "/ch/ssh-agent";
+
+/// For the names of steps: earlier versions had steps of the same commands that saw the host's /tmp.
+pub const TMP: (&str, &str) = ("/tmp", "the image's");
+
 /// The end of a build that was asked to stop.
 pub fn interrupted(signal: i32) -> Error {
     Error::new(format!("interrupted by signal {signal}")).with_code(u8::try_from(128 + signal).unwrap_or(1))
@@ -43,7 +49,6 @@ pub struct Command {
     pub env: Vec<(String, OsString)>,
     pub cwd: String,
     pub binds: Vec<Bind>,
-    pub tmp: Tmp,
     pub tmpfs: Vec<Tmpfs>,
     pub network: Network,
     pub emulation: Emulation,
@@ -90,22 +95,33 @@ impl Command {
         env
     }
 
+    /// Whether RUN is given the caller's agent: one with its socket in the host's /tmp, which `ch-run` would show; not where
+    /// the Dockerfile names another, or the host's /tmp is there.
+    fn lends_agent(&self, path: &Path) -> bool {
+        self.author == Author::User
+            && path.starts_with("/tmp")
+            && !path.components().any(|part| part == Component::ParentDir)
+            && path.metadata().is_ok_and(|data| data.file_type().is_socket())
+            && !self.env.iter().any(|(name, _)| name == AGENT)
+            && !self.binds.iter().any(|bind| path.starts_with(&bind.target) && bind.source == bind.target)
+    }
+
     /// `ledger`: what root emulation recorded before, and what it did now.
     pub fn run(&self, root: &Path, ledger: &mut Ledger) -> Result<(), Failure> {
         let mut spec = Spec::new(root, self.argv.iter().map(OsString::from).collect());
         spec.cwd = PathBuf::from(&self.cwd);
         spec.binds = self.binds.clone();
         spec.tmpfs = self.tmpfs.clone();
-        spec.tmp = self.tmp;
-        let agent = std::env::var_os(AGENT).filter(|_| self.author == Author::User);
-        let agent = agent.filter(|path| is_socket_in_tmp(Path::new(path)));
-        if let (Tmp::Image, Some(socket)) = (self.tmp, agent) {
-            // It would be there if /tmp was the host's.
-            spec.binds.push(Bind { need: Need::IfSource, ..Bind::new(&socket, &socket) });
+        let agent = std::env::var_os(AGENT).filter(|path| self.lends_agent(Path::new(path)));
+        if let Some(socket) = &agent {
+            spec.binds.push(Bind { need: Need::IfSource, ..Bind::new(socket, AGENT_PLACE) });
         }
         spec.network = self.network;
         spec.emulation = self.emulation;
-        spec.env = self.environment(&|name| std::env::var_os(name));
+        spec.env = self.environment(&|name| match name {
+            AGENT if agent.is_some() => Some(AGENT_PLACE.into()),
+            _ => std::env::var_os(name),
+        });
         match container::run_recorded(&spec, ledger) {
             Ok(Status::Exited(0)) => Ok(()),
             Ok(Status::Exited(code)) => Err(Failure::Exited(i32::from(code))),
@@ -118,10 +134,4 @@ impl Command {
             Err(e) => Err(Failure::NotRun(e)),
         }
     }
-}
-
-fn is_socket_in_tmp(path: &Path) -> bool {
-    path.starts_with("/tmp")
-        && !path.components().any(|part| part == Component::ParentDir)
-        && path.metadata().is_ok_and(|data| data.file_type().is_socket())
 }

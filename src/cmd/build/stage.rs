@@ -10,15 +10,14 @@ use super::cache::{AGAIN, Inputs, MEANWHILE};
 use super::config::{self, to_image};
 use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
-use super::run::{Command, Failure, HOME, PASSED, interrupted, variables};
+use super::run::{Command, Failure, HOME, PASSED, TMP, interrupted, variables};
 use super::secret::Author;
 use super::tree::Tree;
+use crate::container::Network;
 use crate::container::ledger::Ledger;
-use crate::container::{Network, Tmp};
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::plan::at;
 use crate::dockerfile::state::{Action, RunStep, State, Step};
-use crate::dockerfile::tmp;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
@@ -170,11 +169,7 @@ impl<'b> Stage<'b> {
         for bind in &self.build.binds {
             inputs.add("bind", format!("{}:{}", bind.source.display(), bind.target.display()));
         }
-        // A working directory there is the image's, too, wherever it was said: in a variable, or by the base image.
-        let tmp = if tmp::is_in(&run.workdir) { Tmp::Image } else { self.build.tmp };
-        if tmp == Tmp::Image {
-            inputs.add("/tmp", "the image's");
-        }
+        inputs.add(TMP.0, TMP.1);
         mounts.add_to(&mut inputs);
         let shown = format!("RUN{} {}", self.build.force.mark(), announce::list(&run.argv));
         let mut failure = None;
@@ -189,7 +184,6 @@ impl<'b> Stage<'b> {
                 env: variables(&run.env).chain(mounted.env.clone()).chain(variables(&prepared.env)).collect(),
                 cwd: run.workdir.clone(),
                 binds: build.binds.iter().chain(&mounted.binds).cloned().collect(),
-                tmp,
                 tmpfs: mounted.tmpfs.clone(),
                 network,
                 emulation,

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::{can_stack, isolated, out, output, tree, words};
 use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
 use crate::container::record::{Record, follow};
-use crate::container::{Emulation, Obstacle, Overlay, Spec, Status, can_record, enter, run_recorded};
+use crate::container::{Emulation, Obstacle, Overlay, Spec, Status, Tmp, can_record, enter, run_recorded};
 use crate::sys::process;
 use crate::sys::seccomp::{self, Instruction, Listener};
 
@@ -97,7 +97,7 @@ fn what_was_asked_for_is_recorded() {
             let root = if plain { &lower } else { &at };
             let mut ledger = Ledger::new();
             let mut spec = Spec::new(root, Vec::new());
-            spec.emulation = Emulation::Notify;
+            (spec.emulation, spec.tmp) = (Emulation::Notify, Tmp::Host);
             let mut check = |script: &str, shown: &str, want: &str| {
                 let out = out();
                 spec.argv = words(&["/bin/sh", "-c", &format!("{{ {script}\n}} > {} 2>&1", out.display())]);
