@@ -10,6 +10,7 @@ use crate::cli::Options;
 use crate::error::{Context, Error, Result};
 use crate::oci::arch::Arch;
 use crate::storage::{self, Access, Storage};
+use crate::sys::process::Dumpable;
 use crate::{log, sys, verbose};
 
 /// The surroundings, read once.
@@ -22,6 +23,9 @@ impl Host {
     /// Sets up the log, too: `CH_LOG_FILE`, `CH_LOG_FESTOON`, `-v`.
     pub fn new(options: &Options) -> Result<Host> {
         secrets::take_from_environment();
+        // What RUN starts is the same user, and where it must see our processes (see `Step::Proc`), it shall not reach
+        // our memory, descriptors and root directory. Before any other process exists: those inherit it.
+        sys::process::set_dumpable(Dumpable::No).context(|| "can't hide this process from others")?;
         // What is made here has modes of its own; a strange mask (000, 777) would only be in the way.
         sys::process::umask(0o022);
         // Too large a file is then an error like others (EFBIG). What RUN starts gets the default back.

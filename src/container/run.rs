@@ -347,8 +347,7 @@ fn pause(child: Pid) {
 fn first_process(steps: &[Step], null: &OwnedFd, pipe: &OwnedFd, socket: Option<&OwnedFd>, other_end: PipeReader) -> ! {
     drop(other_end);
     // Commands run as the same user: they shall not look into this copy of our memory.
-    let _ = process::set_dumpable(Dumpable::No);
-    if process::die_with_parent().is_err() || process::is_orphaned(pipe)
+    if process::set_dumpable(Dumpable::No).is_err() || process::die_with_parent().is_err() || process::is_orphaned(pipe)
     {
         process::exit(1);
     }

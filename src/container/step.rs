@@ -29,7 +29,7 @@ pub enum Step {
         access: Access,
         make: Make,
     },
-    /// A fresh /proc for this PID namespace; the host's where the kernel refuses (its own is partly covered).
+    /// A fresh /proc for this PID namespace; the host's, read-only, where the kernel refuses (its own is partly covered).
     Proc(Target),
     Tmpfs {
         target: Target,

@@ -9,7 +9,7 @@ use crate::sys::mount::{
     self, BIND, FdPath, Kind, MOVE, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, RECURSIVE, REMOUNT, Unmount,
 };
 use crate::sys::namespace::{self, NEW_USER};
-use crate::sys::process::{self, Fork};
+use crate::sys::process::{self, Dumpable, Fork};
 use crate::sys::seccomp::{self, Instruction, Listener};
 use crate::sys::signal::{self, Mask};
 
@@ -61,8 +61,11 @@ impl Walk<'_> {
                 let at = self.open(target, Make::Nothing)?;
                 let at = FdPath::of(&at);
                 match mount::mount(Some(c"proc"), at.as_c(), Some(c"proc"), NO_SUID | NO_DEV | NO_EXEC, None) {
-                    Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
-                        mount::mount(Some(c"/proc"), at.as_c(), None, BIND | RECURSIVE, None)
+                    // With our own processes in it, and others of the user; the kernel protects those that hide and
+                    // those of other user namespaces.
+                    Err(e) if e.raw_os_error() == Some(libc::EPERM) && process::dumpable()? == Dumpable::No => {
+                        mount::mount(Some(c"/proc"), at.as_c(), None, BIND | RECURSIVE, None)?;
+                        read_only(&self.open(target, Make::Nothing)?, Depth::Below)
                     }
                     done => done,
                 }

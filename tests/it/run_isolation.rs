@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::harness::site::in_tmp;
 use crate::harness::{image, in_each_mode};
+use crate::needs;
 
 /// The host's files there are safe, steps find what earlier ones left, and its mode can be set.
 #[test]
@@ -39,5 +40,43 @@ fn tmp_that_is_missing() {
         let text = "FROM base\nRUN rmdir /tmp\nRUN stat -c %a /tmp; rmdir /tmp; mkdir -p /a; ln -s /a/tmp /tmp\n\
                     RUN stat -L -c %a /tmp; echo x >/tmp/x\nRUN cat /a/tmp/x; stat -c %a /a/tmp\n";
         site.build("out", text).stdout("1777\n1777\nx\n1777\n").success();
+    });
+}
+
+/// Looks for processes of ours (but its own first one), and at what leads out of the container by way of them.
+const INTRUDER: &str = r#"found=
+for p in /proc/[0-9]*; do
+    test $p != /proc/1 || continue
+    tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'ch-imag[e]' || continue
+    found=yes
+    for file in environ mem maps; do head -c1 $p/$file >/dev/null 2>&1 && echo reads $p/$file; done
+    for dir in root cwd; do ls $p/$dir/ >/dev/null 2>&1 && echo sees $p/$dir; done
+    for fd in $p/fd/*; do readlink $fd >/dev/null && echo sees $fd; done
+    for file in oom_score_adj coredump_filter comm; do (echo 5 >$p/$file) 2>/dev/null && echo writes $p/$file; done
+done
+echo found: $found
+"#;
+
+/// As inside Docker or Podman: then the kernel allows no /proc of RUN's own, and RUN sees ours.
+#[test]
+fn where_proc_is_partly_covered() {
+    needs!("unshare");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let run = format!("RUN <<'EOF'\n{INTRUDER}EOF\n");
+        let text = format!("FROM base AS one\n{run}FROM base\nCOPY --from=one /etc/passwd /\n{run}");
+        site.write("context/Dockerfile", &text);
+        let build = |before: &str, options: &[&str]| {
+            let words = ["build", "--rebuild", "-t", "out"];
+            let script = format!("{before} && exec \"$0\" \"$@\"");
+            let run = site.program("unshare").args(["-Urm", "sh", "-c", &script]).arg(site.path("bin/ch-image"));
+            run.args(words).args(options).arg(site.path("context")).env("CH_IMAGE_STORAGE", site.storage())
+        };
+        // Its own shows nothing of ours.
+        build("true", &[]).stdout("found:\nfound:\n").success();
+        let cover = "mount --bind /dev/null /proc/version";
+        build(cover, &[]).stdout("found: yes\nfound: yes\n").success();
+        build(cover, &["--force=notify"]).stdout("found: yes\nfound: yes\n").success();
+        build(cover, &["--jobs", "2"]).stdout("[one] found: yes\n[stage 1] found: yes\n").success();
     });
 }
