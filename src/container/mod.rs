@@ -19,6 +19,7 @@ mod identity;
 mod join;
 pub mod ledger;
 mod notify;
+mod output;
 mod overlay;
 mod people;
 mod plan;

@@ -42,7 +42,7 @@ pub fn plan(spec: &Spec, role: Role) -> Result<Vec<Step>> {
         steps.push(Step::NoInput);
     }
     if role == Role::Child {
-        steps.push(Step::CloseDescriptors);
+        steps.extend([Step::Output, Step::CloseDescriptors]);
     }
     steps.extend([Step::DefaultSignals, Step::NoNewPrivileges]);
     steps.extend(emulate(spec.emulation)?);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
 use super::notify::Supervisor;
+use super::output::Output;
 use super::plan::{Role, plan};
 use super::step::Step;
 use super::target::{self, Made};
@@ -21,7 +22,7 @@ use super::{Emulation, Network, Overlay, Spec, Tmp, enter};
 use crate::debug;
 use crate::error::{Context, Error, Result};
 use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
-use crate::sys::process::{self, Dumpable, Ended, Fork, Pid, Ready};
+use crate::sys::process::{self, Dumpable, Ended, Fork, Pid, Ready, Want};
 use crate::sys::seccomp;
 use crate::sys::signal::{self, Catcher, Mask};
 
@@ -51,7 +52,8 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let record = spec.emulation == Emulation::Notify;
     let (socket, child_socket) = process::socket_pair().context(|| "can't make a socket pair")?;
     let (gate, opened) = io::pipe().context(|| "can't make a pipe")?;
-    let (signals, noted) = io::pipe().context(|| "can't make a pipe")?;
+    let (mut output, ends) = Output::new().context(|| "can't make a pipe")?;
+    let (mut signals, noted) = io::pipe().context(|| "can't make a pipe")?;
     let catcher = Catcher::new(noted.into(), CAUGHT).context(|| "can't handle signals")?;
     let network = if spec.network == Network::None { NEW_NETWORK } else { 0 };
     // No handler of ours shall run in the child.
@@ -60,14 +62,19 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
         Ok(Fork::Child) => {
             drop((socket, opened));
             wait_for_end_of(gate);
-            first_process(&steps, &null, &writer, record.then_some(&child_socket), reader)
+            drop(reader);
+            let init = |command: Pid| init(command, &writer);
+            let (output, socket) = (Some(&ends), record.then_some(&child_socket));
+            let state =
+                Walk { root: None, null: &null, init: &init, announce: &|| Ok(()), keep: &writer, output, socket };
+            first_process(&steps, state)
         }
         Ok(Fork::Parent(child)) => Ok(child),
         Err(e) => Err(e),
     };
     mask.set().context(|| "can't unblock signals")?;
     let child = child.map_err(|e| cannot_start(&e, spec.network))?;
-    drop((writer, child_socket));
+    drop((writer, ends, child_socket));
     let mut recorder = Recorder { socket: record.then_some(socket), listener: None, supervisor: None };
     // Without a filter nothing is trapped, but what was recorded may be moved and removed.
     if record || !ledger.is_empty() {
@@ -75,12 +82,15 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     }
     // Not earlier: it looks for the files where they were before the command.
     drop(opened);
-    let told = listen(child, reader, signals, &mut recorder);
+    let mut told = listen(child, reader, &mut signals, &mut recorder, &mut output);
     if told.is_err() {
         // Its calls would wait for an answer for ever.
         let _ = process::kill(child, libc::SIGKILL);
     }
     let ended = process::wait(child).context(|| "can't wait for a child");
+    if let Ok(told) = &mut told {
+        say_the_rest(told, &mut signals, &mut output)?;
+    }
     drop(catcher);
     if let Some(supervisor) = recorder.supervisor.take() {
         *ledger = supervisor.finish();
@@ -126,7 +136,7 @@ fn become_it(spec: &Spec, role: Role, announce: &dyn Fn() -> io::Result<()>) -> 
     log(&steps);
     let _made = make_places(spec, &steps)?;
     let null = null()?;
-    let mut state = Walk { root: None, null: &null, init: &|_| {}, announce, keep: &null, socket: None };
+    let mut state = Walk { root: None, null: &null, init: &|_| {}, announce, keep: &null, output: None, socket: None };
     let (step, e) = walk(&steps, &mut state);
     Err(failure(&steps, step, e.raw_os_error().unwrap_or(libc::EIO)))
 }
@@ -289,19 +299,27 @@ impl Recorder {
     }
 }
 
-/// Waits for the end of the command, passing on signals.
-fn listen(child: Pid, mut reader: PipeReader, mut signals: PipeReader, recorder: &mut Recorder) -> Result<Told> {
+/// Waits for the end of the command, passing on signals, and what it says.
+fn listen(
+    child: Pid,
+    mut reader: PipeReader,
+    signals: &mut PipeReader,
+    recorder: &mut Recorder,
+    output: &mut Output,
+) -> Result<Told> {
     let mut told = Told::default();
     let mut deadline: Option<Instant> = None;
     loop {
         let wait = deadline.map(|d| d.saturating_duration_since(Instant::now()).as_millis() as i32);
         // Something has to stand in the third place.
         let third = recorder.waits_for().unwrap_or(signals.as_fd());
-        let fds = [reader.as_fd(), signals.as_fd(), third];
-        let ready = process::poll(&fds, wait).context(|| "can't wait for a command")?;
+        let mut fds = [reader.as_fd(), signals.as_fd(), third].map(|fd| (fd, Want::Read)).to_vec();
+        fds.extend(output.waits_for());
+        let ready = process::poll_each(&fds, wait).context(|| "can't wait for a command")?;
         if ready[2] != Ready::No {
             recorder.serve(ready[2])?;
         }
+        output.pass_on(&ready[3..]);
         if ready[0] != Ready::No {
             let mut bytes = [0; WORD];
             match reader.read_exact(&mut bytes) {
@@ -334,6 +352,31 @@ fn listen(child: Pid, mut reader: PipeReader, mut signals: PipeReader, recorder:
     }
 }
 
+/// When the command and all that it started are gone: passes on what they said. Who was asked to stop does not wait for
+/// whoever listens.
+fn say_the_rest(told: &mut Told, signals: &mut PipeReader, output: &mut Output) -> Result<()> {
+    output.end();
+    loop {
+        let mut fds = vec![(signals.as_fd(), Want::Read)];
+        fds.extend(output.waits_for());
+        if fds.len() == 1 {
+            return Ok(());
+        }
+        let wait = told.interrupted.map(|_| 0);
+        let ready = process::poll_each(&fds, wait).context(|| "can't wait for standard output")?;
+        let mut byte = [0];
+        if ready[0] == Ready::Yes && signals.read(&mut byte).is_ok_and(|n| n == 1) {
+            match i32::from(byte[0]) {
+                libc::SIGTSTP => drop(process::kill(process::pid(), libc::SIGSTOP)),
+                signal => told.interrupted = Some(signal),
+            }
+        } else if wait.is_some() && ready.iter().all(|ready| *ready == Ready::No) {
+            return Ok(());
+        }
+        output.pass_on(&ready[1..]);
+    }
+}
+
 /// Ctrl-Z: the command has a session of its own, so the terminal stops only us.
 fn pause(child: Pid) {
     let _ = process::kill(child, libc::SIGTSTP);
@@ -344,15 +387,13 @@ fn pause(child: Pid) {
 // --- Process 1 ------------------------------------------------------------------------------------------------
 
 /// The child: does the steps, becomes process 1 on the way. Neither allocates nor returns.
-fn first_process(steps: &[Step], null: &OwnedFd, pipe: &OwnedFd, socket: Option<&OwnedFd>, other_end: PipeReader) -> ! {
-    drop(other_end);
+fn first_process(steps: &[Step], mut state: Walk) -> ! {
+    let pipe = state.keep;
     // Commands run as the same user: they shall not look into this copy of our memory.
     if process::set_dumpable(Dumpable::No).is_err() || process::die_with_parent().is_err() || process::is_orphaned(pipe)
     {
         process::exit(1);
     }
-    let init = |command: Pid| init(command, pipe);
-    let mut state = Walk { root: None, null, init: &init, announce: &|| Ok(()), keep: pipe, socket };
     let (step, e) = walk(steps, &mut state);
     tell(pipe, Word::Failed(step, e.raw_os_error().unwrap_or(libc::EIO)));
     process::exit(1)

@@ -64,6 +64,8 @@ pub enum Step {
     Session,
     Umask(u32),
     NoInput,
+    /// Standard output and error are pipes to the parent.
+    Output,
     CloseDescriptors,
     DefaultSignals,
     NoNewPrivileges,
@@ -126,6 +128,7 @@ impl Step {
             | Step::Session
             | Step::Umask(_)
             | Step::NoInput
+            | Step::Output
             | Step::CloseDescriptors
             | Step::DefaultSignals
             | Step::NoNewPrivileges
@@ -190,6 +193,7 @@ impl fmt::Display for Step {
             Step::Session => f.write_str("start a session"),
             Step::Umask(mask) => write!(f, "set the umask to {mask:03o}"),
             Step::NoInput => f.write_str("take the input from /dev/null"),
+            Step::Output => f.write_str("hand the output to the parent"),
             Step::CloseDescriptors => f.write_str("close descriptors"),
             Step::DefaultSignals => f.write_str("set the signals to their defaults"),
             Step::NoNewPrivileges => f.write_str("forbid new privileges"),

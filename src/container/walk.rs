@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use super::output::Ends;
 use super::step::{Access, Make, Program, Step};
 use super::target::Target;
 use crate::sys::mount::{
@@ -23,6 +24,8 @@ pub struct Walk<'a> {
     pub announce: &'a dyn Fn() -> io::Result<()>,
     /// Stays open until the exec.
     pub keep: &'a OwnedFd,
+    /// Becomes standard output and error.
+    pub output: Option<&'a Ends>,
     /// Takes the listener of a recording filter to the parent.
     pub socket: Option<&'a OwnedFd>,
 }
@@ -105,6 +108,10 @@ impl Walk<'_> {
                 Ok(())
             }
             Step::NoInput => process::replace(self.null, 0),
+            Step::Output => self.output.map_or(Ok(()), |ends| {
+                process::replace(&ends.out, 1)?;
+                process::replace(&ends.error, 2)
+            }),
             Step::CloseDescriptors => {
                 self.root = None;
                 let keep = self.keep.as_raw_fd();

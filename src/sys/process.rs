@@ -312,9 +312,26 @@ pub enum Ready {
     Hangup,
 }
 
+/// For what a descriptor is to be ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    Read,
+    Write,
+}
+
 /// poll(2) for reading; `None` waits for ever. EINTR and a timeout count as nothing ready.
 pub fn poll(fds: &[BorrowedFd], millis: Option<i32>) -> io::Result<Vec<Ready>> {
-    let of = |fd: &BorrowedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let fds: Vec<_> = fds.iter().map(|fd| (*fd, Want::Read)).collect();
+    poll_each(&fds, millis)
+}
+
+/// The same for reading or writing.
+pub fn poll_each(fds: &[(BorrowedFd, Want)], millis: Option<i32>) -> io::Result<Vec<Ready>> {
+    let events = |want: &Want| match want {
+        Want::Read => libc::POLLIN,
+        Want::Write => libc::POLLOUT,
+    };
+    let of = |(fd, want): &(BorrowedFd, Want)| libc::pollfd { fd: fd.as_raw_fd(), events: events(want), revents: 0 };
     let mut set: Vec<libc::pollfd> = fds.iter().map(of).collect();
     // SAFETY: `set` is valid for reading and writing all of its elements.
     match cvt(unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, millis.unwrap_or(-1)) }) {
@@ -324,10 +341,19 @@ pub fn poll(fds: &[BorrowedFd], millis: Option<i32>) -> io::Result<Vec<Ready>> {
     }
     let ready = |p: &libc::pollfd| match p.revents {
         0 => Ready::No,
-        r if r & libc::POLLIN != 0 => Ready::Yes,
+        r if r & (libc::POLLIN | libc::POLLOUT) != 0 => Ready::Yes,
         _ => Ready::Hangup,
     };
     Ok(set.iter().map(ready).collect())
+}
+
+/// fcntl(2) `O_NONBLOCK`: what would wait fails with EAGAIN. For all copies of the descriptor.
+pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: takes and gives integers; the descriptor is open.
+    let flags = cvt(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    // SAFETY: as above.
+    cvt(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
 }
 
 /// Whether nobody reads the other end of this pipe any more.

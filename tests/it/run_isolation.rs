@@ -1,9 +1,13 @@
 //! What of the host is within reach of RUN, and what is not?
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use crate::harness::site::in_tmp;
-use crate::harness::{image, in_each_mode};
+use crate::harness::{Site, image, in_each_mode, wait_for};
 use crate::needs;
 
 /// The host's files there are safe, steps find what earlier ones left, and its mode can be set.
@@ -79,4 +83,69 @@ fn where_proc_is_partly_covered() {
         build(cover, &["--force=notify"]).stdout("found: yes\nfound: yes\n").success();
         build(cover, &["--jobs", "2"]).stdout("[one] found: yes\n[stage 1] found: yes\n").success();
     });
+}
+
+const SAYS: &str = "FROM base\nRUN echo one; echo two >/dev/stdout; echo three >/dev/stderr; \
+                    sh -c 'echo four >>/proc/self/fd/1'; echo five >&2; (sleep 1000 &); echo six\n";
+const SAID: &str = "one\ntwo\nthree\nfour\nfive\nsix\n";
+
+/// Standard output and error are one file: what opens them again by name appends to it, in order.
+#[test]
+fn nothing_is_lost_in_a_log() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write("context/Dockerfile", SAYS);
+        for mode in ["none", "seccomp", "notify"] {
+            let script = "exec \"$0\" build --rebuild --force=$1 -t out context >log 2>&1";
+            let run = site.program("sh").args(["-c", script]).arg(site.path("bin/ch-image")).arg(mode);
+            run.env("CH_IMAGE_STORAGE", site.storage()).success();
+            let log = fs::read_to_string(site.path("log")).unwrap();
+            let lines: Vec<&str> = log.lines().collect();
+            assert!(lines.first() == Some(&"  1 FROM base") && lines.last() == Some(&"grown in 2 instructions: out"));
+            assert_eq!(lines[2..lines.len() - 1].join("\n") + "\n", SAID, "{mode}: {log}");
+        }
+    });
+}
+
+/// A service manager's or batch system's socket can't be opened by name.
+#[test]
+fn output_into_a_socket() {
+    let site = Site::new();
+    site.import(image::small(), "base");
+    site.write("context/Dockerfile", SAYS);
+    let (ours, mut other) = UnixStream::pair().unwrap();
+    let mut command = Command::new(site.path("bin/ch-image"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").args(["build", "-t", "out", "-s"]).arg(site.storage());
+    command.arg(site.path("context")).stdin(Stdio::null()).stdout(OwnedFd::from(ours)).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut text = String::new();
+    other.read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success(), "{text}");
+    assert_eq!(text, "one\ntwo\nfour\nsix\n");
+}
+
+/// Whoever reads may be slow, or gone: then RUN waits, or goes on, and signals are heeded in any case.
+#[test]
+fn nobody_reads_the_output() {
+    let site = Site::new();
+    site.import(image::small(), "base");
+    site.write("context/Dockerfile", "FROM base\nRUN touch /mnt/0/begun; yes\n");
+    let begun = site.path("begun");
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(site.path("bin/ch-image")).env_clear().env("PATH", "/usr/bin:/bin");
+    command.args(["build", "-t", "out", "-s"]).arg(site.storage()).arg(site.path("context"));
+    command.arg("--bind").arg(format!("{}:/mnt/0", site.path("").display()));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    wait_for("RUN to begin", || begun.exists());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let text = "FROM base\nRUN for i in 1 2 3 4 5 6 7 8 9; do cat /bin/busybox; done\nRUN echo end >/end\n";
+    site.write("context/Dockerfile", text);
+    let script = "\"$0\" build -t out context | head -c1 >first; ch-run out -- cat /end";
+    let path = format!("{}:/usr/bin:/bin", site.path("bin").display());
+    let run = site.program("bash").args(["-c", script]).arg(site.path("bin/ch-image")).env("PATH", path);
+    run.env("CH_IMAGE_STORAGE", site.storage()).stdout("end\n").success();
 }
