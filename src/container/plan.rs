@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::enter::{self, Maps};
@@ -11,7 +12,7 @@ use super::{Bind, Emulation, Need, Network, Spec, Stdin, Tmp, Tmpfs, Within, fil
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::log::escape;
-use crate::sys::fs::c_path;
+use crate::sys::fs::{c_path, euid};
 use crate::sys::process::Words;
 use crate::sys::user;
 
@@ -69,11 +70,14 @@ fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
             mounts.bind(&Bind::new("/proc", "/proc"))?;
         }
     }
-    mounts.bind_as(&Bind::new("/sys", "/sys"), Access::Names)?;
+    let sys = if role == Role::Child { Access::Read } else { Access::Names };
+    mounts.bind_as(&Bind::new("/sys", "/sys"), sys)?;
     for (path, need) in HOST_FILES {
         // Who becomes the command can't take away again what was made to mount on.
         let need = if role == Role::Child { *need } else { Need::IfBoth };
-        mounts.bind(&Bind { need, ..Bind::new(*path, *path) })?;
+        // Of the machine, whose administrator may be the caller.
+        let read_only = path.starts_with("/etc/");
+        mounts.bind(&Bind { need, read_only, ..Bind::new(*path, *path) })?;
     }
     match spec.tmp {
         Tmp::Host => {
@@ -214,7 +218,11 @@ impl Mounts<'_> {
     fn proc(&mut self) -> Result<()> {
         let (target, _) = self.directory(Path::new("/proc"))?;
         self.done.push((target.clone(), Content::Other));
-        self.steps.push(Step::Proc(target));
+        self.steps.push(Step::Proc(target.clone()));
+        // The real root may set the kernel's parameters. For others nothing may lie over a part of /proc, see `APT_PLACE`.
+        if Path::new("/proc/sys/kernel").metadata().is_ok_and(|meta| meta.uid() == euid()) {
+            self.steps.push(Step::KernelReadOnly(target));
+        }
         Ok(())
     }
 

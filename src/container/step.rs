@@ -31,6 +31,8 @@ pub enum Step {
     },
     /// A fresh /proc for this PID namespace; the host's, read-only, where the kernel refuses (its own is partly covered).
     Proc(Target),
+    /// What sets the kernel itself in that /proc.
+    KernelReadOnly(Target),
     Tmpfs {
         target: Target,
         options: CString,
@@ -118,6 +120,7 @@ impl Step {
             Step::Put { scratch, .. } => Some((scratch, Shape::Directory)),
             Step::Stub { .. }
             | Step::Root(_)
+            | Step::KernelReadOnly(_)
             | Step::RootReadOnly
             | Step::LoopbackUp
             | Step::Pivot
@@ -180,6 +183,7 @@ impl fmt::Display for Step {
                 write!(f, "bind {} at {target}{how}", shown(source))
             }
             Step::Proc(target) => write!(f, "mount proc at {target}"),
+            Step::KernelReadOnly(target) => write!(f, "make the kernel's settings in {target} read-only"),
             Step::Tmpfs { target, options } => write!(f, "mount a tmpfs at {target} ({})", shown(options)),
             Step::Mark { target, name } => write!(f, "mark {target} as {}", shown(name)),
             Step::Put { target, .. } => write!(f, "put a file over {target}"),

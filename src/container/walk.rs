@@ -73,6 +73,16 @@ impl Walk<'_> {
                     done => done,
                 }
             }
+            Step::KernelReadOnly(target) => {
+                let proc = self.open(target, Make::Nothing)?;
+                for name in [c"sys", c"sysrq-trigger", c"irq", c"bus", c"fs"] {
+                    let Ok(place) = mount::open_place(&proc, name) else { continue };
+                    let path = FdPath::of(&place);
+                    mount::mount(Some(path.as_c()), path.as_c(), None, BIND, None)?;
+                    read_only(&mount::open_place(&proc, name)?, Depth::This)?;
+                }
+                Ok(())
+            }
             Step::Tmpfs { target, options } => {
                 let at = self.open(target, Make::Directories)?;
                 let at = FdPath::of(&at);

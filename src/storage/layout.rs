@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,6 +14,7 @@ use super::locks::{self, StorageLock};
 use super::place::{self, Found};
 use crate::bail;
 use crate::error::{Context, Error, Result};
+use crate::sys::file::fremovexattr;
 use crate::sys::fs::{self as sysfs, Lock, Wait};
 use crate::{debug, rootfs, verbose, warning};
 
@@ -176,6 +178,9 @@ impl Storage {
         let path = session.path.join(session.next.to_string());
         session.next += 1;
         DirBuilder::new().mode(0o700).create(&path).context(|| format!("can't make {}", path.display()))?;
+        // A default ACL, which comes from a directory above, would give all that RUN makes other permissions than its
+        // umask says. Where there is none, or no ACLs, this fails.
+        let _ = File::open(&path).and_then(|dir| fremovexattr(dir.as_fd(), b"system.posix_acl_default"));
         Ok(Draft { path, kept: Cell::new(false) })
     }
 

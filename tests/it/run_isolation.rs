@@ -149,3 +149,32 @@ fn nobody_reads_the_output() {
     let run = site.program("bash").args(["-c", script]).arg(site.path("bin/ch-image")).env("PATH", path);
     run.env("CH_IMAGE_STORAGE", site.storage()).stdout("end\n").success();
 }
+
+/// What belongs to the machine can't be written, whoever the caller is.
+#[test]
+fn files_of_the_host_are_read_only() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        // An ordinary user may not write them anyway.
+        let look = "RUN grep -cE ' /(etc/hosts|sys) [^ ]+ ro' /proc/mounts; \
+                    grep -E ' (/sys|/etc/(hosts|resolv.conf))[ /]' /proc/mounts | grep -v ' ro,' || true\n";
+        site.build("out", &format!("FROM base\n{look}")).stdout("2\n").success();
+    });
+}
+
+/// A default ACL of a directory above the storage directory has no say in the modes of what RUN makes.
+#[test]
+fn default_acls_are_not_inherited() {
+    needs!("setfacl");
+    in_each_mode(|site| {
+        let acl = ["-d", "-m", "u::rwx,g::rwx,o::---"];
+        site.program("setfacl").args(acl).arg(site.path("")).success();
+        site.import(image::small(), "base");
+        site.build("out", "FROM base\nRUN touch /f && mkdir /d && stat -c '%a %n' /f /d\n")
+            .stdout("644 /f\n755 /d\n")
+            .success();
+        // Storage that has one of its own: of an earlier version.
+        site.program("setfacl").arg("-R").args(acl).arg(site.storage().join("tmp")).success();
+        site.build("out", "FROM base\nRUN touch /g && stat -c %a /g\n").stdout("644\n").success();
+    });
+}
