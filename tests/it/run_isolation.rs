@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use crate::harness::site::in_tmp;
-use crate::harness::{Site, image, in_each_mode, wait_for};
+use crate::harness::{Mode, Site, image, in_each_mode, wait_for};
 use crate::needs;
 
 /// The host's files there are safe, steps find what earlier ones left, and its mode can be set.
@@ -176,5 +176,29 @@ fn default_acls_are_not_inherited() {
         // Storage that has one of its own: of an earlier version.
         site.program("setfacl").arg("-R").args(acl).arg(site.storage().join("tmp")).success();
         site.build("out", "FROM base\nRUN touch /g && stat -c %a /g\n").stdout("644\n").success();
+    });
+}
+
+/// A site's certificates reach programs in RUN, besides the public ones, and leave no trace.
+#[test]
+fn certificates_of_the_site() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let public = "RUN mkdir -p /etc/ssl/certs && printf public >/etc/ssl/certs/ca-certificates.crt\n";
+        site.build("with", &format!("FROM base\n{public}")).success();
+        let ca = site.write("site.pem", "site\n");
+        let other = site.write("other.pem", "other\n");
+        let look = "RUN cat $SSL_CERT_FILE; env | grep -E '_(CERT|FILE|BUNDLE|CAINFO|CERTS)=' | sort\n";
+        let text = format!("FROM with\nENV PIP_CERT=/mine\n{look}");
+        let want = "public\nother\nsite\nCURL_CA_BUNDLE=P\nGIT_SSL_CAINFO=P\nNODE_EXTRA_CA_CERTS=P\nPIP_CERT=/mine\n\
+                    REQUESTS_CA_BUNDLE=P\nSSL_CERT_FILE=P\n";
+        let run = site.build("out", &text).arg("--ca").arg(&ca).env("SSL_CERT_FILE", &other);
+        run.stdout(&want.replace("=P", "=/ch/ca-certificates.crt")).success();
+        if site.mode() == Mode::Overlay {
+            site.build("out", &text).stderr_has("* RUN").stdout("").success();
+        }
+        let seen = "env | grep CERT; ls /ch; cat /etc/ssl/certs/ca-certificates.crt";
+        let seen = site.ch_run("out").args(["sh", "-c", seen]).success().stdout;
+        assert!(!seen.contains("ca-certificates.crt") && !seen.contains("site") && seen.ends_with("public"), "{seen}");
     });
 }

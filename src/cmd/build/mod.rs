@@ -5,6 +5,7 @@
 //! `run` and `copy` do the work.
 
 mod announce;
+mod ca;
 mod cache;
 mod config;
 mod copy;
@@ -60,6 +61,8 @@ pub struct Build<'a> {
     pub escape: char,
     pub globals: Globals,
     pub binds: Vec<Bind>,
+    /// Certificates that RUN shall trust besides the public ones.
+    pub ca: Option<Vec<u8>>,
     /// Name of the image as the user gave it.
     tag: String,
     reference: ImageRef,
@@ -115,6 +118,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         escape: dockerfile.escape,
         globals: plan.globals.clone(),
         binds: binds(&options.binds)?,
+        ca: ca::of_site(options, std::env::var_os("SSL_CERT_FILE"))?,
         tag,
         reference,
         force: Force::new(options),

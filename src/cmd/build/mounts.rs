@@ -14,7 +14,7 @@ use super::cache::{self, Inputs};
 use super::secret::Author;
 use super::stage::inside;
 use super::tree::View;
-use super::{Build, secret};
+use super::{Build, ca, secret};
 use crate::bail;
 use crate::container::{Bind, Overlay, Tmpfs, Within};
 use crate::dockerfile::mount::{Mount, Sharing};
@@ -279,6 +279,16 @@ impl Prepared {
             return Ok(tree);
         }
         bail!("too many private cache mounts at the same time")
+    }
+
+    /// Lends the site's certificates, if there are any.
+    pub fn trust(&mut self, build: &Build, tree: &Path) -> Result<()> {
+        if let Some(site) = &build.ca {
+            let content = ca::bundle(site, &Root::open(tree)?, &Root::open(Path::new("/"))?);
+            let file = self.hidden(build, &content, 0o644)?;
+            self.binds.push(Bind { read_only: true, ..Bind::new(file, ca::PLACE) });
+        }
+        Ok(())
     }
 
     /// A file on a tmpfs of this process's own mount namespace.

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Build;
 use super::announce::{self, Cache};
+use super::ca;
 use super::cache::{AGAIN, Inputs, MEANWHILE};
 use super::config::{self, to_image};
 use super::force::{self, OfStage};
@@ -178,10 +179,12 @@ impl<'b> Stage<'b> {
         let result = self.layer(inputs, step, &shown, |root, ledger| {
             // An image may name a working directory that it does not have; Docker, too, makes it then.
             Root::open(root)?.mkdir_all(&inside(&run.workdir), 0o755)?;
-            let mounted = mounts.prepare(build)?;
+            let mut mounted = mounts.prepare(build)?;
+            mounted.trust(build, root)?;
+            let env = variables(&run.env).chain(mounted.env.clone()).chain(variables(&prepared.env));
             let command = Command {
                 argv: prepared.argv.clone(),
-                env: variables(&run.env).chain(mounted.env.clone()).chain(variables(&prepared.env)).collect(),
+                env: build.ca.iter().flat_map(|_| ca::variables()).chain(env).collect(),
                 cwd: run.workdir.clone(),
                 binds: build.binds.iter().chain(&mounted.binds).cloned().collect(),
                 tmpfs: mounted.tmpfs.clone(),
