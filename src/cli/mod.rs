@@ -10,7 +10,7 @@ mod parse;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use options::{Force, Options};
+pub use options::{Force, Format, Options};
 pub use parse::parse;
 
 /// What the process is to do.

@@ -14,6 +14,13 @@ pub enum Force {
     None,
 }
 
+/// Kind of the documents that a push makes (`--format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Docker,
+    Oci,
+}
+
 /// Everything that can be said by options, before it means anything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options {
@@ -47,6 +54,7 @@ pub struct Options {
     // pull
     pub last_layer: Option<usize>,
     // push
+    pub format: Option<Format>,
     pub image: Option<PathBuf>,
     pub layers: bool,
     pub ownership: bool,
@@ -230,6 +238,16 @@ pub(crate) const TABLE: &[Row] = &[
     ),
     row(
         None,
+        "format",
+        &["push"],
+        Required("oci|docker", |o, v| {
+            o.format = Some(format(v)?);
+            Ok(())
+        }),
+        "kind of manifest (default: docker, and oci where the registry does not take that or with --layers)",
+    ),
+    row(
+        None,
         "image",
         &["push"],
         Required("DIR", |o, v| path(&mut o.image, v)),
@@ -287,6 +305,14 @@ fn number(slot: &mut Option<usize>, value: OsString) -> Result<()> {
     let parsed = value.parse().ok().filter(|&n| n > 0);
     *slot = Some(parsed.ok_or_else(|| Error::usage(format!("not a positive number: {value:?}")))?);
     Ok(())
+}
+
+fn format(value: OsString) -> Result<Format> {
+    match text(value)?.as_str() {
+        "docker" => Ok(Format::Docker),
+        "oci" => Ok(Format::Oci),
+        other => Err(Error::usage(format!("unknown format {other:?}")).hint("formats: oci, docker")),
+    }
 }
 
 fn force(value: Option<OsString>) -> Result<Force> {

@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Context, Result};
 use crate::oci::config::Config;
+use crate::rootfs::{Last, Root};
+use crate::sys::file::{Kind, Time};
 use crate::verbose;
 
 const DIRECTORIES: [&str; 20] = [
@@ -19,6 +21,8 @@ const DIRECTORIES: [&str; 20] = [
     "mnt/5", "mnt/6", "mnt/7", "mnt/8", "mnt/9", "ch",
 ];
 const EMPTY_FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];
+/// Seconds since 1970, by which it is known again; nothing that others make is likely to have it.
+const GIVEN_TIME: u64 = 1;
 const ENVIRONMENT: &str = "ch/environment";
 pub const METADATA: &str = "ch/metadata.json";
 
@@ -50,7 +54,7 @@ fn header(size: usize, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_size(size as u64);
     header.set_mode(mode);
-    header.set_mtime(0);
+    header.set_mtime(GIVEN_TIME);
     header
 }
 
@@ -66,6 +70,30 @@ fn inside(volume: &str) -> Option<PathBuf> {
     }
     let hides = path.iter().any(|name| name.as_bytes().starts_with(b".wh."));
     (!path.as_os_str().is_empty() && !hides).then_some(path)
+}
+
+/// What [`archive`] put into a whole tree and nothing else was added to, relative to the root: told by its time.
+pub fn given(root: &Root) -> Result<Vec<PathBuf>> {
+    let time = Time { sec: GIVEN_TIME as i64, nsec: 0 };
+    let kind = |path: &Path| {
+        let stat = root.stat(path, Last::Keep).ok().flatten();
+        // A later configuration went into the same directory.
+        stat.filter(|stat| stat.mtime == time || path == Path::new("ch")).map(|stat| stat.kind)
+    };
+    // What lies in others comes before them.
+    let all = EMPTY_FILES.into_iter().chain([ENVIRONMENT, METADATA]).chain(DIRECTORIES.into_iter().rev());
+    let mut given: Vec<PathBuf> = Vec::new();
+    for path in all.map(Path::new) {
+        let is_ours = match kind(path) {
+            Some(Kind::Dir) => root.names(path)?.iter().all(|name| given.contains(&path.join(name))),
+            Some(Kind::File) => true,
+            Some(Kind::Symlink | Kind::Whiteout | Kind::Special) | None => false,
+        };
+        if is_ours {
+            given.push(path.to_owned());
+        }
+    }
+    Ok(given)
 }
 
 /// Sorted `K=V` lines. A value with a line break would add lines, so it is left out.

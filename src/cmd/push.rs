@@ -14,7 +14,7 @@ use super::packed::{self, Packed, Plan};
 use super::progress::Progress;
 use super::remote::{self, Named, Remote, Remotes};
 use super::{Host, layers, meta};
-use crate::cli::Options;
+use crate::cli::{Format, Options};
 use crate::container;
 use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
 use crate::error::{Context, Error, Result};
@@ -26,9 +26,11 @@ use crate::oci::manifest::{
 use crate::oci::reference::ImageRef;
 use crate::registry::Client;
 use crate::registry::auth::Access as Permission;
+use crate::registry::blob::Presence;
+use crate::registry::client::Offer;
 use crate::rootfs::{Ownership, PackOptions, Root};
 use crate::storage::{Access, Image, LayerId, LayerKind, Storage};
-use crate::{bail, info, sys, verbose, warning};
+use crate::{bail, info, log, sys, verbose, warning};
 
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
     let reference = ImageRef::parse(image)?;
@@ -76,9 +78,17 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
         false => None,
     };
     info!("preparing metadata");
+    let format = options.format.unwrap_or(if pushed.base.is_some() { Format::Oci } else { Format::Docker });
     let (config, manifest) = documents(host, &pushed, packed.as_ref());
+    let manifest = in_format(manifest, format)?;
     info!("starting upload");
-    let upload = Upload { client: &client, storage: &storage, target: &target, base: pushed.base.as_ref() };
+    let upload = Upload {
+        client: &client,
+        storage: &storage,
+        target: &target,
+        base: pushed.base.as_ref(),
+        may_change: options.format.is_none(),
+    };
     upload.all(packed.as_ref(), &config, &manifest).context(|| format!("can't push {}", target.canonical_remote()))?;
     info!("cleaning up");
     drop(packed);
@@ -91,6 +101,8 @@ struct Pushed {
     /// Lowest first; empty for a directory.
     layers: Vec<LayerId>,
     trees: Vec<PathBuf>,
+    /// What a whole tree was given for running here, and is not pushed.
+    given: Vec<PathBuf>,
     config: Config,
     ledger: Ledger,
     /// Layers that stay as they are (`--layers`).
@@ -105,17 +117,29 @@ impl Pushed {
             false => None,
         };
         let mut has_layer_of_ours = base.is_none();
+        let mut layers = Vec::new();
         for id in &image.layers {
-            has_layer_of_ours |= storage.layer_info(id)?.kind == LayerKind::Step;
+            match storage.layer_info(id)?.kind {
+                // Mount points and the like are for running here; whoever pulls the image gets them anew.
+                LayerKind::Meta => continue,
+                LayerKind::Step => has_layer_of_ours = true,
+                LayerKind::Base | LayerKind::Tree => {}
+            }
+            layers.push(*id);
+        }
+        if layers.is_empty() {
+            layers.clone_from(&image.layers);
         }
         let ledger = layers::ledger(storage, &image.layers)?;
-        let trees = layers::trees(storage, &image.layers);
-        Ok(Pushed { layers: image.layers, trees, config: image.config, ledger, base, has_layer_of_ours })
+        let trees = layers::trees(storage, &layers);
+        let given = given(&trees)?;
+        Ok(Pushed { layers, trees, given, config: image.config, ledger, base, has_layer_of_ours })
     }
 
     fn directory(host: &Host, directory: &Path) -> Result<Pushed> {
         let (trees, config) = (vec![directory.to_owned()], directory_config(host, directory)?);
-        Ok(Pushed { layers: Vec::new(), trees, config, ledger: Ledger::new(), base: None, has_layer_of_ours: true })
+        let (given, ledger) = (given(&trees)?, Ledger::new());
+        Ok(Pushed { layers: Vec::new(), trees, given, config, ledger, base: None, has_layer_of_ours: true })
     }
 
     /// How the layer of ours is made.
@@ -123,7 +147,7 @@ impl Pushed {
         let ledger = Some(&self.ledger).filter(|_| options.ownership);
         let above = self.below();
         let owners = ledger.map(owners).unwrap_or_default();
-        let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude: Vec::new(), owners, above };
+        let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude: self.given.clone(), owners, above };
         let key = match self.layers.is_empty() || options.no_cache {
             true => None,
             false => packed::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack),
@@ -134,6 +158,14 @@ impl Pushed {
     /// Layers that are not ours.
     fn below(&self) -> usize {
         self.base.as_ref().map_or(0, |base| base.layers.len())
+    }
+}
+
+/// Mount points and the like in a whole tree. Where layers are kept they are a layer of their own.
+fn given(trees: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    match trees {
+        [tree] => meta::given(&Root::open(tree)?),
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -179,8 +211,7 @@ fn source_date_epoch() -> Result<Option<i64>> {
     }
 }
 
-/// Configuration and manifest. Docker's types for one layer, as the original has it; OCI's where layers of others, of
-/// whatever kind, are kept.
+/// Configuration and manifest, with OCI's types.
 fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>, Manifest) {
     let mut config = pushed.config.clone();
     if config.arch().is_none() {
@@ -191,10 +222,6 @@ fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>,
     if config.get("config").is_none_or(serde_json::Value::is_null) {
         config.set("config", json!({}));
     }
-    let (manifest_type, config_type, layer_type) = match pushed.base {
-        Some(_) => (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER_GZIP),
-        None => (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER_GZIP),
-    };
     let descriptor = |media_type: &str, digest, size| Descriptor { media_type: media_type.to_owned(), digest, size };
     let (mut layers, mut diff_ids, mut history) = match &pushed.base {
         Some(base) => (base.layers.clone(), base.diff_ids.clone(), base.history.clone()),
@@ -203,7 +230,7 @@ fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>,
     // History has an entry for each layer, or it says nothing.
     let adds_up = pushed.base.is_none() || !history.is_empty();
     if let Some(packed) = packed {
-        layers.push(descriptor(layer_type, packed.blob.digest, packed.blob.size));
+        layers.push(descriptor(OCI_LAYER_GZIP, packed.blob.digest, packed.blob.size));
         diff_ids.push(packed.blob.diff_id);
         // One layer, so one entry, however many steps it was made in.
         history.push(json!({"created_by": "ch-image push", "comment": "flattened"}));
@@ -214,8 +241,38 @@ fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>,
         false => config.set("history", serde_json::Value::Null),
     }
     let bytes = config.to_json();
-    let config = descriptor(config_type, Digest::of(&bytes), bytes.len() as u64);
-    (bytes, Manifest { media_type: manifest_type.to_owned(), config, layers })
+    let config = descriptor(OCI_CONFIG, Digest::of(&bytes), bytes.len() as u64);
+    (bytes, Manifest { media_type: OCI_MANIFEST.to_owned(), config, layers })
+}
+
+/// A manifest with OCI's types as one of this format: the same blobs by other names.
+fn in_format(mut manifest: Manifest, format: Format) -> Result<Manifest> {
+    if format == Format::Oci {
+        return Ok(manifest);
+    }
+    manifest.media_type = DOCKER_MANIFEST.to_owned();
+    manifest.config.media_type = DOCKER_CONFIG.to_owned();
+    for (i, layer) in manifest.layers.iter_mut().enumerate() {
+        layer.media_type = match layer.media_type.as_str() {
+            OCI_LAYER_GZIP => DOCKER_LAYER_GZIP.to_owned(),
+            "application/vnd.oci.image.layer.v1.tar" => "application/vnd.docker.image.rootfs.diff.tar".to_owned(),
+            other => {
+                let e = format!("--format=docker: it has no type for layer {}, which is {}", i + 1, log::escape(other));
+                return Err(Error::new(e).hint("use --format=oci"));
+            }
+        };
+    }
+    Ok(manifest)
+}
+
+/// The same with OCI's types, as a flat push has it.
+fn as_oci(manifest: &Manifest) -> Manifest {
+    let typed = |d: &Descriptor, media_type: &str| Descriptor { media_type: media_type.to_owned(), ..d.clone() };
+    Manifest {
+        media_type: OCI_MANIFEST.to_owned(),
+        config: typed(&manifest.config, OCI_CONFIG),
+        layers: manifest.layers.iter().map(|layer| typed(layer, OCI_LAYER_GZIP)).collect(),
+    }
 }
 
 struct Upload<'a> {
@@ -223,6 +280,8 @@ struct Upload<'a> {
     storage: &'a Storage,
     target: &'a ImageRef,
     base: Option<&'a Base>,
+    /// Whether another format will do where the registry does not take the first.
+    may_change: bool,
 }
 
 impl Upload<'_> {
@@ -251,6 +310,20 @@ impl Upload<'_> {
         drop(progress);
         info!("manifest: uploading");
         let (repository, version) = (self.target.repository(), self.target.version());
+        let offer = |m: &Manifest| self.client.offer_manifest(&repository, &version, &m.media_type, &m.to_json());
+        let refused = match offer(manifest)? {
+            Offer::Taken(_) => return Ok(()),
+            Offer::Unfit(error) => error,
+        };
+        if manifest.media_type == OCI_MANIFEST {
+            return Err(refused.hint("the registry may take another kind of manifest: --format=docker"));
+        }
+        if !self.may_change {
+            return Err(refused.hint("the registry may take another kind of manifest: --format=oci"));
+        }
+        verbose!("{refused}");
+        info!("manifest: not taken in Docker's format, uploading in OCI's");
+        let manifest = as_oci(manifest);
         self.client.put_manifest(&repository, &version, &manifest.media_type, &manifest.to_json()).map(drop)
     }
 
@@ -297,10 +370,11 @@ impl Upload<'_> {
         let part = std::cell::RefCell::new(part);
         let sent = |n| part.borrow_mut().set(n);
         self.client.upload_blob(&repository, &descriptor.digest, descriptor.size, open, &sent)?;
-        // A registry that says "created" and has nothing is worth one question (F10).
-        if !self.client.has_blob(&repository, &descriptor.digest)? {
-            bail!("{what}: {short}: the registry took the upload but does not have it");
+        // A registry that says "created" and has nothing is worth one question. If that is not answered, "created" and
+        // the digest that went with it count.
+        match self.client.look_for_blob(&repository, &descriptor.digest)? {
+            Presence::Here | Presence::Untold => Ok(()),
+            Presence::Absent => bail!("{what}: {short}: the registry took the upload but does not have it"),
         }
-        Ok(())
     }
 }

@@ -248,6 +248,16 @@ pub fn not_in_registry(client: &Client, reference: &ImageRef) -> Error {
     }
 }
 
+/// An index names a manifest that cannot be had.
+fn lost(client: &Client, reference: &ImageRef, digest: &Digest) -> Error {
+    if client.wants_login(&reference.repository()) {
+        return not_in_registry(client, reference);
+    }
+    let name = reference.canonical_remote();
+    Error::new(format!("{name}: its index names manifest {digest}, which the registry does not have"))
+        .hint("it was deleted there, or never pushed; whoever owns the image can push it again")
+}
+
 /// Finds the image where it can be had first: at a mirror or at its registry. Whoever serves it, digests are checked.
 /// Also says who else may have its layers.
 pub fn find(
@@ -291,7 +301,7 @@ fn resolve(remote: &Remote, reference: &ImageRef, wanted: &Wanted, storage: Opti
                 info!("manifest: downloading");
                 client
                     .manifest(repository, &descriptor.digest.to_string(), Accept::Any)?
-                    .ok_or_else(|| not_in_registry(client, reference))?
+                    .ok_or_else(|| lost(client, reference, &descriptor.digest))?
             }
         };
         if at.digest != descriptor.digest || at.bytes.len() as u64 != descriptor.size {

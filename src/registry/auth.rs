@@ -163,7 +163,9 @@ impl Auth {
             return Ok(Answer::Retry);
         }
         let texts: Vec<&str> = response.headers("www-authenticate").collect();
-        let Some(challenge) = choose(&texts) else {
+        // Some say nothing when a token has run out: then the last challenge holds.
+        let before = || state.challenge.clone().filter(|_| failed.is_some());
+        let Some(challenge) = choose(&texts).or_else(before) else {
             verbose!("{}: 401 without a challenge that we understand", self.registry.endpoint);
             return Ok(Answer::GiveUp);
         };

@@ -39,6 +39,15 @@ pub struct BlobReader<'a> {
     failed_at: u64,
 }
 
+/// Whether a blob is in a repository.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    Here,
+    Absent,
+    /// The registry's storage, somewhere else, gives no answer.
+    Untold,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ranges {
     Trusted,
@@ -87,21 +96,34 @@ impl Client {
         Ok(bytes)
     }
 
-    /// Whether the registry has a blob.
+    /// Whether the registry is known to have a blob.
     pub fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool> {
+        Ok(self.look_for_blob(repository, digest)? == Presence::Here)
+    }
+
+    /// Whether the registry has a blob, as far as it tells.
+    pub fn look_for_blob(&self, repository: &str, digest: &Digest) -> Result<Presence> {
         let url = self.url(&format!("/v2/{repository}/blobs/{digest}"))?;
         let scope = Scope::push(repository);
         let ask = |method, headers: &[(&'static str, String)]| {
             self.perform(&Call { method, url: &url, scope: &scope, headers, bytes: None })
         };
         let mut response = ask(Method::Head, &[])?;
-        if matches!(response.status, 405 | 501) {
+        let elsewhere = |response: &Response| self.is_own(&response.url).map(|own| !own).map_err(Failure::into_error);
+        // An address of the registry's storage may be signed for GET alone.
+        if matches!(response.status, 405 | 501) || elsewhere(&response)? && !matches!(response.status, 200 | 404) {
+            response.finish();
             response = ask(Method::Get, &[("range", "bytes=0-0".to_owned())])?;
         }
         match response.status {
             // 416: an empty blob has no first byte.
-            200 | 206 | 416 => Ok(true),
-            404 => Ok(false),
+            200 | 206 | 416 => Ok(Presence::Here),
+            404 => Ok(Presence::Absent),
+            // The registry itself did not refuse: it knows of the blob, and its storage does not talk to us.
+            _ if elsewhere(&response)? => {
+                verbose!("{}", response.into_error());
+                Ok(Presence::Untold)
+            }
             401 => Err(self.denied(response)),
             _ => Err(response.into_error()),
         }

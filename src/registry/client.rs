@@ -96,6 +96,13 @@ pub struct Client {
     pub(super) begun: Mutex<Option<Begun>>,
 }
 
+/// What came of a manifest.
+pub enum Offer {
+    Taken(Digest),
+    /// The registry does not take documents of this type, in its words.
+    Unfit(Error),
+}
+
 /// One operation: a URL, who may do it, what to send. Repeated as a whole when it fails.
 pub(super) struct Call<'a> {
     pub method: Method,
@@ -200,12 +207,31 @@ impl Client {
 
     /// Uploads a manifest under a tag or digest.
     pub fn put_manifest(&self, repository: &str, reference: &str, media_type: &str, bytes: &[u8]) -> Result<Digest> {
+        match self.offer_manifest(repository, reference, media_type, bytes)? {
+            Offer::Taken(digest) => Ok(digest),
+            Offer::Unfit(error) => Err(error),
+        }
+    }
+
+    /// The same; that the registry does not take such a document is no failure.
+    pub fn offer_manifest(&self, repository: &str, reference: &str, media_type: &str, bytes: &[u8]) -> Result<Offer> {
         let url = self.url(&format!("/v2/{repository}/manifests/{reference}"))?;
         let headers = [("content-type", media_type.to_owned())];
         let scope = Scope::push(repository);
         let call = Call { method: Method::Put, url: &url, scope: &scope, headers: &headers, bytes: Some(bytes) };
-        let response = self.perform(&call)?;
+        let mut response = self.perform(&call)?;
         let digest = Digest::of(bytes);
+        let is_unfit = match response.status {
+            415 => true,
+            400 | 406 | 422 => {
+                let words = response.peek();
+                ["MANIFEST_INVALID", "UNSUPPORTED"].iter().any(|code| words.contains(code))
+            }
+            _ => false,
+        };
+        if is_unfit {
+            return Ok(Offer::Unfit(response.into_error()));
+        }
         match response.status {
             200..=202 => {}
             401 => return Err(self.denied(response)),
@@ -215,7 +241,7 @@ impl Client {
             bail!("{}: registry stored manifest {theirs} instead of {digest}", self.endpoint);
         }
         response.finish();
-        Ok(digest)
+        Ok(Offer::Taken(digest))
     }
 
     fn ask_manifest(
@@ -309,8 +335,9 @@ impl Client {
         let mut hops = 0;
         loop {
             let payload = call.bytes.map_or(Payload::None, Payload::Bytes);
-            let (response, used) = self.send(call.method, &url, call.scope, call.headers, payload)?;
-            if response.status == 401 && self.is_own(&url)? && rounds < MAX_AUTH_ROUNDS {
+            let (mut response, used) = self.send(call.method, &url, call.scope, call.headers, payload)?;
+            let refused = response.status == 401 || has_expired(&mut response, call.method, used.as_ref());
+            if refused && self.is_own(&url)? && rounds < MAX_AUTH_ROUNDS {
                 rounds += 1;
                 match self.auth()?.answer(&self.http, &response, call.scope, used.as_ref())? {
                     Answer::Retry => {
@@ -326,7 +353,9 @@ impl Client {
                 let error = Error::new(format!("more than {MAX_REDIRECTS} redirects"));
                 return Err(Failure::Lasting(error.context(call.url.to_string())));
             }
-            if matches!(call.method, Method::Put | Method::Patch | Method::Post) {
+            // 307 and 308 mean the same request there; the others a GET.
+            let is_upload = matches!(call.method, Method::Put | Method::Patch | Method::Post);
+            if is_upload && !matches!(response.status, 307 | 308) {
                 return Err(Failure::Lasting(response.into_error().context("can't follow a redirect of an upload")));
             }
             debug!("redirect to {next}");
@@ -406,6 +435,15 @@ impl Client {
         let auth = Auth::new(Origin::new(scheme, &self.endpoint), self.credentials.clone(), self.first);
         Ok(self.auth.get_or_init(|| auth))
     }
+}
+
+/// Whether this is how some registries say that a token has run out (400 instead of 401, in words; HEAD has none).
+pub(super) fn has_expired(response: &mut Response, method: Method, used: Option<&Authorization>) -> bool {
+    if response.status != 400 || !used.is_some_and(Authorization::is_bearer) {
+        return false;
+    }
+    let words = response.peek().to_ascii_lowercase();
+    method == Method::Head || words.contains("token") && words.contains("expired")
 }
 
 /// `Docker-Content-Digest`, if it is one that we understand.

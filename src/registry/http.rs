@@ -56,6 +56,10 @@ impl Authorization {
         Authorization(format!("Basic {}", crate::oci::base64::encode(format!("{user}:{password}").as_bytes())))
     }
 
+    pub fn is_bearer(&self) -> bool {
+        self.0.starts_with("Bearer ")
+    }
+
     /// Fails on what could end a header line.
     pub fn bearer(token: &str) -> Result<Authorization> {
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
@@ -193,6 +197,7 @@ impl Http {
             body: body.into_reader(),
             url: request.url.clone(),
             name,
+            peeked: None,
         })
     }
 
@@ -242,6 +247,8 @@ pub struct Response {
     pub url: Url,
     /// `GET https://…`, for messages.
     name: String,
+    /// What [`Response::peek`] has read of the body.
+    peeked: Option<Vec<u8>>,
 }
 
 impl Response {
@@ -297,6 +304,17 @@ impl Response {
         let _ = io::copy(&mut self.body.take(MAX_ERROR_READ), &mut io::sink());
     }
 
+    /// The beginning of a refusal's body, which is shown by [`Response::into_error`] all the same.
+    pub fn peek(&mut self) -> String {
+        if self.peeked.is_none() {
+            let mut bytes = Vec::new();
+            // The status is the message; the text is an extra.
+            let _ = (&mut self.body).take(MAX_ERROR_READ).read_to_end(&mut bytes);
+            self.peeked = Some(bytes);
+        }
+        String::from_utf8_lossy(self.peeked.as_deref().unwrap_or_default()).into_owned()
+    }
+
     /// What a registry refused, in its own words as far as they are safe to show.
     pub fn into_error(self) -> Error {
         let status = self.status;
@@ -314,12 +332,11 @@ impl Response {
     }
 
     /// The same of any server.
-    pub fn into_plain_error(self) -> Error {
+    pub fn into_plain_error(mut self) -> Error {
         let head = format!("{} {}", self.status, self.reason);
         let html = self.content_type().is_some_and(|t| t == "text/html");
-        let mut bytes = Vec::new();
-        // The status is the message; the text is an extra.
-        let _ = self.body.take(MAX_ERROR_READ).read_to_end(&mut bytes);
+        self.peek();
+        let bytes = self.peeked.take().unwrap_or_default();
         let text = if html { String::new() } else { said(&bytes) };
         let cause = match text.is_empty() {
             true => head.trim_end().to_owned(),

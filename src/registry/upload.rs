@@ -5,8 +5,8 @@
 use std::io::{self, Read};
 use std::sync::MutexGuard;
 
-use super::auth::{Answer, Scope, forbid_downgrade};
-use super::client::{Call, Client};
+use super::auth::{Answer, Scope, forbid_downgrade, next_hop};
+use super::client::{Call, Client, has_expired};
 use super::http::{Failure, Method, Payload, Response};
 use super::retry;
 use super::url::Url;
@@ -21,6 +21,8 @@ const SMALLEST_PIECE: u64 = 512 << 10;
 /// From so many bytes on, the server is asked whether it wants them before they go out (RFC 9110, section 10.1.1). A
 /// refusal that comes while they do closes the connection, and is lost.
 const WORTH_ASKING: u64 = 256 << 10;
+
+const MAX_REDIRECTS: usize = 10;
 
 /// How the bytes are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,7 +125,7 @@ impl Client {
             _ => return Err(response.into_error().context("can't start an upload")),
         }
         let minimum = response.header("oci-chunk-min-length").and_then(|v| v.trim().parse().ok()).unwrap_or(0);
-        let place = location(&response, &url)?;
+        let place = location(&response, &response.url)?;
         response.finish();
         Ok(Some(Begun { repository: repository.to_owned(), place, minimum }))
     }
@@ -170,14 +172,23 @@ impl Client {
         let begun = self.begun().take().filter(|begun| begun.repository == repository);
         let begun = begun.map_or_else(|| self.start_upload(repository), |begun| Ok(Some(begun)))?;
         let Some(Begun { mut place, minimum, .. }) = begun else { return Ok(Outcome::Done) };
-        let mut reader =
-            Counting { inner: (source.open)()?, sent: 0, size: source.size, progress: source.progress, failed: None };
+        let mut reader = Counting::new(source)?;
         if manner == Manner::Whole {
-            let last = place.with_query("digest", &source.digest.to_string());
+            let mut last = place.with_query("digest", &source.digest.to_string());
             let headers = source.headers(source.size);
-            let payload = Payload::Stream(source.size, &mut reader);
-            let sent = self.send_upload(Method::Put, &last, &scope, &headers, payload);
-            return self.judge(sent, reader.failed, manner);
+            for _ in 0..MAX_REDIRECTS {
+                let payload = Payload::Stream(source.size, &mut reader);
+                let sent = self.send_upload(Method::Put, &last, &scope, &headers, payload);
+                let response = match sent {
+                    Ok(response) if matches!(response.status, 307 | 308) => response,
+                    other => return self.judge(other, reader.failed, manner),
+                };
+                let Some(next) = next_hop(&response)? else { break };
+                response.finish();
+                last = next;
+                reader = Counting::new(source)?;
+            }
+            bail!("{last}: more than {MAX_REDIRECTS} redirects of an upload");
         }
         let piece = match manner {
             Manner::Pieces(size) => size.max(minimum),
@@ -215,8 +226,9 @@ impl Client {
         headers: &[(&'static str, String)],
         payload: Payload,
     ) -> Result<Response, Failure> {
-        let (response, used) = self.send(method, url, scope, headers, payload)?;
-        if response.status == 401
+        let (mut response, used) = self.send(method, url, scope, headers, payload)?;
+        let refused = response.status == 401 || has_expired(&mut response, method, used.as_ref());
+        if refused
             && self.is_own(url)?
             && let Answer::Retry = self.reauthorize(&response, scope, used.as_ref())?
         {
@@ -279,6 +291,12 @@ struct Counting<'a> {
     size: u64,
     progress: &'a dyn Fn(u64),
     failed: Option<Error>,
+}
+
+impl<'a> Counting<'a> {
+    fn new(source: &mut Source<'a>) -> Result<Counting<'a>> {
+        Ok(Counting { inner: (source.open)()?, sent: 0, size: source.size, progress: source.progress, failed: None })
+    }
 }
 
 impl Read for Counting<'_> {

@@ -31,6 +31,7 @@ mod options;
 mod registry;
 mod registry_logins;
 mod registry_mirrors;
+mod registry_odd;
 mod registry_pull;
 mod registry_push;
 mod registry_servers;

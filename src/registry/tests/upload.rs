@@ -157,7 +157,8 @@ fn uploads_that_are_refused() {
     check(Reply::new(202), "POST", "names no place to upload to");
     check(Reply::new(202).header("Location", "file:///x"), "POST", "invalid place to upload to");
     check(Reply::new(503), "POST", "gave up after 3 tries");
-    check(Reply::redirect(307, "/v2/elsewhere"), "POST", "can't follow a redirect of an upload");
+    check(Reply::redirect(302, "/v2/elsewhere"), "POST", "can't follow a redirect of an upload");
+    check(Reply::redirect(307, "/v2/elsewhere"), "POST", "more than 10 redirects");
     check(Reply::new(500), "PUT", "gave up after 3 tries");
     // The registry got something else than we sent.
     let digest_invalid = r#"{"errors":[{"code":"DIGEST_INVALID","message":"digest differs"}]}"#;
