@@ -16,11 +16,13 @@ pub struct Error {
     /// Lines shown after the message, as they are (a source excerpt with a caret).
     detail: Option<String>,
     code: u8,
+    /// A file system or a quota is full.
+    lacks_space: bool,
 }
 
 impl Error {
     pub fn new(cause: impl Into<String>) -> Error {
-        Error { chain: vec![cause.into()], hint: None, detail: None, code: 1 }
+        Error { chain: vec![cause.into()], hint: None, detail: None, code: 1, lacks_space: false }
     }
 
     /// Wrong usage of the command line: exit code 2.
@@ -38,6 +40,16 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint.get_or_insert_with(|| hint.into());
         self
+    }
+
+    /// Says more beside the way out.
+    pub fn note(mut self, more: impl fmt::Display) -> Error {
+        self.hint = Some(self.hint.map_or(more.to_string(), |hint| format!("{more}; {hint}")));
+        self
+    }
+
+    pub fn lacks_space(&self) -> bool {
+        self.lacks_space
     }
 
     pub fn detail(mut self, lines: impl Into<String>) -> Error {
@@ -75,7 +87,8 @@ impl std::error::Error for Error {}
 impl From<std::io::Error> for Error {
     /// Without a path: prefer [`Context::context`], which names one.
     fn from(e: std::io::Error) -> Error {
-        let error = Error::new(io_text(&e));
+        let lacks_space = matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+        let error = Error { lacks_space, ..Error::new(io_text(&e)) };
         match e.raw_os_error().and_then(way_out) {
             Some(hint) => error.hint(hint),
             None => error,

@@ -74,18 +74,17 @@ pub fn warning(text: &dyn Display) {
     write_line("31", &format!("warning: {text}"));
 }
 
-pub fn hint(text: &dyn Display) {
-    write_line("33", &format!("hint: {text}"));
-}
-
-/// Shows a failure: message, excerpt, hint.
+/// Shows a failure: message, excerpt, hint. Also on standard error if there is a log file: nobody looks there for why a
+/// command has failed.
 pub fn error(e: &Error) {
-    write_line("1;31", &format!("error: {e}"));
-    if let Some(detail) = e.get_detail() {
-        write_line("0", detail);
-    }
-    if let Some(text) = e.get_hint() {
-        hint(&text);
+    let hint = e.get_hint().map(|text| format!("hint: {text}"));
+    let lines = [("1;31", Some(format!("error: {e}"))), ("0", e.get_detail().map(str::to_owned)), ("33", hint)];
+    for (colour, text) in lines {
+        let Some(text) = text else { continue };
+        write_line(colour, &text);
+        if FILE.get().is_some() {
+            write_to_stderr(&escaped(&text));
+        }
     }
 }
 
@@ -142,9 +141,18 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// Whatever came from outside into a message: no terminal obeys it.
+fn escaped(text: &str) -> String {
+    text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+}
+
+fn write_to_stderr(text: &str) {
+    // A lost message is no reason to stop working.
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+}
+
 fn write_line(colour: &str, text: &str) {
-    // Whatever came from outside into a message: no terminal obeys it.
-    let text = &text.split('\n').map(escape).collect::<Vec<_>>().join("\n");
+    let text = &escaped(text);
     let mut standing = LIVE.lock().unwrap_or_else(|e| e.into_inner());
     let mut line = String::with_capacity(text.len() + 48);
     if *standing {

@@ -45,7 +45,7 @@ pub struct Options {
     pub rebuild: bool,
     pub secrets: Vec<String>,
     pub ssh: Vec<String>,
-    pub tag: Option<String>,
+    pub tags: Vec<String>,
     pub target: Option<String>,
     pub why: bool,
     // list
@@ -216,8 +216,8 @@ pub(crate) const TABLE: &[Row] = &[
         Some('t'),
         "tag",
         &["build"],
-        Required("TAG", |o, v| put(&mut o.tag, text(v))),
-        "name of the image (default: from the Dockerfile's or the context's name)",
+        Required("TAG", |o, v| push(&mut o.tags, v)),
+        "name of the image (default: from the Dockerfile's or the context's name); can be repeated",
     ),
     row(
         None,

@@ -20,7 +20,12 @@ pub fn gc(host: &Host, options: &Options) -> Result<()> {
         storage.collect(&garbage)?;
     }
     let verb = if options.dry_run { "would remove" } else { "removed" };
-    info!("{verb} {} layers and {} blobs: {}", garbage.layers.len(), garbage.blobs.len(), list::bytes(garbage.bytes));
+    let others = match garbage.others {
+        0 => String::new(),
+        n => format!(", {} of them caches and unfinished downloads", list::bytes(n)),
+    };
+    let (layers, blobs) = (garbage.layers.len(), garbage.blobs.len());
+    info!("{verb} {layers} layers and {blobs} blobs: {}{others}", list::bytes(garbage.bytes));
     Ok(())
 }
 

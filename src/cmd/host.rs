@@ -1,7 +1,7 @@
 //! What surrounds the command: environment, architecture, storage directory.
 
 use std::env;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 
@@ -12,6 +12,9 @@ use crate::oci::arch::Arch;
 use crate::storage::{self, Access, Storage};
 use crate::sys::process::Dumpable;
 use crate::{log, sys, verbose};
+
+/// What was being written is removed before anybody looks, so a little is free again.
+const NEARLY_FULL: u64 = 64 << 20;
 
 /// The surroundings, read once.
 pub struct Host {
@@ -74,6 +77,25 @@ impl Host {
             }
         };
         std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))
+    }
+
+    /// Names the full file system, if that is the storage directory's or the current directory's.
+    fn full(&self) -> Option<PathBuf> {
+        let places = [self.storage_path().ok(), Some(PathBuf::from("."))];
+        places.into_iter().flatten().find_map(|path| {
+            let file = path.ancestors().find_map(|place| File::open(place).ok())?;
+            let space = sys::fs::space(&file).ok()?;
+            let is_full = space.free < NEARLY_FULL || space.inodes > 0 && space.free_inodes == 0;
+            sys::fs::mount_point(&file).filter(|_| is_full)
+        })
+    }
+
+    /// An error of a full disk says which one, as far as that can be told.
+    pub fn name_full(&self, e: Error) -> Error {
+        match e.lacks_space().then(|| self.full()).flatten() {
+            Some(place) => e.note(format!("full: the file system {}", place.display())),
+            None => e,
+        }
     }
 
     /// Opens the storage directory; makes it if it does not exist.

@@ -121,9 +121,19 @@ pub fn details_of(host: &Host, options: &Options, image: &str) -> Result<()> {
         ))?;
     }
     let remotes = Remotes::new(options, Named::Image(&reference))?;
-    let remote = remotes.first(&reference, |Remote { client, repository }| {
+    let remotes = if local { remotes.impatient() } else { remotes };
+    let asked = remotes.first(&reference, |Remote { client, repository }| {
         client.manifest(repository, &reference.version(), Accept::Any)
-    })?;
+    });
+    let remote = match asked {
+        Ok(remote) => remote,
+        // What is here is known all the same.
+        Err(e) if local => {
+            warning!("can't ask the registry: {e}");
+            return unknown(host, options, &reference);
+        }
+        Err(e) => return Err(e),
+    };
     let document = remote.map(|(_, f)| Document::parse(&f.bytes, f.content_type.as_deref())).transpose();
     let document = document.map_err(|e| e.context(reference.canonical_remote()))?;
     let (aware, archs) = match &document {
@@ -156,6 +166,31 @@ pub fn details_of(host: &Host, options: &Options, image: &str) -> Result<()> {
          remote arch-aware:   {aware}\n\
          host architecture:   {}\n\
          archs available:     {archs}\n",
+        host.arch()
+    ))
+}
+
+/// The rest for an image that is here, where nobody could be asked.
+fn unknown(host: &Host, options: &Options, reference: &ImageRef) -> Result<()> {
+    if options.json {
+        return print(&format!(
+            "{:#}\n",
+            json!({
+                "name": reference.to_string(),
+                "local": true,
+                "remote": reference.canonical_remote(),
+                "available": null,
+                "arch_aware": null,
+                "host_arch": host.arch().as_str(),
+                "archs": [],
+            })
+        ));
+    }
+    print(&format!(
+        "available remotely:  unknown\n\
+         remote arch-aware:   unknown\n\
+         host architecture:   {}\n\
+         archs available:     unknown\n",
         host.arch()
     ))
 }

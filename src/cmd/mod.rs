@@ -36,17 +36,21 @@ pub use host::Host;
 /// Runs a subcommand.
 pub fn run(options: &Options, command: Command) -> Result<()> {
     let host = Host::new(options)?;
+    carry_out(&host, options, command).map_err(|e| host.name_full(e))
+}
+
+fn carry_out(host: &Host, options: &Options, command: Command) -> Result<()> {
     match command {
-        Command::Build { context } => build::build(&host, options, &context),
-        Command::Delete { images } => delete::delete(&host, &images),
-        Command::Doctor => doctor::doctor(&host, options),
-        Command::Fsck => fsck::fsck(&host, options),
-        Command::Gc => gc::gc(&host, options),
-        Command::List { image: None } => list::storage(&host, options),
-        Command::List { image: Some(image) } => list::details_of(&host, options, &image),
-        Command::Import { path, image } => import::import(&host, &path, &image),
-        Command::Pull { image, directory } => pull::pull(&host, options, &image, directory.as_deref()),
-        Command::Push { image, destination } => push::push(&host, options, &image, destination.as_deref()),
+        Command::Build { context } => build::build(host, options, &context),
+        Command::Delete { images } => delete::delete(host, &images),
+        Command::Doctor => doctor::doctor(host, options),
+        Command::Fsck => fsck::fsck(host, options),
+        Command::Gc => gc::gc(host, options),
+        Command::List { image: None } => list::storage(host, options),
+        Command::List { image: Some(image) } => list::details_of(host, options, &image),
+        Command::Import { path, image } => import::import(host, &path, &image),
+        Command::Pull { image, directory } => pull::pull(host, options, &image, directory.as_deref()),
+        Command::Push { image, destination } => push::push(host, options, &image, destination.as_deref()),
         Command::Reset => Storage::reset(&host.storage_path()?, &probe::mode),
         Command::StoragePath => print(&format!("{}\n", host.storage_path()?.display())),
     }

@@ -107,6 +107,7 @@ pub struct Counted<'p, W> {
 
 impl<W: Write> Write for Counted<'_, W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        sys::signal::check()?;
         let n = self.inner.write(buf)?;
         self.part.add(n as u64);
         Ok(n)

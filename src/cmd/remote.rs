@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Host;
 use crate::cli::Options;
@@ -15,6 +16,7 @@ use crate::oci::manifest::{Document, Index, Manifest};
 use crate::oci::reference::ImageRef;
 use crate::registry::auth::First;
 use crate::registry::credentials::{Credentials, Known};
+use crate::registry::http::Timeouts;
 use crate::registry::mirrors::{Mirrors, Place};
 use crate::registry::retry::Policy;
 use crate::registry::settings::Settings;
@@ -126,6 +128,9 @@ pub struct Remotes<'a> {
     credentials: Arc<dyn Credentials>,
     /// The registries for which alone `--tls-no-verify` is meant.
     unverified: Vec<Endpoint>,
+    /// How much is tried with registries.
+    policy: Policy,
+    timeouts: Timeouts,
     clients: std::sync::Mutex<Vec<(Role, Arc<Client>)>>,
 }
 
@@ -147,7 +152,23 @@ impl<'a> Remotes<'a> {
         settings.trust.extra = options.ca.clone();
         let credentials = super::secrets::credentials(options, login, elsewhere, &settings)?;
         let mirrors = Mirrors::load(settings.mirrors.as_deref())?;
-        Ok(Remotes { options, settings, mirrors, credentials, unverified, clients: Default::default() })
+        Ok(Remotes {
+            options,
+            settings,
+            mirrors,
+            credentials,
+            unverified,
+            policy: Policy::default(),
+            timeouts: Timeouts::default(),
+            clients: Default::default(),
+        })
+    }
+
+    /// For what can do without an answer: nothing is tried twice, nor waited for long.
+    pub fn impatient(self) -> Remotes<'a> {
+        let few = Duration::from_secs(5);
+        let timeouts = Timeouts { connect: few, answer: few, stall: few, ..self.timeouts };
+        Remotes { policy: Policy { retries: 0, ..self.policy }, timeouts, ..self }
     }
 
     /// The registry of an image.
@@ -195,9 +216,10 @@ impl<'a> Remotes<'a> {
             settings: self.settings.clone(),
             first: if self.options.auth { First::Login } else { First::Anonymous },
             policy: match role {
-                Role::Registry => Policy::default(),
-                Role::Mirror => Policy { retries: 1, ..Policy::default() },
+                Role::Registry => self.policy.clone(),
+                Role::Mirror => Policy { retries: self.policy.retries.min(1), ..self.policy.clone() },
             },
+            timeouts: self.timeouts.clone(),
             ..registry::Options::default()
         };
         let credentials: Arc<dyn Credentials> = match role {

@@ -463,7 +463,7 @@ pub(super) fn not_html(response: &Response) -> Result<()> {
 }
 
 fn hint_for(status: u16, endpoint: &Endpoint) -> Option<String> {
-    let docker = endpoint.host.ends_with("docker.io");
+    let docker = endpoint.is_docker_hub();
     match status {
         429 if docker => Some("Docker Hub allows more pulls to users who log in: see --auth".to_owned()),
         429 => Some("the registry limits the rate of requests; logging in may raise the limit: see --auth".to_owned()),

@@ -272,15 +272,13 @@ fn run_helper(name: &str, server: &str) -> Option<Login> {
 /// Whether a key of a file means this registry: `HOST[:PORT]`, perhaps as a URL with the path of the API.
 /// Keys of a part of a registry (`quay.io/team`) do not: a token for the whole must not come from them.
 fn names(key: &str, endpoint: &Endpoint) -> bool {
-    const HUB: &[&str] = &["docker.io", "index.docker.io", "registry-1.docker.io"];
     let rest = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     if !matches!(path.trim_end_matches('/'), "" | "v1" | "v2") {
         return false;
     }
     let Ok(named) = url::parse_host_port(host, 443) else { return false };
-    let hub = |e: &Endpoint| e.port == 443 && HUB.contains(&e.host.as_str());
-    named == *endpoint || (hub(&named) && hub(endpoint))
+    named.is_same_registry(endpoint)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! One rule a line, `#` begins a comment: what is asked for, then the mirrors in the order in which to try them.
 //!
 //! ```text
-//! registry-1.docker.io            mirror.site.edu:5000
-//! registry-1.docker.io/library    mirror.site.edu:5000/hub   other.site.edu
+//! docker.io            mirror.site.edu:5000
+//! docker.io/library    mirror.site.edu:5000/hub   other.site.edu
 //! ```
 //!
 //! The longest rule that fits wins; what it names is replaced by the mirror. The registry itself comes last. A mirror
@@ -63,7 +63,10 @@ impl Mirrors {
             if mirrors.is_empty() {
                 return Err(crate::error::Error::new("no mirror named").context(about()));
             }
-            if rules.iter().any(|(other, _)| *other == asked) {
+            let same = |other: &Place| {
+                other.repository == asked.repository && other.endpoint.is_same_registry(&asked.endpoint)
+            };
+            if rules.iter().any(|(other, _)| same(other)) {
                 return Err(crate::error::Error::new("a second rule for the same").context(about()));
             }
             let mirrors: Result<Vec<_>> = mirrors.iter().map(|m| place(m)).collect();
@@ -75,7 +78,7 @@ impl Mirrors {
     /// Where to look, in order; the last is the registry itself.
     pub fn lookup(&self, endpoint: &Endpoint, repository: &str) -> Vec<Place> {
         let fitting = self.rules.iter().filter_map(|(asked, mirrors)| {
-            let rest = below(repository, &asked.repository).filter(|_| asked.endpoint == *endpoint)?;
+            let rest = below(repository, &asked.repository).filter(|_| asked.endpoint.is_same_registry(endpoint))?;
             Some((asked.repository.len(), rest, mirrors))
         });
         let own = Place { endpoint: endpoint.clone(), repository: repository.to_owned() };
@@ -92,7 +95,7 @@ impl Mirrors {
                 places.push(Place { endpoint: mirror.endpoint.clone(), repository });
             }
         }
-        places.retain(|place| *place != own);
+        places.retain(|place| place.repository != own.repository || !place.endpoint.is_same_registry(endpoint));
         places.push(own);
         places
     }
@@ -146,6 +149,17 @@ mod tests {
         check("hub.example", "libraryx/y", &["m:5000/libraryx/y", "hub.example:443/libraryx/y"]);
         check("hub.example:444", "x", &["o:443/x", "hub.example:444/x"]);
         check("other.example", "x", &["other.example:443/x"]);
+        for asked in ["docker.io", "index.docker.io", "registry-1.docker.io"] {
+            let table = format!("{asked}  m:5000\n{asked}/library  n index.docker.io\n");
+            for host in ["docker.io", "index.docker.io", "registry-1.docker.io"] {
+                let check = |repository: &str, mirror: &str| {
+                    let want = [mirror.to_owned(), format!("{host}:443/{repository}")];
+                    assert_eq!(looked_up(&table, host, repository), want, "{asked} {host}")
+                };
+                check("a/b", "m:5000/a/b");
+            }
+            assert_eq!(looked_up(&table, "docker.io:444", "a/b"), ["docker.io:444/a/b"]);
+        }
         assert_eq!(looked_up("h h", "h", "x"), ["h:443/x"]);
         assert_eq!(looked_up("", "h", "x"), ["h:443/x"]);
     }
@@ -157,6 +171,7 @@ mod tests {
         };
         check("\nh\n", "/etc/m:2: no mirror named");
         check("h m\nh n", "/etc/m:2: a second rule for the same");
+        check("docker.io/a m\nregistry-1.docker.io/a n", "/etc/m:2: a second rule for the same");
         check("h:x m", "/etc/m:1: invalid port: \"x\"");
         check("h m/../x", "/etc/m:1: invalid path: \"../x\"");
         check("h https://m", "/etc/m:1: invalid path: \"/m\"");

@@ -45,6 +45,16 @@ impl Endpoint {
         Endpoint { host: host.to_ascii_lowercase(), port }
     }
 
+    /// Whether this is Docker Hub, which has several names.
+    pub fn is_docker_hub(&self) -> bool {
+        self.port == 443 && matches!(self.host.as_str(), "docker.io" | "index.docker.io" | "registry-1.docker.io")
+    }
+
+    /// Whether both are the same registry, by whatever name.
+    pub fn is_same_registry(&self, other: &Endpoint) -> bool {
+        self == other || self.is_docker_hub() && other.is_docker_hub()
+    }
+
     /// Whether this is our own machine: the only place where plain HTTP is spoken.
     pub fn is_loopback(&self) -> bool {
         url::is_loopback(&self.host)

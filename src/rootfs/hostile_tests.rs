@@ -569,7 +569,7 @@ fn unpacking_stops_before_the_disk_is_full() {
     let root = scratch.root("root");
     let limits = Limits { floor: u64::MAX, ..Limits::none() };
     let e = unpack(&mut &Tar::of("a=1")[..], &root, Form::Overlay, "layer", &limits).unwrap_err();
-    assert!(e.to_string().contains("left on the file system") && e.get_hint().is_some(), "{e}");
+    assert!(e.to_string().contains("no space left: the file system /") && e.get_hint().is_some(), "{e}");
     let limits = Limits { max_bytes: 10, ..Limits::none() };
     let e = unpack(&mut &Tar::of("a=12345 b=123456")[..], &root, Form::Overlay, "layer", &limits).unwrap_err();
     assert!(e.to_string().contains("more than 10 bytes"), "{e}");

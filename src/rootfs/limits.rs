@@ -4,7 +4,7 @@
 
 use super::root::Root;
 use crate::error::{Error, Result};
-use crate::sys::fs::space;
+use crate::sys::fs::{mount_point, space};
 
 /// What unpacking may use up.
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +39,16 @@ impl Limits {
         }
         let now = space(root)?;
         let short = if now.free < self.floor {
-            format!("only {} MiB are left on the file system, {} MiB shall stay free", now.free >> 20, self.floor >> 20)
+            format!("has {} MiB left, less than the reserve of {} MiB", now.free >> 20, self.floor >> 20)
         } else if now.inodes > 0 && now.free_inodes < self.inode_floor {
-            format!("only {} inodes are left on the file system", now.free_inodes)
+            format!("has {} inodes left, less than the reserve of {}", now.free_inodes, self.inode_floor)
         } else {
             return Ok(());
         };
-        Err(Error::new(short)
-            .hint("free space with \"ch-image gc\" or \"ch-image delete\", or use another storage directory"))
+        let place = mount_point(root).map_or(String::new(), |place| format!(" {}", place.display()));
+        Err(Error::new(format!("no space left: the file system{place} {short}")).hint(
+            "the reserve (5 %, at least 1 GiB, at most half of what was free) keeps others at work; free space with \
+             \"ch-image gc\" or \"ch-image delete\", or use another storage directory",
+        ))
     }
 }

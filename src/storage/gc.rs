@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::layers::tree_size;
 use super::{LayerId, LayerKind, Storage};
 use crate::error::Result;
 use crate::oci::digest::Digest;
@@ -24,7 +25,12 @@ pub struct Garbage {
     pub layers: Vec<LayerId>,
     pub blobs: Vec<Digest>,
     pub bytes: u64,
+    /// Of them, in caches (mounts of RUN, files of ADD) and unfinished downloads, which go all at once.
+    pub others: u64,
 }
+
+/// Directories that are emptied.
+const EMPTIED: [&str; 2] = ["ingest", "cache"];
 
 impl Storage {
     /// Frees layers that neither an image nor a cached step needs, unless another process is at work (then the next
@@ -82,6 +88,8 @@ impl Storage {
         let needed = self.used_blobs()?;
         garbage.blobs = self.blobs()?.into_iter().filter(|b| !needed.contains(b)).collect();
         garbage.bytes += garbage.blobs.iter().map(|b| self.blob_size(b)).sum::<u64>();
+        garbage.others = EMPTIED.iter().map(|name| tree_size(&self.path().join(name))).fold(0, u64::saturating_add);
+        garbage.bytes = garbage.bytes.saturating_add(garbage.others);
         Ok(garbage)
     }
 
@@ -95,7 +103,7 @@ impl Storage {
             signal::check()?;
             self.drop_blob(blob)?;
         }
-        for name in ["ingest", "cache"] {
+        for name in EMPTIED {
             for entry in std::fs::read_dir(self.path().join(name)).into_iter().flatten().flatten() {
                 self.discard(&entry.path())?;
             }

@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{cvt, signal};
 
@@ -90,6 +90,19 @@ pub fn space(file: impl AsFd) -> io::Result<Space> {
     })
 }
 
+/// Where the file system is mounted that a file is on, as far as /proc tells.
+pub fn mount_point(file: impl AsFd) -> Option<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())).ok()?;
+    mount_point_in(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, &path)
+}
+
+/// The longest mount point above `path` (proc_pid_mountinfo(5)).
+fn mount_point_in(mounts: &str, path: &Path) -> Option<PathBuf> {
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = points.map(|point| PathBuf::from(point.replace("\\040", " ").replace("\\134", "\\")));
+    points.filter(|point| path.starts_with(point)).max_by_key(|point| point.as_os_str().len())
+}
+
 /// How a file system is mounted (statvfs(3)).
 #[derive(Clone, Copy, Debug)]
 pub struct Mounted {
@@ -154,4 +167,22 @@ pub fn major(device: u64) -> u32 {
 /// Minor number of a device (`st_rdev`).
 pub fn minor(device: u64) -> u32 {
     libc::minor(device as libc::dev_t) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points() {
+        let mounts =
+            "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /data\\040x rw - xfs /dev/b rw\n3 2 8:3 / /da rw - xfs c rw\n";
+        let check = |path: &str, want: &str| {
+            assert_eq!(mount_point_in(mounts, Path::new(path)), Some(PathBuf::from(want)), "{path}");
+        };
+        check("/data x/y", "/data x");
+        check("/data", "/");
+        check("/da/x", "/da");
+        assert_eq!(mount_point_in("", Path::new("/")), None);
+    }
 }

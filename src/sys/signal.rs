@@ -89,7 +89,37 @@ pub extern "C" fn request(signal: c_int) {
 }
 
 extern "C" fn end(_: c_int) {
+    // Whoever is ended in the middle of something has not said why yet.
+    let text = b"error: interrupted by a signal\n";
+    // SAFETY: `text` is valid for reading; write(2) is signal-safe. What comes of it does not matter.
+    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
     super::process::exit(128 + ASKED.load(Ordering::Relaxed))
+}
+
+/// `signal 9 (SIGKILL)`
+pub fn named(signal: c_int) -> String {
+    let name = match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return format!("signal {signal}"),
+    };
+    format!("signal {signal} ({name})")
 }
 
 /// The signal that has asked to stop.

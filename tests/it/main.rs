@@ -27,6 +27,7 @@ mod harness;
 mod images;
 mod interop;
 mod join;
+mod messages;
 mod options;
 mod registry;
 mod registry_logins;

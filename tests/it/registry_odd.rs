@@ -2,6 +2,8 @@
 //! out, and what they have lost. And what a push leaves at home.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -212,4 +214,35 @@ fn only_what_was_copied_is_pushed() {
         site.run("push").arg("--image").arg(&directory).arg(&name).success();
         assert!(!names(site, &registry).iter().any(|n| n == "ch" || n == "mnt"));
     });
+}
+
+#[test]
+fn an_interrupted_push_says_so() {
+    let site = Site::new();
+    let large = image::make("interrupted.tar", |image| {
+        ["bin", "dev", "usr"].iter().for_each(|dir| image.dir(dir, 0o755));
+        let noise: Vec<u8> = (0..48_000_000u32).map(|i| (i.wrapping_mul(i ^ 0x9e37) >> 11) as u8).collect();
+        image.file("usr/large", 0o644, &noise);
+    });
+    site.import(&large, "large");
+    let (registry, begun) = (Registry::start(), Arc::new(AtomicBool::new(false)));
+    let note = begun.clone();
+    registry.intercept(move |seen, _| {
+        // The last request before packing.
+        if seen.method == "POST" {
+            note.store(true, Ordering::SeqCst);
+        }
+        None
+    });
+    let push = site.heeding_signals().args(["push", "large", &registry.name("a:1")]);
+    let mut running = push.start();
+    while !begun.load(Ordering::SeqCst) {
+        assert!(running.is_alive());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let killed = std::process::Command::new("kill").args(["-INT", &running.child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let done = running.into_done(&[]);
+    assert_eq!(done.status.code(), Some(130), "{}", done.stderr);
+    assert!(done.stderr.contains("interrupted by"), "{}", done.stderr);
 }

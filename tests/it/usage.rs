@@ -69,10 +69,17 @@ fn storage_directory_by_priority() {
 fn chatter_goes_to_the_log_file() {
     let site = Site::new();
     let log = site.path("log");
-    site.run("delete").arg("nix").env("CH_LOG_FILE", &log).stdout("").stderr("").failure();
+    // Why it failed is said where the user looks, too.
+    let delete = || {
+        site.run("delete")
+            .arg("nix")
+            .stdout("")
+            .stderr("error: nix image not found\nhint: ch-image list shows what there is\n")
+    };
+    delete().env("CH_LOG_FILE", &log).failure();
     let text = std::fs::read_to_string(&log).unwrap();
-    assert!(text.contains("error: ") && text.contains("nix"), "log: {text:?}");
-    site.run("delete").arg("nix").env("CH_LOG_FILE", "/dev/null").stdout("").stderr("").failure();
+    assert!(text.contains("deleting image: nix\nerror: nix image not found\n"), "log: {text:?}");
+    delete().env("CH_LOG_FILE", "/dev/null").failure();
     // Appended, and with process and time when asked for.
     site.run("delete").arg("nix").env("CH_LOG_FILE", &log).env("CH_LOG_FESTOON", "1").failure();
     let longer = std::fs::read_to_string(&log).unwrap();

@@ -174,6 +174,11 @@ pub fn parse(source: &Source, text: &[u8]) -> Result<Dockerfile> {
 
 /// The image's name where `-t` does not say it (manual page, "Build").
 pub fn infer_tag(source: &Source) -> Result<String> {
+    if source.context.is_none() && matches!(source.file, Place::Stdin) {
+        return Err(
+            Error::new("no name for the image: neither the Dockerfile nor the context has one").hint("say -t NAME")
+        );
+    }
     // The name as it was given, also that of a link.
     let context = match &source.context {
         Some(context) => {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::announce;
 use super::cache::Inputs;
-use super::run::{Command, Failure, TMP, interrupted, variables};
+use super::run::{Command, Failure, TMP, ending, interrupted, variables};
 use super::secret::Author;
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
@@ -25,7 +25,7 @@ pub struct Force {
     mode: Option<Mode>,
     detect: bool,
     modified: Cell<usize>,
-    /// A RUN ran without a workaround that there is for it.
+    /// The last RUN ran without a workaround that there is for it.
     would_help: Cell<bool>,
     /// The last RUN asked for what `--force=seccomp` grants, but fakeroot is not put before it.
     seccomp_would_help: Cell<bool>,
@@ -70,7 +70,7 @@ fn is_needed(n: usize, init: &Init, run: &mut Run) -> Result<bool, Failure> {
             Ok(false)
         }
         Err(Failure::Exited(code)) => {
-            verbose!("workarounds: init step {n}: exit code {code}");
+            verbose!("workarounds: init step {n}: {}", ending(code));
             Ok(true)
         }
         Err(other) => Err(other),
@@ -163,6 +163,8 @@ impl Force {
         let mut prepared = Prepared { argv: argv.to_vec(), env: Vec::new(), would: None };
         let config = stage.force.config.get().copied();
         let of_unknown = config.is_none() && distributions::installs_packages(argv);
+        // Earlier ones have succeeded.
+        self.would_help.set(false);
         self.seccomp_would_help.set(of_unknown || distributions::seems_privileged(argv));
         let Some(config) = config else { return Ok(prepared) };
         if !config.needs_injection(argv) {
@@ -200,7 +202,8 @@ impl Force {
             None if !self.detect => {}
             None if self.would_help.get() => info!("build failed: --force may fix it"),
             None if self.seccomp_would_help.get() => info!("build failed: --force=seccomp may fix it"),
-            None => info!("build failed: current version of --force wouldn't help"),
+            // It has to do with something else.
+            None => {}
         }
     }
 
@@ -274,7 +277,7 @@ fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
             });
             match done {
                 Ok(()) => Ok(()),
-                Err(Failure::Exited(code)) => Err(Error::new(format!("workarounds: init step {n} failed with {code}"))
+                Err(Failure::Exited(code)) => Err(Error::new(format!("workarounds: init step {n} {}", ending(code)))
                     .hint("--force=seccomp needs nothing in the image")),
                 Err(Failure::Interrupted(signal)) => Err(interrupted(signal)),
                 Err(Failure::NotRun(e)) => Err(e),

@@ -259,7 +259,7 @@ impl Crew<'_> {
         let text = |key: &str| document[key].as_str().map(str::to_owned);
         let Some(message) = text("error") else {
             return Err(Error::new(match ended {
-                Ended::Signaled(n) => format!("its process was ended by signal {n}"),
+                Ended::Signaled(n) => format!("its process was killed by {}", crate::sys::signal::named(n)),
                 Ended::Exited(code) => format!("its process ended early with {code}"),
             })
             .context(failed()));

@@ -46,7 +46,7 @@ use crate::oci::arch::Arch;
 use crate::oci::reference::ImageRef;
 use crate::rootfs::Root;
 use crate::rootfs::copy::Memo;
-use crate::storage::{Access, Image, Storage};
+use crate::storage::{Access, Image, Mode, Storage};
 use crate::{bail, info, verbose, warning};
 
 /// What all stages of a build share.
@@ -66,6 +66,8 @@ pub struct Build<'a> {
     /// Name of the image as the user gave it.
     tag: String,
     reference: ImageRef,
+    /// Further names.
+    others: Vec<ImageRef>,
     pub force: Force,
     pub plan: &'a Plan,
     /// `.dockerignore`
@@ -73,8 +75,6 @@ pub struct Build<'a> {
     memo: RefCell<Option<Memo>>,
     number: Cell<usize>,
     finished: RefCell<HashMap<usize, Rc<Finished>>>,
-    /// Build arguments that no ARG takes.
-    unconsumed: RefCell<Vec<String>>,
 }
 
 pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
@@ -84,18 +84,19 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     if options.parse_only {
         return show::tree(options, &dockerfile);
     }
-    let tag = match &options.tag {
+    let tag = match options.tags.first() {
         Some(tag) => tag.clone(),
         None => file::infer_tag(&source)?.trim_end_matches(":latest").to_owned(),
     };
     let reference = ImageRef::parse(&tag)?;
+    let others = options.tags.iter().skip(1).map(|tag| ImageRef::parse(tag)).collect::<Result<Vec<_>>>()?;
     let build_args = file::build_args(&options.build_args)?;
     for warning in &dockerfile.warnings {
         warning!("{}:{}: {}", source.shown(), warning.line, warning.message);
     }
     secret::check(&options.secrets)?;
     let plan = file::plan(host, options, &dockerfile, &build_args).context(|| source.shown())?;
-    file::check_output(&plan, &reference)?;
+    std::iter::once(&reference).chain(&others).try_for_each(|output| file::check_output(&plan, output))?;
     if options.dry_run {
         return show::plan(host, &plan, &dockerfile).context(|| source.shown());
     }
@@ -121,13 +122,13 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         ca: ca::of_site(options, std::env::var_os("SSL_CERT_FILE"))?,
         tag,
         reference,
+        others,
         force: Force::new(options),
         plan: &plan,
         ignore: source.ignored()?,
         memo: RefCell::default(),
         number: Cell::new(0),
         finished: RefCell::default(),
-        unconsumed: RefCell::new(plan.unconsumed.clone()),
     };
     build.run(&dockerfile)
 }
@@ -135,6 +136,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
 impl Build<'_> {
     fn run(&self, dockerfile: &Dockerfile) -> Result<()> {
         let _lock = self.storage.lock_image(&self.reference)?;
+        self.check_arguments(dockerfile)?;
         for instruction in &dockerfile.globals {
             self.announce_plain(&instruction.text);
         }
@@ -142,11 +144,7 @@ impl Build<'_> {
             Some(jobs) if jobs > 1 => jobs::run(self, dockerfile, jobs)?,
             Some(_) | None => self.plan.order.iter().try_for_each(|&index| self.grow(dockerfile, index))?,
         }
-        let unconsumed = self.unconsumed.take();
-        if !unconsumed.is_empty() {
-            return Err(Error::new(format!("--build-arg: not consumed: {}", unconsumed.join(" ")))
-                .hint("the Dockerfile has no ARG of this name; the image was made"));
-        }
+        self.tag_others()?;
         self.force.conclude();
         info!("grown in {} instructions: {}", self.number.get(), self.tag);
         Ok(())
@@ -181,16 +179,53 @@ impl Build<'_> {
         self.finish(stage, index)
     }
 
-    /// Where a stage takes files from, with what the triggers of its base bring. What these take of the build
-    /// arguments is consumed.
+    /// Before any work: each build argument has an ARG, be it in a trigger of a base image, which is pulled for that.
+    fn check_arguments(&self, dockerfile: &Dockerfile) -> Result<()> {
+        let mut unconsumed = self.plan.unconsumed.clone();
+        for &index in &self.plan.order {
+            let planned = &self.plan.stages[index];
+            let Base::Image(name) = &planned.base else { continue };
+            if unconsumed.is_empty() {
+                break;
+            }
+            let image = self.image_of_from(name, planned.platform.as_ref(), dockerfile.stages[index].line)?;
+            for trigger in config::begin(&image.config, self.escape)?.1 {
+                if let Kind::Arg(args) = trigger.kind {
+                    unconsumed.retain(|name| !args.iter().any(|arg| arg.name == *name));
+                }
+            }
+        }
+        match unconsumed.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(format!("--build-arg: not consumed: {}", unconsumed.join(" ")))
+                .hint("no ARG of the Dockerfile has this name")),
+        }
+    }
+
+    /// The image under the other names that it is to have.
+    fn tag_others(&self) -> Result<()> {
+        let finished = self.stage(self.plan.target)?;
+        for reference in &self.others {
+            let _lock = self.storage.lock_image(reference)?;
+            let mut image = finished.image.clone();
+            image.reference = reference.clone();
+            if self.storage.mode() == Mode::Plain {
+                // A tree that may be changed belongs to one image.
+                let tree = tree::Tree::of(self.storage, &finished.image)?;
+                image.layers = tree.finish(self.storage, &image.config, &reference.to_string())?;
+            }
+            self.storage.commit_image(&image, Vec::new())?;
+            info!("also named: {reference}");
+        }
+        Ok(())
+    }
+
+    /// Where a stage takes files from, with what the triggers of its base bring.
     fn origins(&self, dockerfile: &Dockerfile, index: usize, triggers: &[Instruction]) -> Result<Vec<Origin>> {
         let mut origins = self.plan.origins(dockerfile, index)?;
         for trigger in triggers {
             let wanted = self.plan.origins_of_trigger(dockerfile, index, trigger);
             origins.extend(wanted.context(|| format!("{}: trigger of the base image", self.file))?);
-            if let Kind::Arg(args) = &trigger.kind {
-                self.unconsumed.borrow_mut().retain(|name| !args.iter().any(|arg| arg.name == *name));
-            }
         }
         Ok(origins)
     }

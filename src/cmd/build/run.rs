@@ -9,7 +9,7 @@ use crate::container::ledger::Ledger;
 use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmpfs};
 use crate::dockerfile::scope::DEFAULT_PATH;
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::sys::{self, signal};
 
 /// Variables of the host that RUN sees and that never cause a cache miss (manual page, "Variable substitution").
 pub const PASSED: [&str; 9] = [
@@ -40,6 +40,27 @@ pub const TMP: (&str, &str) = ("/tmp", "the image's");
 /// The end of a build that was asked to stop.
 pub fn interrupted(signal: i32) -> Error {
     Error::new(format!("interrupted by signal {signal}")).with_code(u8::try_from(128 + signal).unwrap_or(1))
+}
+
+/// How a command ended that did not succeed: its exit code, or minus the signal.
+pub fn ending(code: i32) -> String {
+    match code {
+        0.. => format!("exited with {code}"),
+        _ => format!("was killed by {}", signal::named(-code)),
+    }
+}
+
+/// What a bad end may come from, where the number tells. A shell says 128 and the signal that ended its command.
+pub fn cause(code: i32) -> Option<String> {
+    let killed = "the kernel kills so when memory runs out; so do batch systems at a job's limit";
+    match code {
+        -9 => Some(format!("out of memory? {killed}")),
+        137 => Some(format!("137 = 128 + 9: one of its processes was killed by {}; {killed}", signal::named(9))),
+        129..=159 => {
+            Some(format!("{code} may mean that one of its processes was killed by {}", signal::named(code - 128)))
+        }
+        _ => None,
+    }
 }
 
 /// A command with all that it sees.
@@ -133,5 +154,26 @@ impl Command {
             }
             Err(e) => Err(Failure::NotRun(e)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends() {
+        let check = |code: i32, want: &str, why: &str| {
+            assert_eq!(ending(code), want);
+            assert!(cause(code).unwrap_or_default().contains(why), "{code}: {:?}", cause(code));
+            assert_eq!(cause(code).is_some(), !why.is_empty(), "{code}");
+        };
+        check(3, "exited with 3", "");
+        check(255, "exited with 255", "");
+        check(-9, "was killed by signal 9 (SIGKILL)", "out of memory?");
+        check(-11, "was killed by signal 11 (SIGSEGV)", "");
+        check(-40, "was killed by signal 40", "");
+        check(137, "exited with 137", "killed by signal 9 (SIGKILL); the kernel");
+        check(139, "exited with 139", "killed by signal 11 (SIGSEGV)");
     }
 }

@@ -11,7 +11,7 @@ use super::cache::{AGAIN, Inputs, MEANWHILE};
 use super::config::{self, to_image};
 use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
-use super::run::{Command, Failure, HOME, PASSED, TMP, interrupted, variables};
+use super::run::{Command, Failure, HOME, PASSED, TMP, cause, ending, interrupted, variables};
 use super::secret::Author;
 use super::tree::Tree;
 use crate::container::Network;
@@ -208,9 +208,9 @@ impl<'b> Stage<'b> {
             self.force.ready.set(true);
         }
         match (result, failure) {
-            (Err(e), Some(Failure::Exited(_))) => {
+            (Err(e), Some(Failure::Exited(code))) => {
                 self.build.force.advise();
-                Err(self.explain_failure(e, &run.argv, place))
+                Err(self.explain_failure(e, code, &run.argv, place))
             }
             (Err(e), Some(Failure::Interrupted(_))) => Err(e),
             (other, _) => other.context(place),
@@ -218,7 +218,7 @@ impl<'b> Stage<'b> {
     }
 
     /// How to look inside after a failed RUN: the state before it is kept as an image.
-    fn explain_failure(&mut self, e: Error, argv: &[String], place: &dyn Fn() -> String) -> Error {
+    fn explain_failure(&mut self, e: Error, code: i32, argv: &[String], place: &dyn Fn() -> String) -> Error {
         let tree = match Tree::empty(self.build.storage) {
             Ok(empty) => std::mem::replace(&mut self.tree, empty),
             Err(_) => return e,
@@ -236,6 +236,7 @@ impl<'b> Stage<'b> {
         // A plain tree is changed in place.
         let when = if self.build.storage.mode() == Mode::Plain { "as the command left it" } else { "as it was before" };
         let mut ways: Vec<String> = self.build.force.hint().map(str::to_owned).into_iter().collect();
+        let cause = cause(code).map_or(String::new(), |cause| format!("{cause}; "));
         match keep() {
             Ok(reference) => {
                 let storage =
@@ -244,7 +245,7 @@ impl<'b> Stage<'b> {
             }
             Err(other) => warning!("can't keep the stage for a look inside: {other}"),
         }
-        if ways.is_empty() { e } else { e.hint(ways.join("; or ")) }
+        if ways.is_empty() && cause.is_empty() { e } else { e.hint(format!("{cause}{}", ways.join("; or "))) }
     }
 
     /// A step that makes a layer: taken from the cache, or done now. Always `true`: there is a layer.
@@ -339,7 +340,7 @@ impl<'b> Stage<'b> {
 
 fn failed(failure: &Failure) -> Error {
     match failure {
-        Failure::Exited(code) => Error::new(format!("build failed: RUN command exited with {code}")),
+        Failure::Exited(code) => Error::new(format!("build failed: RUN command {}", ending(*code))),
         Failure::Interrupted(signal) => interrupted(*signal),
         Failure::NotRun(e) => e.clone(),
     }
