@@ -44,7 +44,7 @@ pub struct BlobReader<'a> {
 pub enum Presence {
     Here,
     Absent,
-    /// The registry's storage, somewhere else, gives no answer.
+    /// The registry's storage, to which it redirects, gives no answer.
     Untold,
 }
 
@@ -109,9 +109,9 @@ impl Client {
             self.perform(&Call { method, url: &url, scope: &scope, headers, bytes: None })
         };
         let mut response = ask(Method::Head, &[])?;
-        let elsewhere = |response: &Response| self.is_own(&response.url).map(|own| !own).map_err(Failure::into_error);
+        let is_storage = |response: &Response| response.url != url;
         // An address of the registry's storage may be signed for GET alone.
-        if matches!(response.status, 405 | 501) || elsewhere(&response)? && !matches!(response.status, 200 | 404) {
+        if matches!(response.status, 405 | 501) || is_storage(&response) && !matches!(response.status, 200 | 404) {
             response.finish();
             response = ask(Method::Get, &[("range", "bytes=0-0".to_owned())])?;
         }
@@ -120,7 +120,7 @@ impl Client {
             200 | 206 | 416 => Ok(Presence::Here),
             404 => Ok(Presence::Absent),
             // The registry itself did not refuse: it knows of the blob, and its storage does not talk to us.
-            _ if elsewhere(&response)? => {
+            _ if is_storage(&response) => {
                 verbose!("{}", response.into_error());
                 Ok(Presence::Untold)
             }

@@ -35,6 +35,17 @@ fn storage_that_answers_no_head() {
         assert!(store.lines().iter().any(|line| line.starts_with("HEAD")), "{:?}", store.lines());
         assert_eq!(store.lines().iter().filter(|line| line.starts_with("GET")).count(), 2);
     }
+    // The storage may be at the registry itself.
+    let (site, registry, name) = with_base();
+    registry.intercept(|seen, content| {
+        let is_there = content.blobs.keys().any(|(_, digest)| seen.path().ends_with(digest.as_str()));
+        match (seen.path().starts_with("/s3/"), seen.method.as_str()) {
+            (true, "HEAD") => Some(Reply::new(403)),
+            (true, _) => Some(Reply::new(206).body("x")),
+            (false, _) => is_there.then(|| Reply::redirect(307, format!("/s3{}?X-Amz-Signature=s", seen.path()))),
+        }
+    });
+    site.run("push").args(["base", &name]).stderr_has("\ndone\n").success();
     // The registry's own word counts.
     let (site, registry, name) = with_base();
     registry.intercept(|seen, _| (seen.method == "HEAD" && seen.path().contains("/blobs/")).then(|| Reply::new(403)));
