@@ -12,7 +12,7 @@ use super::enter::enter_as;
 use super::env::{self, Environment, Expand};
 use super::join::{self, Group, Part};
 use super::run::{exec_announced, exec_joined};
-use super::{Bind, Emulation, Home, Network, Overlay, Spec, Stdin, Tmp, exec, invoker, target};
+use super::{Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, exec, invoker, target};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::{process, user};
@@ -144,6 +144,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
             (at.clone(), Some(Overlay::mount(layers, None, at)?))
         }
     };
+    let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let env = environment(request, host, home.as_ref(), image.env.as_deref(), &root)?;
     let binds = request.binds.iter().map(|(source, target)| Bind::new(source, target)).collect();
     let spec = Spec {
@@ -151,6 +152,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         writable: request.writable,
         uid: inside.0,
         gid: inside.1,
+        no_cwd: if request.cwd.is_some() { NoDirectory::Fail } else { NoDirectory::MakeOrBeginInRoot },
         cwd: request.cwd.clone().or(image.cwd).unwrap_or_else(|| PathBuf::from("/")),
         binds,
         tmpfs: Vec::new(),
@@ -159,7 +161,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         network: Network::Host,
         tmp: if request.private_tmp { Tmp::Private } else { Tmp::Host },
         home,
-        passwd: request.passwd,
+        account,
         stdin: Stdin::Inherit,
         emulation: Emulation::None,
         mark: match &part {
@@ -217,6 +219,24 @@ fn home(host: &Environment, uid: u32) -> Result<Option<Home>> {
         return Ok(None);
     }
     Ok(Some(Home { source, user }))
+}
+
+/// What /etc/passwd and /etc/group say. Whom only a directory service knows (LDAP), a static program can't look up:
+/// then it is `$USER`, and of a group the number.
+fn account(host: &Environment, (uid, gid): (u32, u32), home: Option<&Home>) -> Account {
+    let is_field = |text: &String| !text.is_empty() && !text.contains(|c: char| c == ':' || c.is_control());
+    let entry = user::user(uid);
+    let variable = host.iter().find(|(name, _)| name == "USER").map(|(_, value)| value.as_os_str());
+    let known = entry.as_ref().map(|entry| entry.name.clone());
+    let name = known.unwrap_or_else(|| user::name(variable, uid));
+    let name = Some(name).filter(|name| is_field(name) && !name.contains('/')).unwrap_or_else(|| uid.to_string());
+    let at = format!("/home/{}", home.map_or(&name, |home| &home.user));
+    Account {
+        home: Some(at).filter(is_field).unwrap_or_else(|| "/".to_owned()),
+        user: name,
+        full_name: entry.map(|entry| entry.full_name).unwrap_or_default(),
+        group: user::group(gid).unwrap_or_else(|| gid.to_string()),
+    }
 }
 
 fn environment(

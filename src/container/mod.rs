@@ -51,6 +51,7 @@ pub struct Spec {
     pub gid: u32,
     /// Within the tree.
     pub cwd: PathBuf,
+    pub no_cwd: NoDirectory,
     /// Mounted after the standard ones: in this order by [`exec`]; by [`run_recorded`] so that none hides another.
     pub binds: Vec<Bind>,
     pub tmpfs: Vec<Tmpfs>,
@@ -60,8 +61,8 @@ pub struct Spec {
     pub network: Network,
     pub tmp: Tmp,
     pub home: Option<Home>,
-    /// /etc/passwd and /etc/group name the user and group that the command has.
-    pub passwd: bool,
+    /// If said, /etc/passwd and /etc/group name the user and group that the command has.
+    pub account: Option<Account>,
     pub stdin: Stdin,
     pub emulation: Emulation,
     /// The name of a mount by which peers find the container.
@@ -77,6 +78,7 @@ impl Spec {
             uid: 0,
             gid: 0,
             cwd: PathBuf::from("/"),
+            no_cwd: NoDirectory::Fail,
             binds: Vec::new(),
             tmpfs: Vec::new(),
             env: Vec::new(),
@@ -84,12 +86,29 @@ impl Spec {
             network: Network::Host,
             tmp: Tmp::Image,
             home: None,
-            passwd: false,
+            account: None,
             stdin: Stdin::Null,
             emulation: Emulation::None,
             mark: None,
         }
     }
+}
+
+/// What to do where the working directory is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoDirectory {
+    Fail,
+    /// Make it, or if that is not possible begin in the root directory.
+    MakeOrBeginInRoot,
+}
+
+/// What the command's user and group are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub user: String,
+    pub full_name: String,
+    pub home: String,
+    pub group: String,
 }
 
 /// A file or directory of the host, seen in the tree.

@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use super::enter::{self, Maps};
 use super::step::{Access, Make, Program, Step};
 use super::target::{self, Shape, Target};
-use super::{Bind, Emulation, Need, Network, Spec, Stdin, Tmp, Tmpfs, Within, filter};
+use super::{Account, Bind, Emulation, Need, Network, NoDirectory, Spec, Stdin, Tmp, Tmpfs, Within, filter};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::log::escape;
 use crate::sys::fs::{c_path, euid};
 use crate::sys::process::Words;
-use crate::sys::user;
 
 /// Who does the steps?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,13 +26,20 @@ pub enum Role {
     Peer,
 }
 
+/// What an image need not have: the working directory, places that links for name service lead to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extras {
+    Wanted,
+    LeftOut,
+}
+
 /// The steps that `role` has to do. Looks at the tree (links, what is missing), changes nothing.
-pub fn plan(spec: &Spec, role: Role) -> Result<Vec<Step>> {
+pub fn plan(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     let mut steps = match role {
-        Role::Child | Role::Myself => mounts(spec, role)?,
+        Role::Child | Role::Myself => mounts(spec, role, extras)?,
         Role::Peer => Vec::new(),
     };
-    steps.push(Step::Directory(c_path(&spec.cwd).context(|| spec.cwd.display().to_string())?));
+    steps.push(directory(spec)?);
     match role {
         Role::Child => steps.extend([Step::Init, Step::Session, Step::Umask(0o022)]),
         Role::Myself => steps.push(Step::Announce),
@@ -51,14 +57,26 @@ pub fn plan(spec: &Spec, role: Role) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
+fn directory(spec: &Spec) -> Result<Step> {
+    let path = c_path(&spec.cwd).context(|| spec.cwd.display().to_string())?;
+    Ok(match spec.no_cwd {
+        NoDirectory::Fail => Step::Directory(path),
+        NoDirectory::MakeOrBeginInRoot => {
+            let is_hidden = spec.home.is_some() && spec.cwd.starts_with("/home");
+            let advice = if is_hidden { "; --no-home shows what the image has in /home" } else { "" };
+            Step::DirectoryOrRoot(path, advice)
+        }
+    })
+}
+
 /// Up to the change of root and user.
-fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
+fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     let mut mounts = Mounts { root: &spec.root, steps: Vec::new(), done: Vec::new() };
     let root = c_path(&spec.root).context(|| spec.root.display().to_string())?;
     mounts.steps.push(Step::Root(root));
-    if spec.passwd {
-        mounts.put("/etc/passwd", passwd_file(spec))?;
-        mounts.put("/etc/group", group_file(spec))?;
+    if let Some(account) = &spec.account {
+        mounts.put("/etc/passwd", passwd_file(spec, account))?;
+        mounts.put("/etc/group", group_file(spec, account))?;
     }
     mounts.bind_as(&Bind::new("/dev", "/dev"), Access::Names)?;
     match role {
@@ -74,7 +92,8 @@ fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
     mounts.bind_as(&Bind::new("/sys", "/sys"), sys)?;
     for (path, need) in HOST_FILES {
         // Who becomes the command can't take away again what was made to mount on.
-        let need = if role == Role::Child { *need } else { Need::IfBoth };
+        let keeps_place = role != Role::Child && !(extras == Extras::Wanted && mounts.is_link(Path::new(path)));
+        let need = if keeps_place { Need::IfBoth } else { *need };
         // Of the machine, whose administrator may be the caller.
         let read_only = path.starts_with("/etc/");
         mounts.bind(&Bind { need, read_only, ..Bind::new(*path, *path) })?;
@@ -106,6 +125,9 @@ fn mounts(spec: &Spec, role: Role) -> Result<Vec<Step>> {
     }
     if needs_apt_config(spec) {
         mounts.put(APT_PLACE, APT_CONFIG.to_owned())?;
+    }
+    if spec.no_cwd == NoDirectory::MakeOrBeginInRoot && extras == Extras::Wanted {
+        mounts.place(&spec.cwd);
     }
     let mut steps = mounts.steps;
     if !spec.writable {
@@ -213,6 +235,22 @@ impl Mounts<'_> {
         self.done.push((target.clone(), Content::Host(bind.source.clone(), bind.within)));
         self.steps.push(Step::Bind { source: c_source, target, access, make });
         Ok(())
+    }
+
+    /// A directory in the tree itself, unless something lies over it.
+    fn place(&mut self, path: &Path) {
+        let Ok(target) = target::locate(self.root, path) else { return };
+        if !target.exists() && !self.done.iter().any(|(earlier, _)| target.is_within(earlier)) {
+            self.steps.push(Step::Place(target));
+        }
+    }
+
+    /// Whether the tree has a symbolic link there. Images of systems that run have such for name service, which lead to
+    /// what only a running system has.
+    fn is_link(&self, path: &Path) -> bool {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        target::locate(self.root, dir)
+            .is_ok_and(|dir| dir.host_path(self.root).join(name).symlink_metadata().is_ok_and(|meta| meta.is_symlink()))
     }
 
     fn proc(&mut self) -> Result<()> {
@@ -349,7 +387,7 @@ fn candidates(command: &OsStr, path: Option<&OsStr>) -> Vec<OsString> {
     directories.map(|dir| Path::new(OsStr::from_bytes(dir)).join(command).into_os_string()).collect()
 }
 
-fn passwd_file(spec: &Spec) -> String {
+fn passwd_file(spec: &Spec, account: &Account) -> String {
     let mut text = String::new();
     if spec.uid != 0 {
         text.push_str("root:x:0:0:root:/root:/bin/sh\n");
@@ -357,14 +395,12 @@ fn passwd_file(spec: &Spec) -> String {
     if spec.uid != 65534 {
         text.push_str("nobody:x:65534:65534:nobody:/:/bin/false\n");
     }
-    let user = user::user(enter::invoker().0);
-    let name = user.as_ref().map_or("charlie", |u| &u.name);
-    let full_name = user.as_ref().map_or("", |u| &u.full_name);
-    text.push_str(&format!("{name}:x:{}:{}:{full_name}:/home/{name}:/bin/sh\n", spec.uid, spec.gid));
+    let Account { user, full_name, home, .. } = account;
+    text.push_str(&format!("{user}:x:{}:{}:{full_name}:{home}:/bin/sh\n", spec.uid, spec.gid));
     text
 }
 
-fn group_file(spec: &Spec) -> String {
+fn group_file(spec: &Spec, account: &Account) -> String {
     let mut text = String::new();
     if spec.gid != 0 {
         text.push_str("root:x:0:\n");
@@ -372,7 +408,6 @@ fn group_file(spec: &Spec) -> String {
     if spec.gid != 65534 {
         text.push_str("nogroup:x:65534:\n");
     }
-    let name = user::group(enter::invoker().1).unwrap_or_else(|| "charliegroup".to_owned());
-    text.push_str(&format!("{name}:x:{}:\n", spec.gid));
+    text.push_str(&format!("{}:x:{}:\n", account.group, spec.gid));
     text
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::ledger::Ledger;
 use super::notify::Supervisor;
 use super::output::Output;
-use super::plan::{Role, plan};
+use super::plan::{Extras, Role, plan};
 use super::step::Step;
 use super::target::{self, Made};
 use super::walk::{Walk, walk};
@@ -43,7 +43,7 @@ const GRACE: Duration = Duration::from_millis(1000);
 /// before, and afterwards what they are; [`Emulation::Notify`] adds to it.
 pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     enter()?;
-    let steps = plan(spec, Role::Child)?;
+    let steps = plan(spec, Role::Child, Extras::Wanted)?;
     log(&steps);
     let _made = make_places(spec, &steps)?;
     let null = null()?;
@@ -127,11 +127,22 @@ pub fn exec_joined(spec: &Spec) -> Result<Infallible> {
 }
 
 fn become_it(spec: &Spec, role: Role, announce: &dyn Fn() -> io::Result<()>) -> Result<Infallible> {
-    let mut steps = plan(spec, role)?;
-    let places = if spec.writable { None } else { give_places(spec, &steps)? };
+    let mut steps = plan(spec, role, Extras::Wanted)?;
+    let mut places = None;
+    if !spec.writable {
+        places = match give_places(spec, &steps) {
+            Ok(places) => places,
+            Err(e) => {
+                // Where the kernel can't do it, an image without them is what it always was.
+                debug!("container: {e}");
+                steps = plan(spec, role, Extras::LeftOut)?;
+                give_places(spec, &steps)?
+            }
+        };
+    }
     if places.is_some() {
         // The same targets, which exist now.
-        steps = plan(spec, role)?;
+        steps = plan(spec, role, Extras::Wanted)?;
     }
     log(&steps);
     let _made = make_places(spec, &steps)?;

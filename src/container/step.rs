@@ -59,6 +59,10 @@ pub enum Step {
         maps: Maps,
     },
     Directory(CString),
+    /// A directory in the tree, to begin in. Made beforehand.
+    Place(Target),
+    /// The image's working directory; `/` and a warning with that advice if it is not to be had.
+    DirectoryOrRoot(CString, &'static str),
     /// From here on in a child; this process reaps what is orphaned and ends when that child ends.
     Init,
     /// Tells peers that the container stands.
@@ -114,7 +118,7 @@ impl Step {
                 Some((target, if dir { Shape::Directory } else { Shape::File }))
             }
             Step::Bind { .. } => None,
-            Step::Proc(target) | Step::Tmpfs { target, .. } | Step::Mark { target, .. } => {
+            Step::Proc(target) | Step::Tmpfs { target, .. } | Step::Mark { target, .. } | Step::Place(target) => {
                 Some((target, Shape::Directory))
             }
             Step::Put { scratch, .. } => Some((scratch, Shape::Directory)),
@@ -126,6 +130,7 @@ impl Step {
             | Step::Pivot
             | Step::Identity { .. }
             | Step::Directory(_)
+            | Step::DirectoryOrRoot(..)
             | Step::Init
             | Step::Announce
             | Step::Session
@@ -191,6 +196,8 @@ impl fmt::Display for Step {
             Step::LoopbackUp => f.write_str("set the loopback interface up"),
             Step::Pivot => f.write_str("change the root directory"),
             Step::Identity { uid, gid, .. } => write!(f, "become user {uid} and group {gid}"),
+            Step::Place(target) => write!(f, "make {target} to begin in"),
+            Step::DirectoryOrRoot(path, _) => write!(f, "change the directory to {}, else /", shown(path)),
             Step::Directory(path) => write!(f, "change the directory to {}", shown(path)),
             Step::Init => f.write_str("start a child"),
             Step::Announce => f.write_str("let peers in"),

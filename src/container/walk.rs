@@ -1,11 +1,13 @@
 //! Doing the steps: one loop, which neither allocates nor panics, since it runs between fork and exec.
 
+use std::ffi::CStr;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::output::Ends;
 use super::step::{Access, Make, Program, Step};
 use super::target::Target;
+use crate::error::io_text;
 use crate::sys::mount::{
     self, BIND, FdPath, Kind, MOVE, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, RECURSIVE, REMOUNT, Unmount,
 };
@@ -13,6 +15,7 @@ use crate::sys::namespace::{self, NEW_USER};
 use crate::sys::process::{self, Dumpable, Fork};
 use crate::sys::seccomp::{self, Instruction, Listener};
 use crate::sys::signal::{self, Mask};
+use crate::warning;
 
 /// What the loop needs besides the steps.
 pub struct Walk<'a> {
@@ -44,7 +47,7 @@ pub fn walk(steps: &[Step], walk: &mut Walk) -> (usize, io::Error) {
 impl Walk<'_> {
     fn perform(&mut self, step: &Step) -> io::Result<()> {
         match step {
-            Step::Stub { .. } => Ok(()),
+            Step::Stub { .. } | Step::Place(_) => Ok(()),
             Step::Root(path) => {
                 mount::mount(Some(path), path, None, BIND | RECURSIVE, None)?;
                 self.root = Some(mount::open_path(path)?);
@@ -101,10 +104,13 @@ impl Walk<'_> {
                 namespace::unshare(NEW_USER)?;
                 maps.write()
             }
-            Step::Directory(path) => {
-                process::chdir(path)?;
-                if process::cwd_is_inside_root()? { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
-            }
+            Step::Directory(path) => change_directory(path),
+            Step::DirectoryOrRoot(path, advice) => change_directory(path).or_else(|e| {
+                // Only who becomes the command does this, so nothing is forked that may not allocate.
+                let (path, cause) = (crate::log::escape(&path.to_string_lossy()).into_owned(), io_text(&e));
+                warning!("can't begin in {path}, the image's working directory: {cause}: beginning in /{advice}");
+                process::chdir(c"/")
+            }),
             Step::Init => {
                 if let Fork::Parent(child) = process::fork(0)? {
                     (self.init)(child);
@@ -208,6 +214,11 @@ impl Walk<'_> {
         }
         process::chdir(c"/")
     }
+}
+
+fn change_directory(path: &CStr) -> io::Result<()> {
+    process::chdir(path)?;
+    if process::cwd_is_inside_root()? { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
 }
 
 /// Those that the Rust runtime ignores or that we handle: what is ignored would stay so after the exec.

@@ -296,3 +296,94 @@ fn a_killed_command_leaves_what_it_wrote() {
         site.run("fsck").success();
     });
 }
+
+/// Only `--cd` is strict. What the image says is made, or if that can't be, the command begins in the root directory.
+#[test]
+fn working_directories_that_are_missing() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.build("app", "FROM base\nRUN mkdir -p /home/app\nWORKDIR /home/app\n").success();
+        let told = "warning: can't begin in /home/app, the image's working directory: No such file or directory: \
+                    beginning in /; --no-home shows what the image has in /home\n";
+        for options in [&[][..], &["-w"], &[]] {
+            let run = site.ch_run_with(options, "app").arg("pwd").stdout("/\n");
+            run.stderr_has(told).success();
+        }
+        site.ch_run("app").arg("pwd").stderr(told).success();
+        site.ch_run_with(&["--no-home"], "app").arg("pwd").stdout("/home/app\n").stderr("").success();
+        let strict = "can't change the directory to /home/app: No such file or directory\n\
+                      hint: the working directory does not exist in the image: ch-run --cd / begins elsewhere\n";
+        site.ch_run_with(&["--cd", "/home/app"], "app").arg("pwd").stdout("").stderr_has(strict).failure();
+        site.build("gone", "FROM base\nWORKDIR /srv/app\nRUN rm -r /srv/app\n").success();
+        site.ch_run("gone").arg("pwd").stdout("/srv/app\n").stderr("").success();
+        site.ch_run_with(&["-w"], "gone").args(["sh", "-c", "pwd; echo x >file"]).stdout("/srv/app\n").success();
+        site.ch_run("gone").args(["cat", "file"]).stdout("x\n").success();
+        site.ch_run_with(&["--cd", "/srv/none"], "gone").arg("pwd").stdout("").stderr_has("/srv/none").failure();
+        site.build("file", "FROM base\nWORKDIR /srv/app\nRUN rmdir /srv/app && touch /srv/app\n").success();
+        let told = "warning: can't begin in /srv/app, the image's working directory: Not a directory: beginning in /\n";
+        site.ch_run("file").arg("pwd").stdout("/\n").stderr(told).success();
+    });
+}
+
+/// Images of systems that run have links for name service that lead to what only a running system has.
+#[test]
+fn links_for_name_service_that_lead_nowhere() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap();
+        let hosts = fs::read_to_string("/etc/hosts").unwrap();
+        let tar = site.path("linked.tar");
+        let script = format!(
+            "mkdir t && tar -C t -xf {} && cd t/etc && rm -f resolv.conf hosts && \
+             ln -s ../run/systemd/resolve/stub-resolv.conf resolv.conf && ln -s /no/such/hosts hosts && \
+             tar -C .. -cf {} .",
+            image::small().display(),
+            tar.display()
+        );
+        site.program("sh").args(["-c", &script]).success();
+        site.import(&tar, "linked");
+        let tree = site.path("t");
+        let before = Tree::of_dir(&tree);
+        let dir = tree.to_str().unwrap();
+        for (options, image) in [(&[][..], "linked"), (&[], dir), (&["-w"], "linked"), (&[], "linked"), (&["-w"], dir)]
+        {
+            if options.is_empty() && image == dir {
+                Tree::of_dir(&tree).assert_same(&before, "a directory that is not written to");
+            }
+            let run = site.ch_run_with(options, image).args(["cat", "/etc/resolv.conf", "/etc/hosts"]);
+            run.stdout(&format!("{host}{hosts}")).success();
+        }
+        site.build("out", "FROM linked\nRUN cat /etc/resolv.conf /etc/hosts\n")
+            .stdout(&format!("{host}{hosts}"))
+            .success();
+    });
+}
+
+/// Users whom only a directory service knows are called as $USER says; whom nobody knows has a number.
+#[test]
+fn users_whom_only_a_directory_service_knows() {
+    in_each_mode(|site| {
+        let run = |user: Option<&str>, script: &str| {
+            let run = site.program("unshare").env("CH_IMAGE_STORAGE", site.storage());
+            let run = run.args(["-U", "--map-user=54321", "--map-group=54322"]).arg(site.path("bin/ch-run"));
+            let run = run.args(["base", "--", "sh", "-c", script]);
+            match user {
+                Some(user) => run.env("USER", user),
+                None => run.env_remove("USER"),
+            }
+        };
+        site.import(image::small(), "base");
+        let script =
+            "id -un; grep -c charlie /etc/passwd /etc/group; grep :54321: /etc/passwd; grep :54322: /etc/group; echo ~";
+        let none = "/etc/passwd:0\n/etc/group:0\n";
+        let want = |name: &str, home: &str| {
+            format!("{name}\n{none}{name}:x:54321:54322::/home/{home}:/bin/sh\n54322:x:54322:\n/home/{home}\n")
+        };
+        run(Some("alice"), script).stdout(&want("alice", "alice")).stderr("").success();
+        run(None, script).stdout(&want("54321", "54321")).stderr("").success();
+        // What would be another field, or line.
+        let script = "id -un; grep -c . /etc/passwd; cut -d: -f6 /etc/passwd | tail -1";
+        run(Some("a:b"), script).stdout("54321\n3\n/\n").success();
+        run(Some("a\nroot::0:0::/:/bin/sh"), script).stdout("").stderr_has("not a user name").failure();
+    });
+}
