@@ -22,6 +22,9 @@ use crate::storage::{self, Access, Image, Storage};
 use crate::sys::process::{self, Ended, Fork};
 use crate::{info, log};
 
+/// Copying an image of so many bytes may take seconds.
+const LARGE: u64 = 512 << 20;
+
 pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let (request, verbosity) = match ch_run::parse(args)? {
         Invocation::Help => return super::print(ch_run::HELP).map(|()| ExitCode::SUCCESS),
@@ -173,7 +176,11 @@ fn copy(request: &Request) -> Result<()> {
     let tree = match layers::whole(&storage, &image.layers) {
         Some(tree) => tree,
         None => {
-            info!("copying image {} to write into it", log::escape(&request.image.to_string_lossy()));
+            // What takes its time is said; otherwise only the command is heard.
+            let sizes = image.layers.iter().map(|id| storage.layer_info(id).map_or(0, |info| info.size));
+            if sizes.fold(0, u64::saturating_add) >= LARGE {
+                info!("copying image {} to write into it", log::escape(&request.image.to_string_lossy()));
+            }
             layers::flatten(&storage, &image)?
         }
     };
