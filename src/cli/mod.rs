@@ -61,7 +61,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "import",
         operands: "PATH IMAGE_REF",
-        help: "copy an image directory or tarball into the storage directory",
+        help: "copy an image directory, a tarball or a saved image (docker save, OCI) into the storage directory",
     },
     Subcommand { name: "list", operands: "[IMAGE_REF]", help: "list images, or tell what is known about one" },
     Subcommand {

@@ -48,7 +48,7 @@ fn carry_out(host: &Host, options: &Options, command: Command) -> Result<()> {
         Command::Gc => gc::gc(host, options),
         Command::List { image: None } => list::storage(host, options),
         Command::List { image: Some(image) } => list::details_of(host, options, &image),
-        Command::Import { path, image } => import::import(host, &path, &image),
+        Command::Import { path, image } => import::import(host, options, &path, &image),
         Command::Pull { image, directory } => pull::pull(host, options, &image, directory.as_deref()),
         Command::Push { image, destination } => push::push(host, options, &image, destination.as_deref()),
         Command::Reset => Storage::reset(&host.storage_path()?, &probe::mode),

@@ -366,7 +366,8 @@ fn check_unaware(wanted: &Wanted, config: &Config) -> Result<()> {
     Err(Error::new("image is architecture-unaware").hint("consider --arch=yolo"))
 }
 
-fn choose<'i>(index: &'i Index, wanted: &Wanted) -> Result<&'i crate::oci::manifest::Descriptor> {
+/// The image of an index that is wanted.
+pub fn choose<'i>(index: &'i Index, wanted: &Wanted) -> Result<&'i crate::oci::manifest::Descriptor> {
     let fits = |arch: &Option<Arch>| match (wanted, arch) {
         (Wanted::Yolo, _) => true,
         (Wanted::Arch(wanted), Some(arch)) => wanted == arch,

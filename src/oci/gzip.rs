@@ -174,6 +174,11 @@ impl<R: Read> Decoder<R> {
         };
         Ok(Decoder { input, engine })
     }
+
+    /// Whether the stream is not compressed.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.engine, Engine::Plain)
+    }
 }
 
 impl<R: Read> Read for Decoder<R> {

@@ -43,6 +43,8 @@ pub struct Entry {
     pub descriptor: Descriptor,
     /// `None` if the index does not say.
     pub arch: Option<Arch>,
+    /// What the image is called, in the index of a layout: a whole reference, or only a tag.
+    pub name: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,7 +130,11 @@ impl Index {
                 Some(name) => Some(Arch::checked(name, platform["variant"].as_str())?),
                 None => None,
             };
-            entries.push(Entry { descriptor: Descriptor::parse(item)?, arch });
+            // containerd and Docker write the whole name beside the tag.
+            let named =
+                |key: &str| item["annotations"].get(key).and_then(Value::as_str).filter(|name| !name.is_empty());
+            let name = named("io.containerd.image.name").or(named("org.opencontainers.image.ref.name"));
+            entries.push(Entry { descriptor: Descriptor::parse(item)?, arch, name: name.map(str::to_owned) });
         }
         Ok(Index { entries })
     }

@@ -9,4 +9,5 @@ pub mod gzip;
 pub mod json;
 pub mod manifest;
 pub mod reference;
+pub mod saved;
 mod zstd;

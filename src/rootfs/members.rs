@@ -55,6 +55,8 @@ pub struct Members<'a> {
     buf: Vec<u8>,
     at: usize,
     end: usize,
+    /// Bytes read into `buf` so far.
+    taken: u64,
     /// Bytes of the member's data not yet read, and padding behind them.
     left: u64,
     padding: u64,
@@ -88,7 +90,7 @@ struct Pax {
 
 impl<'a> Members<'a> {
     pub fn new(input: &'a mut dyn Read) -> Members<'a> {
-        Members { input, buf: vec![0; 256 << 10], at: 0, end: 0, left: 0, padding: 0, global_mtime: None }
+        Members { input, buf: vec![0; 256 << 10], at: 0, end: 0, taken: 0, left: 0, padding: 0, global_mtime: None }
     }
 
     /// The next member; `None` at the end, when all input has been read. Skips what is left of the last one.
@@ -131,6 +133,11 @@ impl<'a> Members<'a> {
                 _ => return self.member(&header, size, extra).map(Some),
             }
         }
+    }
+
+    /// How far into the archive reading has come; after [`Members::next_member`], where that one's data begins.
+    pub fn position(&self) -> u64 {
+        self.taken - (self.end - self.at) as u64
     }
 
     /// More of the member's data as stored; empty at its end.
@@ -272,6 +279,7 @@ impl<'a> Members<'a> {
             match self.input.read(&mut self.buf) {
                 Ok(n) => {
                     (self.at, self.end) = (0, n);
+                    self.taken = self.taken.saturating_add(n as u64);
                     return Ok(n > 0);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,

@@ -3,9 +3,11 @@
 //! `root` and `walk`: safe paths. `members` and `pax`: what an archive says. `unpack`, `settle`: an archive as a layer
 //! (overlay form) or applied to a tree (plain form). `stack`: the merged view of layers, without a mount. `pack`: that
 //! view as an archive; `changes`: the part of it that lower layers lack. `copy`: COPY and ADD. `tree`, `remove`: whole
-//! trees. `import`: somebody's tarball. `content`: one number that tells whether files are what they were.
+//! trees. `import`: somebody's tarball. `bundle`: files of an archive by their names. `content`: one number that tells
+//! whether files are what they were.
 //! Nothing here syncs to disk, knows of names of images, or asks the network.
 
+mod bundle;
 mod changes;
 mod content;
 pub mod copy;
@@ -34,6 +36,7 @@ mod layer_tests;
 #[cfg(test)]
 mod testing;
 
+pub use bundle::{Bundle, first_name, spool};
 pub use content::fingerprint;
 pub use import::import_tar;
 pub use limits::Limits;

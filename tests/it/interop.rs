@@ -208,3 +208,36 @@ fn we_read_zstd() {
         }
     });
 }
+
+/// Archives and layouts that skopeo, podman and buildah write.
+#[test]
+fn we_import_what_others_save() {
+    needs!("skopeo", "podman", "umoci");
+    in_each_mode(|site| {
+        let engines = Engines::of(site);
+        engines.program("podman").args(["import", "-q"]).arg(image::small()).arg("localhost/theirs:1").success();
+        let at = |name: &str| site.path(name).display().to_string();
+        for format in ["docker-archive", "oci-archive", "oci-dir"] {
+            let save = engines.program("podman").args(["save", "-q", "--format", format, "-o", &at(format)]);
+            save.arg("localhost/theirs:1").success();
+        }
+        let copy = |from: &str, to: &str| drop(site.program("skopeo").args(["copy", "-q", from, to]).success());
+        copy(&format!("oci:{}", at("oci-dir")), &format!("docker-archive:{}:x:1", at("skopeo-docker")));
+        copy(&format!("oci:{}", at("oci-dir")), &format!("oci-archive:{}:x", at("skopeo-oci")));
+        copy(&format!("docker-archive:{}", at("skopeo-docker")), &format!("oci:{}:2", at("skopeo-dir")));
+        let saved = ["docker-archive", "oci-archive", "oci-dir", "skopeo-docker", "skopeo-oci", "skopeo-dir"];
+        for name in saved {
+            site.import(&site.path(name), name);
+            site.tree(name).without(&["etc"]).assert_same(&source(), name);
+        }
+        // A layer on top, by umoci, and chosen by its tag.
+        site.write("second/opt/theirs", "theirs\n");
+        let tar = site.program("tar").arg("-C").arg(site.path("second")).arg("-cf").arg(site.path("second.tar"));
+        tar.arg("opt").success();
+        let image = format!("{}:2", at("skopeo-dir"));
+        let umoci = site.program("umoci").args(["raw", "add-layer", "--image", &image, "--tag", "3"]);
+        umoci.arg(site.path("second.tar")).success();
+        site.run("import").arg(format!("oci:{}:3", at("skopeo-dir"))).arg("third").success();
+        site.ch_run("third").args(["cat", "/opt/theirs"]).stdout("theirs\n").success();
+    });
+}

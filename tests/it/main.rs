@@ -38,5 +38,6 @@ mod registry_push;
 mod registry_servers;
 mod registry_terminal;
 mod run_isolation;
+mod saved;
 mod tidy;
 mod usage;

@@ -1,27 +1,36 @@
-//! `import`: an image directory or a tarball becomes an image.
+//! `import`: an image directory, a tarball or a saved image becomes an image.
+
+mod saved;
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::thread;
 
+use self::saved::Operand;
 use super::ahead::ahead;
 use super::layers::Held;
+use super::remote::Wanted;
 use super::{Host, layers, meta};
+use crate::cli::Options;
 use crate::error::{Context, Error, Result};
+use crate::oci;
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::reference::ImageRef;
-use crate::rootfs::{self, Limits, Root, Unpacked};
+use crate::oci::saved::{DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Wish};
+use crate::rootfs::{self, Bundle, Limits, Root, Unpacked};
 use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
 use crate::{info, warning};
 
 /// Largest `/ch/metadata.json`, bytes.
 const MAX_METADATA: u64 = 1 << 20;
 
-pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
+pub fn import(host: &Host, options: &Options, path: &Path, image: &str) -> Result<()> {
     let reference = ImageRef::parse(image)?;
+    let operand = Operand::parse(path);
+    let path = operand.path.as_path();
     let shown = path.display();
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
@@ -37,9 +46,57 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
     let _lock = storage.lock_image(&reference)?;
     info!("importing:    {shown}");
     info!("destination:  {reference}");
-    let draft = layers::new_tree(&storage)?;
+    let wanted = Wanted::new(host, options);
+    let image =
+        match saved_image(&storage, &operand, &reference, &wanted).context(|| format!("can't import {shown}"))? {
+            Some((layers, mut config)) => {
+                if config.arch().is_none() {
+                    config.set_arch(host.arch());
+                }
+                Image::new(reference, layers, config)
+            }
+            None => tree(host, &storage, path, reference)?,
+        };
+    storage.commit_image(&image, Vec::new())?;
+    storage.free_unused()?;
+    info!("done");
+    Ok(())
+}
+
+/// Layers and configuration of an image that a program has saved; `None` if it is no such thing.
+fn saved_image(
+    storage: &Storage,
+    operand: &Operand,
+    reference: &ImageRef,
+    wanted: &Wanted,
+) -> Result<Option<(Vec<LayerId>, Config)>> {
+    let wish = operand.tag.map_or(Wish::Like(reference), Wish::Named);
+    let path = operand.path.as_path();
+    let opened = if path.is_dir() {
+        // A whole root file system may have files of any name.
+        (!layers::looks_like_image(path))
+            .then(|| Root::open(path).map(|root| (Bundle::of_dir(root), None)))
+            .transpose()?
+    } else {
+        saved::open_file(&mut fs::File::open(path)?, storage)?
+    };
+    let found = match &opened {
+        Some((bundle, _)) => saved::find(bundle, operand.format, wish, wanted)?.map(|found| (bundle, found)),
+        None => None,
+    };
+    match found {
+        Some((bundle, found)) => Ok(Some((found.store(bundle, storage)?, found.config))),
+        None if operand.format.is_some() => Err(Error::new("there is no saved image of that format in it")),
+        None => Ok(None),
+    }
+}
+
+/// A directory or tarball of files.
+fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Result<Image> {
+    let shown = path.display();
+    let draft = layers::new_tree(storage)?;
     let tree = draft.path().join("tree");
-    let (mut held, digest) = if meta.is_dir() {
+    let (mut held, digest) = if path.is_dir() {
         storage.refuse_within(path)?;
         let copied =
             rootfs::copy_tree(path, &tree, Some(storage.inode()?)).context(|| format!("can't import {shown}"))?;
@@ -52,6 +109,7 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
         (Held { size: unpacked.bytes, content: unpacked.content }, Some(digest))
     };
     if !layers::looks_like_image(&tree) {
+        refuse_saved(&tree, path)?;
         warning!("{shown} does not look like an image: it lacks bin, dev or usr");
     }
     let root = Root::open(&tree)?;
@@ -64,12 +122,23 @@ pub fn import(host: &Host, path: &Path, image: &str) -> Result<()> {
         config.set_arch(host.arch());
     }
     held.add(&layers::add_meta(&root, &config)?);
-    let id = store(&storage, draft, held, digest, path)?;
-    let image = Image::new(reference, vec![id], config);
-    storage.commit_image(&image, Vec::new())?;
-    storage.free_unused()?;
-    info!("done");
-    Ok(())
+    let id = store(storage, draft, held, digest, path)?;
+    Ok(Image::new(reference, vec![id], config))
+}
+
+/// Saved images that are packed in a way that nobody expects are no root file system.
+fn refuse_saved(tree: &Path, path: &Path) -> Result<()> {
+    let root = Root::open(tree)?;
+    let has = |name: &str| root.read(Path::new(name), MAX_METADATA).ok().flatten();
+    let is_docker = has(DOCKER_DOCUMENT).is_some_and(|text| matches!(oci::saved::parse(&text), Ok(Some(_))));
+    if !is_docker && (has(LAYOUT_MARK).is_none() || has(LAYOUT_INDEX).is_none()) {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "can't import {}: a saved image, but in a directory of the archive, or damaged",
+        path.display()
+    ))
+    .hint("unpack the archive and import the directory that has index.json or manifest.json in it"))
 }
 
 /// What was unpacked, and its digest.
