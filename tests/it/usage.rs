@@ -78,7 +78,7 @@ fn chatter_goes_to_the_log_file() {
     };
     delete().env("CH_LOG_FILE", &log).failure();
     let text = std::fs::read_to_string(&log).unwrap();
-    assert!(text.contains("deleting image: nix\nerror: nix image not found\n"), "log: {text:?}");
+    assert!(text.contains("\nerror: nix image not found\n"), "log: {text:?}");
     delete().env("CH_LOG_FILE", "/dev/null").failure();
     // Appended, and with process and time when asked for.
     site.run("delete").arg("nix").env("CH_LOG_FILE", &log).env("CH_LOG_FESTOON", "1").failure();
