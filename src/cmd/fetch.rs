@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::ahead::{ahead, start};
-use super::layers;
 use super::progress::{Part, Progress};
 use super::remote::Remote;
+use super::{layers, owners};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::manifest::Descriptor;
 use crate::registry::blob::BlobReader;
 use crate::rootfs::{self, Form, Limits, Root, Unpacked};
-use crate::storage::{Draft, Ingest, Storage};
+use crate::storage::{Draft, Ingest, Storage, TableWriter};
 use crate::sys::signal;
 use crate::{info, verbose, warning};
 
@@ -39,7 +39,15 @@ pub struct Fetcher<'a> {
 pub struct Fetched {
     pub ingest: Option<Ingest>,
     /// Only where layers are unpacked side by side.
-    pub unpacked: Option<(Draft, Unpacked, Digest)>,
+    pub unpacked: Option<Apart>,
+}
+
+/// A layer that is unpacked, and knows nothing yet of those below it.
+pub struct Apart {
+    pub draft: Draft,
+    pub unpacked: Unpacked,
+    pub diff_id: Digest,
+    pub owners: TableWriter,
 }
 
 impl Fetcher<'_> {
@@ -156,7 +164,7 @@ impl Fetcher<'_> {
         want: Option<Digest>,
         progress: &Progress,
         stop: &AtomicBool,
-    ) -> Result<Option<(Draft, Unpacked, Digest)>> {
+    ) -> Result<Option<Apart>> {
         let arrived = ingest.offset();
         if arrived > 0 {
             verbose!("{label}: continuing after {arrived} bytes");
@@ -169,16 +177,24 @@ impl Fetcher<'_> {
         match self.form {
             Form::Plain => io::copy(&mut arriving, &mut io::sink()).context(|| label.to_owned()).map(|_| None),
             Form::Overlay => {
-                let draft = layers::new_tree(self.storage)?;
-                let root = Root::open(&draft.path().join("tree"))?;
-                let result = apply(&mut arriving, &root, self.form, label, want);
+                let result = self.unpack(&mut arriving, label, want);
                 // Bad content may be the fault of bad bytes: that is the error to show.
                 if result.is_err() && !stop.load(Ordering::Relaxed) {
                     io::copy(&mut arriving, &mut io::sink()).context(|| label.to_owned())?;
                 }
-                result.map(|(unpacked, diff_id)| Some((draft, unpacked, diff_id)))
+                result.map(Some)
             }
         }
+    }
+
+    /// Unpacks a layer into a draft of its own.
+    fn unpack(&self, source: impl Read + Send, label: &str, want: Option<Digest>) -> Result<Apart> {
+        let draft = layers::new_tree(self.storage)?;
+        let root = Root::open(&draft.path().join("tree"))?;
+        let mut owners = TableWriter::new(&draft);
+        let (unpacked, diff_id) = apply(source, &root, self.form, label, want, &mut owners)?;
+        owners.pause()?;
+        Ok(Apart { draft, unpacked, diff_id, owners })
     }
 
     /// Unpacks a blob that is in storage, verifying it again on the way.
@@ -192,11 +208,7 @@ impl Fetcher<'_> {
         let mut hashed = Hashing::new(file);
         let result = match self.form {
             Form::Plain => Ok(None),
-            Form::Overlay => {
-                let draft = layers::new_tree(self.storage)?;
-                let root = Root::open(&draft.path().join("tree"))?;
-                apply(&mut hashed, &root, self.form, label, want).map(|(u, d)| Some((draft, u, d)))
-            }
+            Form::Overlay => self.unpack(&mut hashed, label, want).map(Some),
         };
         io::copy(&mut hashed, &mut io::sink()).context(|| label.to_owned())?;
         let (_, hasher) = hashed.into_parts();
@@ -298,6 +310,7 @@ pub fn apply(
     form: Form,
     label: &str,
     want: Option<Digest>,
+    owners: &mut TableWriter,
 ) -> Result<(Unpacked, Digest)> {
     let limits = Limits::of(root)?;
     thread::scope(|scope| {
@@ -305,7 +318,8 @@ pub fn apply(
         let proof = want.map_or(Proof::Crc, |_| Proof::Digest);
         let decoder = Decoder::new(ahead(scope, source).context(failed)?, proof).context(failed)?;
         let mut tar = Hashing::new(ahead(scope, decoder).context(failed)?);
-        let unpacked = rootfs::unpack(&mut tar, root, form, label, &limits)?;
+        let mut told = |path: &[u8], told| owners::write(owners, path, &told, &mut owners::alone);
+        let unpacked = rootfs::unpack_owned(&mut tar, root, form, label, &limits, &mut told)?;
         // What follows the archive's end belongs to the digests, too.
         io::copy(&mut tar, &mut io::sink()).context(|| label.to_owned())?;
         let got = tar.hasher().digest();

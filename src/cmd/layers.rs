@@ -1,6 +1,5 @@
 //! Layers and trees as commands make them: the metadata layer, whole trees, destinations outside of storage.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,16 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
-
+use super::owners::{self, Which};
 use super::{build, meta};
 use crate::container::MAX_LAYERS;
-use crate::container::ledger::Ledger;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::rootfs::{self, Form, Last, Limits, PackOptions, Root, Stack, Unpacked};
-use crate::storage::{self, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
+use crate::storage::{self, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Owners, Storage};
 use crate::{container, verbose, warning};
 
 /// The layers' trees, lowest first.
@@ -35,9 +32,8 @@ pub fn whole(storage: &Storage, ids: &[LayerId]) -> Option<LayerId> {
 
 /// Copies an image to a tree of its own.
 pub fn flatten(storage: &Storage, image: &Image) -> Result<LayerId> {
-    let ledger = ledger(storage, &image.layers)?;
-    let ledger = if ledger.is_empty() { Value::Null } else { ledger.to_string().into() };
     let draft = new_tree(storage)?;
+    let owners = owners::whole(&draft, owners::of(storage, &image.layers, Which::All)?)?;
     let to = draft.path().join("tree");
     let failed = || format!("can't copy image {}", image.reference);
     let size = if image.layers.len() > MAX_LAYERS {
@@ -47,7 +43,7 @@ pub fn flatten(storage: &Storage, image: &Image) -> Result<LayerId> {
         rootfs::copy_tree(view.path(), &to, None).context(failed)?.bytes
     };
     // What it holds need not be found out: it is about to change.
-    store_tree(storage, draft, Held { size, content: Some(0) }, "ch-run -w", ledger)
+    store_tree(storage, draft, Held { size, content: Some(0) }, "ch-run -w", owners)
 }
 
 /// Copies the merged view of more layers than the kernel can mount, by way of an archive. Bytes of its files.
@@ -56,7 +52,7 @@ fn repack(trees: Vec<PathBuf>, to: &Path) -> Result<u64> {
     let (mut reader, mut writer) = io::pipe().context(|| "can't make a pipe")?;
     thread::scope(|scope| {
         let packer = scope.spawn(move || {
-            let options = PackOptions { clamp_mtime: None, exclude: Vec::new(), owners: HashMap::new(), above: 0 };
+            let options = PackOptions::default();
             rootfs::pack(&Stack::open(&trees)?, &mut writer, &options).map(drop)
         });
         let unpacked = rootfs::unpack(&mut reader, &root, Form::Plain, "image", &Limits::none());
@@ -94,6 +90,7 @@ pub fn frozen(storage: &Storage, image: Image) -> Result<Image> {
         warning!("image {} is being written to: taken as it was found", image.reference);
         frozen = name(&format!("\n{}", draft.path().display()));
     }
+    let owners = owners::whole(&draft, owners::of(storage, &[id], Which::All)?)?;
     let info = LayerInfo {
         parent: None,
         kind: LayerKind::Step,
@@ -101,20 +98,10 @@ pub fn frozen(storage: &Storage, image: Image) -> Result<Image> {
         content: None,
         created_by: format!("ch-run -w {}", image.reference),
         inputs: Vec::new(),
-        ledger: storage.layer_info(&id)?.ledger,
+        owners,
     };
     storage.commit_layer(draft, &frozen, &info)?;
     Ok(Image { layers: vec![frozen], ..image })
-}
-
-/// What root emulation recorded for a stack: the topmost record is the whole truth.
-pub fn ledger(storage: &Storage, ids: &[LayerId]) -> Result<Ledger> {
-    for id in ids.iter().rev() {
-        if let Value::String(text) = storage.layer_info(id)?.ledger {
-            return text.parse::<Ledger>().context(|| format!("damaged layer {id}"));
-        }
-    }
-    Ok(Ledger::new())
 }
 
 /// A draft with an empty directory `tree`.
@@ -147,7 +134,7 @@ pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<Lay
         content,
         created_by: "metadata".into(),
         inputs: Vec::new(),
-        ledger: Value::Null,
+        owners: Owners::AsBelow,
     };
     storage.commit_layer(draft, &id, &info)?;
     Ok(id)
@@ -177,7 +164,7 @@ impl Held {
 }
 
 /// Names a whole tree (plain mode). Each gets a name of its own: trees are not shared.
-pub fn store_tree(storage: &Storage, draft: Draft, held: Held, made_by: &str, ledger: Value) -> Result<LayerId> {
+pub fn store_tree(storage: &Storage, draft: Draft, held: Held, made_by: &str, owners: Owners) -> Result<LayerId> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -189,7 +176,7 @@ pub fn store_tree(storage: &Storage, draft: Draft, held: Held, made_by: &str, le
         content: held.content,
         created_by: made_by.to_owned(),
         inputs: Vec::new(),
-        ledger,
+        owners,
     };
     storage.commit_layer(draft, &id, &info)?;
     Ok(id)

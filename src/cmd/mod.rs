@@ -16,6 +16,7 @@ mod import;
 mod layers;
 mod list;
 mod meta;
+mod owners;
 mod packed;
 mod probe;
 mod progress;

@@ -9,15 +9,19 @@ use std::path::Path;
 
 use super::fetch::{Fetched, Fetcher, apply, label};
 use super::layers::Held;
+use super::owners::{self, Below};
 use super::remote::{self, Named, Remote, Remotes, Resolved, Wanted};
 use super::{Host, layers, print};
 use crate::cli::Options;
+use crate::container::ledger::{Line, Owner};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::ImageRef;
 use crate::rootfs::{self, Form, Root, Stack, Unpacked};
-use crate::storage::{Access, Image, Ingest, LayerId, LayerInfo, LayerKind, Mode, Source, Storage};
+use crate::storage::{
+    Access, Draft, Image, Ingest, LayerId, LayerInfo, LayerKind, Mode, Owners, Source, Storage, TableWriter,
+};
 use crate::{bail, info, warning};
 
 pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path>) -> Result<()> {
@@ -143,32 +147,34 @@ impl Puller<'_> {
         let mut ids: Vec<LayerId> = Vec::new();
         // Grows with them: opened anew for each, hundreds of layers would take more descriptors than there are.
         let mut lower = Stack::new(Vec::new());
+        let mut below = Below::new(self.storage);
         let mut ingests = Vec::new();
         for (i, (fetched, descriptor)) in fetched.into_iter().zip(descriptors).enumerate() {
             let label = label(i, resolved.manifest.layers.len(), descriptor);
             info!("{label}: extracting");
             let parent = ids.last().copied();
-            let Some(Fetched { ingest, unpacked: Some((draft, unpacked, diff_id)) }) = fetched else {
+            let Some(Fetched { ingest, unpacked: Some(apart) }) = fetched else {
                 let Some(id) = names[i] else { bail!("{label}: not unpacked") };
                 lower.push(Root::open(&self.storage.layer_tree(&id))?);
                 ids.push(id);
                 continue;
             };
-            let id = LayerId::new(Digest::chain(parent.as_ref().map(LayerId::digest), &diff_id));
+            let id = LayerId::new(Digest::chain(parent.as_ref().map(LayerId::digest), &apart.diff_id));
             ingests.extend(ingest);
-            let root = Root::open(&draft.path().join("tree"))?;
-            let content = rootfs::settle(&unpacked, &root, &lower)?;
-            report(&label, &unpacked);
+            report(&label, &apart.unpacked);
+            let (content, owners) = settle(&apart.unpacked, &apart.draft, apart.owners, &lower, &mut |at, path| {
+                ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
+            })?;
             let info = LayerInfo {
                 parent,
                 kind: LayerKind::Base,
-                size: unpacked.bytes,
+                size: apart.unpacked.bytes,
                 content,
                 created_by: descriptor.digest.to_string(),
                 inputs: Vec::new(),
-                ledger: serde_json::Value::Null,
+                owners,
             };
-            self.storage.commit_layer(draft, &id, &info)?;
+            self.storage.commit_layer(apart.draft, &id, &info)?;
             lower.push(Root::open(&self.storage.layer_tree(&id))?);
             ids.push(id);
         }
@@ -181,8 +187,10 @@ impl Puller<'_> {
     /// Plain mode: one tree.
     fn tree(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
         let draft = layers::new_tree(self.storage)?;
-        let (held, ingests) = self.flatten(places, &resolved, &draft.path().join("tree"))?;
-        let id = layers::store_tree(self.storage, draft, held, &reference.to_string(), serde_json::Value::Null)?;
+        let mut owners = TableWriter::new(&draft);
+        let (held, ingests) = self.flatten(places, &resolved, &draft.path().join("tree"), &mut owners)?;
+        let owners = whole(owners)?;
+        let id = layers::store_tree(self.storage, draft, held, &reference.to_string(), owners)?;
         self.commit(reference, resolved, vec![id], ingests)
     }
 
@@ -215,7 +223,9 @@ impl Puller<'_> {
         let wanted = Wanted::new(self.host, self.options);
         let cache = (!self.options.no_cache).then_some(self.storage);
         let (places, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
-        let (_, ingests) = self.flatten(&places, &resolved, place.path())?;
+        // A directory has no record.
+        let draft = self.storage.draft()?;
+        let (_, ingests) = self.flatten(&places, &resolved, place.path(), &mut TableWriter::new(&draft))?;
         let image = Image::new(reference.clone(), Vec::new(), resolved.config.clone());
         self.storage.publish(ingests)?;
         for bytes in [&resolved.top.bytes, &resolved.manifest_bytes, &resolved.config_bytes] {
@@ -227,7 +237,13 @@ impl Puller<'_> {
     }
 
     /// Downloads all layers, then applies them in order to one tree. Bytes of the tree, and the downloads.
-    fn flatten(&self, places: &[Remote], resolved: &Resolved, tree: &Path) -> Result<(Held, Vec<Ingest>)> {
+    fn flatten(
+        &self,
+        places: &[Remote],
+        resolved: &Resolved,
+        tree: &Path,
+        owners: &mut TableWriter,
+    ) -> Result<(Held, Vec<Ingest>)> {
         let diff_ids = diff_ids(resolved)?;
         let all = &resolved.manifest.layers;
         let count = self.options.last_layer.unwrap_or(usize::MAX).min(all.len());
@@ -246,7 +262,7 @@ impl Puller<'_> {
                 None => Box::new(self.reopen(descriptor)?),
             };
             let want = diff_ids.as_ref().map(|ids| ids[i]);
-            let (unpacked, _) = apply(file, &root, Form::Plain, &label, want)?;
+            let (unpacked, _) = apply(file, &root, Form::Plain, &label, want, owners)?;
             report(&label, &unpacked);
             held.add(&unpacked);
             ingests.extend(ingest);
@@ -276,6 +292,29 @@ impl Puller<'_> {
         info!("validating tarball members");
         info!("resolving whiteouts");
     }
+}
+
+/// Sets a layer right by those below it, and ends the table of its owners.
+pub fn settle(
+    unpacked: &Unpacked,
+    draft: &Draft,
+    mut table: TableWriter,
+    lower: &Stack,
+    below: &mut dyn FnMut(usize, &[u8]) -> Result<Owner>,
+) -> Result<(Option<u64>, Owners)> {
+    let root = Root::open(&draft.path().join("tree"))?;
+    let mut told = |path: &[u8], told| owners::write(&mut table, path, &told, below);
+    let content = rootfs::settle_owned(unpacked, &root, lower, &mut told)?;
+    if unpacked.root_described && !lower.is_empty() && table.is_empty() {
+        // Root's, whosever it is below.
+        table.write(format!("{}\n", Line::Is(b"", &Owner::default())).as_bytes()).context(|| "can't record owners")?;
+    }
+    Ok((content, Owners::Own(table.finish()?)))
+}
+
+/// The owners of a whole tree.
+pub fn whole(table: TableWriter) -> Result<Owners> {
+    Ok(if table.is_empty() { Owners::AsBelow } else { Owners::Whole(table.finish()?) })
 }
 
 fn report(label: &str, unpacked: &Unpacked) {

@@ -3,20 +3,20 @@
 //!
 //! The manifest goes last, so that a tag never names what is not there.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::base::Base;
+use super::owners::{self, Which};
 use super::packed::{self, Packed, Plan};
 use super::progress::Progress;
 use super::remote::{self, Named, Remote, Remotes};
 use super::{Host, layers, meta};
 use crate::cli::{Format, Options};
 use crate::container;
-use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
+use crate::container::ledger::Ledger;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
@@ -28,9 +28,9 @@ use crate::registry::Client;
 use crate::registry::auth::Access as Permission;
 use crate::registry::blob::Presence;
 use crate::registry::client::Offer;
-use crate::rootfs::{Ownership, PackOptions, Root};
+use crate::rootfs::{PackOptions, Root};
 use crate::storage::{Access, Image, LayerId, LayerKind, Storage};
-use crate::{bail, info, log, sys, verbose, warning};
+use crate::{bail, info, log, verbose, warning};
 
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
     let reference = ImageRef::parse(image)?;
@@ -104,7 +104,10 @@ struct Pushed {
     /// What a whole tree was given for running here, and is not pushed.
     given: Vec<PathBuf>,
     config: Config,
+    /// Owners, if they are pushed.
     ledger: Ledger,
+    /// Paths that the base's layers say something else of.
+    marked: Vec<Vec<u8>>,
     /// Layers that stay as they are (`--layers`).
     base: Option<Base>,
     has_layer_of_ours: bool,
@@ -130,24 +133,32 @@ impl Pushed {
         if layers.is_empty() {
             layers.clone_from(&image.layers);
         }
-        let ledger = layers::ledger(storage, &image.layers)?;
+        let (mut ledger, mut marked) = (Ledger::new(), Vec::new());
+        if options.ownership {
+            ledger = owners::of(storage, &image.layers, Which::All)?.unwrap_or_default();
+            if let Some(base) = &base {
+                let theirs = owners::of(storage, &image.layers[..base.layers.len()], Which::All)?;
+                marked = owners::differences(&ledger, &theirs.unwrap_or_default());
+            }
+        }
         let trees = layers::trees(storage, &layers);
         let given = given(&trees)?;
-        Ok(Pushed { layers, trees, given, config: image.config, ledger, base, has_layer_of_ours })
+        Ok(Pushed { layers, trees, given, config: image.config, ledger, marked, base, has_layer_of_ours })
     }
 
     fn directory(host: &Host, directory: &Path) -> Result<Pushed> {
         let (trees, config) = (vec![directory.to_owned()], directory_config(host, directory)?);
-        let (given, ledger) = (given(&trees)?, Ledger::new());
-        Ok(Pushed { layers: Vec::new(), trees, given, config, ledger, base: None, has_layer_of_ours: true })
+        let (given, ledger, marked) = (given(&trees)?, Ledger::new(), Vec::new());
+        Ok(Pushed { layers: Vec::new(), trees, given, config, ledger, marked, base: None, has_layer_of_ours: true })
     }
 
     /// How the layer of ours is made.
     fn plan<'a>(&'a self, storage: &'a Storage, options: &Options) -> Result<Plan<'a>> {
         let ledger = Some(&self.ledger).filter(|_| options.ownership);
         let above = self.below();
-        let owners = ledger.map(owners).unwrap_or_default();
-        let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude: self.given.clone(), owners, above };
+        let owners = ledger.map(owners::for_archive).unwrap_or_default();
+        let (exclude, marked) = (self.given.clone(), self.marked.clone());
+        let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude, owners, marked, above };
         let key = match self.layers.is_empty() || options.no_cache {
             true => None,
             false => packed::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack),
@@ -167,18 +178,6 @@ fn given(trees: &[PathBuf]) -> Result<Vec<PathBuf>> {
         [tree] => meta::given(&Root::open(tree)?),
         _ => Ok(Vec::new()),
     }
-}
-
-fn owners(ledger: &Ledger) -> HashMap<Vec<u8>, Ownership> {
-    let device = |d: Device| (d.kind == DeviceKind::Block, sys::fs::major(d.number), sys::fs::minor(d.number));
-    let ownership = |o: &Owner| Ownership {
-        uid: o.uid,
-        gid: o.gid,
-        bits: o.bits,
-        device: o.device.map(device),
-        capability: o.capability.clone(),
-    };
-    ledger.iter().map(|(path, owner)| (path.to_vec(), ownership(owner))).collect()
 }
 
 /// Configuration of an unpacked image.

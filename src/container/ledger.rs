@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::str::FromStr;
 
 use crate::bail;
@@ -44,6 +45,9 @@ impl Owner {
 }
 
 /// By path from the root, without a leading slash. The whole truth about a tree, not a difference between layers.
+///
+/// Its text is a log, so that layers of any size can be told of while they are unpacked: what a line says goes for the
+/// lines before it, too.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ledger {
     entries: BTreeMap<Vec<u8>, Owner>,
@@ -62,7 +66,6 @@ impl Ledger {
         self.entries.len()
     }
 
-    #[cfg(test)]
     pub fn get(&self, path: &[u8]) -> Option<&Owner> {
         self.entries.get(clean(path))
     }
@@ -76,10 +79,99 @@ impl Ledger {
         }
     }
 
+    /// Nothing is known of a path any more, nor of what is below it.
+    pub fn forget(&mut self, path: &[u8]) {
+        self.entries.remove(clean(path));
+        self.take_below(path);
+    }
+
+    /// The same for what is below it alone.
+    fn take_below(&mut self, path: &[u8]) -> Vec<(Vec<u8>, Owner)> {
+        let prefix = below(path);
+        let mut rest = self.entries.split_off(&prefix);
+        let end = rest.keys().find(|path| !path.starts_with(&prefix)).cloned();
+        if let Some(end) = end {
+            self.entries.append(&mut rest.split_off(&end));
+        }
+        rest.into_iter().collect()
+    }
+
+    /// A file has another name.
+    pub fn link(&mut self, target: &[u8], path: &[u8]) {
+        match self.entries.get(clean(target)).cloned() {
+            Some(owner) => self.set(path, owner),
+            None => drop(self.entries.remove(clean(path))),
+        }
+    }
+
+    /// A directory has another name, with all below it.
+    pub fn rename(&mut self, from: &[u8], to: &[u8]) {
+        let (from, to) = (clean(from), clean(to));
+        let own = self.entries.remove(from);
+        let moved = self.take_below(from);
+        let prefix = below(to);
+        if let Some(owner) = own {
+            self.set(to, owner);
+        }
+        for (path, owner) in moved {
+            self.set(&[prefix.as_slice(), &path[below(from).len()..]].concat(), owner);
+        }
+    }
+
+    /// The first path after this one that something is known of; `None`: the first of all.
+    pub fn next(&self, after: Option<&[u8]>) -> Option<&[u8]> {
+        let start = after.map_or(Bound::Unbounded, |path| Bound::Excluded(path.to_vec()));
+        self.entries.range((start, Bound::Unbounded)).next().map(|(path, _)| path.as_slice())
+    }
+
+    /// The first path after all those below a directory.
+    pub fn next_outside(&self, dir: &[u8]) -> Option<&[u8]> {
+        let mut end = below(dir);
+        // The byte after the slash.
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        self.entries.range(end..).next().map(|(path, _)| path.as_slice())
+    }
+
+    /// Does what a line of its text says.
+    pub fn apply(&mut self, line: &str) -> Result<()> {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            [GONE, path] => self.forget(&unescape(path)?),
+            [LINK, target, path] => self.link(&unescape(target)?, &unescape(path)?),
+            [MOVED, from, to] => self.rename(&unescape(from)?, &unescape(to)?),
+            _ => {
+                let (path, owner) = parse_line(line)?;
+                self.set(&path, owner);
+            }
+        }
+        Ok(())
+    }
+
     /// In the order of their paths.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Owner)> {
         self.entries.iter().map(|(path, owner)| (path.as_slice(), owner))
     }
+}
+
+const GONE: &str = "gone";
+const LINK: &str = "link";
+const MOVED: &str = "moved";
+
+/// A line of a ledger's text, without its end.
+pub enum Line<'a> {
+    Is(&'a [u8], &'a Owner),
+    Gone(&'a [u8]),
+    /// Target and path.
+    Link(&'a [u8], &'a [u8]),
+    /// Where from and where to.
+    Moved(&'a [u8], &'a [u8]),
+}
+
+/// What all paths below this one begin with.
+fn below(path: &[u8]) -> Vec<u8> {
+    let path = clean(path);
+    if path.is_empty() { Vec::new() } else { [path, b"/"].concat() }
 }
 
 fn clean(path: &[u8]) -> &[u8] {
@@ -89,33 +181,50 @@ fn clean(path: &[u8]) -> &[u8] {
 }
 
 /// One line for each path: `UID GID BITS DEVICE CAPABILITY PATH`, `-` for none, the path with `%XX` for what is not
-/// plain ASCII.
+/// plain ASCII. Layers say as well `gone PATH`, `link TARGET PATH`, `moved FROM TO`.
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        for (path, owner) in &self.entries {
-            write!(f, "{} {} {:o} ", owner.uid, owner.gid, owner.bits)?;
-            match owner.device {
-                None => f.write_str("-")?,
-                Some(Device { kind: DeviceKind::Character, number }) => write!(f, "c{number}")?,
-                Some(Device { kind: DeviceKind::Block, number }) => write!(f, "b{number}")?,
-            }
-            match &owner.capability {
-                None => f.write_str(" - ")?,
-                Some(value) => {
-                    f.write_str(" ")?;
-                    value.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-                    f.write_str(" ")?;
-                }
-            }
-            for &byte in path {
-                match byte {
-                    b'%' | 0..=b' ' | 0x7f.. => write!(f, "%{byte:02x}")?,
-                    _ => write!(f, "{}", byte as char)?,
-                }
-            }
-            f.write_str("\n")?;
+        self.entries.iter().try_for_each(|(path, owner)| writeln!(f, "{}", Line::Is(path, owner)))
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Line::Is(path, owner) => write!(f, "{owner} {}", Escaped(path)),
+            Line::Gone(path) => write!(f, "{GONE} {}", Escaped(path)),
+            Line::Link(target, path) => write!(f, "{LINK} {} {}", Escaped(target), Escaped(path)),
+            Line::Moved(from, to) => write!(f, "{MOVED} {} {}", Escaped(from), Escaped(to)),
         }
-        Ok(())
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} {} {:o} ", self.uid, self.gid, self.bits)?;
+        match self.device {
+            None => f.write_str("-")?,
+            Some(Device { kind: DeviceKind::Character, number }) => write!(f, "c{number}")?,
+            Some(Device { kind: DeviceKind::Block, number }) => write!(f, "b{number}")?,
+        }
+        match &self.capability {
+            None => f.write_str(" -"),
+            Some(value) => {
+                f.write_str(" ")?;
+                value.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
+
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.iter().try_for_each(|&byte| match byte {
+            b'%' | 0..=b' ' | 0x7f.. => write!(f, "%{byte:02x}"),
+            _ => write!(f, "{}", byte as char),
+        })
     }
 }
 
@@ -125,8 +234,7 @@ impl FromStr for Ledger {
     fn from_str(text: &str) -> Result<Ledger> {
         let mut ledger = Ledger::new();
         for (i, line) in text.lines().enumerate() {
-            let (path, owner) = parse_line(line).context(|| format!("ownership ledger, line {}", i + 1))?;
-            ledger.set(&path, owner);
+            ledger.apply(line).context(|| format!("ownership ledger, line {}", i + 1))?;
         }
         Ok(ledger)
     }
@@ -198,6 +306,35 @@ mod tests {
                     0 101 2000 - - usr/bin/ssh-agent\n";
         assert_eq!(text, want);
         assert_eq!(text.parse::<Ledger>().unwrap(), ledger);
+    }
+
+    #[test]
+    fn later_lines_go_for_earlier_ones() {
+        let check = |lines: &str, want: &str| {
+            let text = lines.replace(", ", "\n");
+            assert_eq!(text.parse::<Ledger>().unwrap().to_string().trim_end().replace('\n', ", "), want, "{lines}");
+        };
+        check("5 0 0 - - a, 0 0 0 - - a", "");
+        check("5 0 0 - - , 6 0 0 - - a", "5 0 0 - - , 6 0 0 - - a");
+        check("1 0 0 - - a, 2 0 0 - - a/b, 3 0 0 - - a-b, 4 0 0 - - ab, gone a", "3 0 0 - - a-b, 4 0 0 - - ab");
+        check("1 0 0 - - a/b, 2 0 0 - - b, gone a/b/c", "1 0 0 - - a/b, 2 0 0 - - b");
+        check("1 0 0 - - a, link a b, 2 0 0 - - c, link none c", "1 0 0 - - a, 1 0 0 - - b");
+        check("1 0 0 - - a/b/c, 2 0 0 - - a/b, 3 0 0 - - d/c, moved a/b d", "2 0 0 - - d, 1 0 0 - - d/c");
+        check(
+            "1 0 0 - - top, 2 0 0 - - top/a/b, 3 0 0 - - top/c, moved top ",
+            "1 0 0 - - , 2 0 0 - - a/b, 3 0 0 - - c",
+        );
+    }
+
+    #[test]
+    fn what_comes_after_a_path() {
+        let ledger: Ledger = "1 0 0 - - a\n1 0 0 - - a/b".parse().unwrap();
+        assert_eq!(ledger.next(None), Some(&b"a"[..]));
+        assert_eq!(ledger.next(Some(b"a")), Some(&b"a/b"[..]));
+        assert_eq!(ledger.next(Some(b"a0")), None);
+        let ledger: Ledger = "1 0 0 - - a-\n1 0 0 - - a/b\n1 0 0 - - a/c\n1 0 0 - - a0".parse().unwrap();
+        assert_eq!(ledger.next_outside(b"a"), Some(&b"a0"[..]));
+        assert_eq!(ledger.next_outside(b"a0"), None);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 
 use super::limits::Limits;
 use super::marks::open_dir;
+use super::owners::{Owners, Told};
 use super::root::Root;
-use super::unpack::{Form, Unpacked, unpack};
+use super::unpack::{Form, Unpacked, unpack_owned};
 use crate::error::{Context, Result};
 use crate::sys::file;
 
@@ -16,18 +17,27 @@ const IMAGE_DIRS: [&[u8]; 8] = [b"bin", b"dev", b"etc", b"mnt", b"proc", b"sys",
 
 /// Unpacks a tarball (not compressed) into the empty directory `root`. `Ok(true)` beside it: a single enclosing
 /// directory was found, its contents are the image.
-pub fn import_tar(tar: &mut dyn Read, root: &Root, label: &str, limits: &Limits) -> Result<(Unpacked, bool)> {
-    let unpacked = unpack(tar, root, Form::Plain, label, limits)?;
+pub fn import_tar(
+    tar: &mut dyn Read,
+    root: &Root,
+    label: &str,
+    limits: &Limits,
+    owners: &mut Owners,
+) -> Result<(Unpacked, bool)> {
+    let unpacked = unpack_owned(tar, root, Form::Plain, label, limits, owners)?;
     let raised = raise(root).context(|| format!("{label}: can't use single enclosing directory"))?;
-    Ok((unpacked, raised))
+    if let Some(directory) = &raised {
+        owners(directory, Told::Moved(Vec::new())).context(|| "can't record owners")?;
+    }
+    Ok((unpacked, raised.is_some()))
 }
 
-/// Moves the content of a single enclosing directory one level up.
-fn raise(root: &Root) -> Result<bool> {
+/// Moves the content of a single enclosing directory one level up: its name, if there was one.
+fn raise(root: &Root) -> Result<Option<Vec<u8>>> {
     let names = file::names(root.as_fd())?;
-    let [only] = &names[..] else { return Ok(false) };
+    let [only] = &names[..] else { return Ok(None) };
     if IMAGE_DIRS.contains(&only.bytes.as_slice()) || !file::lstatat(root.as_fd(), &only.bytes)?.is_dir() {
-        return Ok(false);
+        return Ok(None);
     }
     // It may hold something of its own name; under another one, which it does not hold, it is out of the way.
     let inner: Vec<Vec<u8>> =
@@ -43,12 +53,13 @@ fn raise(root: &Root) -> Result<bool> {
     file::rmdirat(root.as_fd(), &aside)?;
     file::fchmod(root.as_fd(), stat.mode)?;
     file::futimens(root.as_fd(), stat.mtime)?;
-    Ok(true)
+    Ok(Some(only.bytes.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rootfs::owners::nobody;
     use crate::rootfs::testing::{Scratch, Tar, listing};
 
     #[test]
@@ -56,7 +67,7 @@ mod tests {
         let check = |words: &str, expected: &str, raised: bool| {
             let scratch = Scratch::new();
             let root = scratch.root("root");
-            let (_, got) = import_tar(&mut &Tar::of(words)[..], &root, "x", &Limits::none()).unwrap();
+            let (_, got) = import_tar(&mut &Tar::of(words)[..], &root, "x", &Limits::none(), &mut nobody).unwrap();
             assert_eq!((listing(&scratch.path("root")).join(" ").as_str(), got), (expected, raised), "{words}");
         };
         check("top/ top/bin/ top/etc/ top/etc/f=1", "bin/ etc/ etc/f=1", true);

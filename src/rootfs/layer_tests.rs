@@ -452,7 +452,8 @@ fn owners_are_changes_too() {
     let owner = super::Ownership { uid: 7, gid: 7, ..super::Ownership::default() };
     let owners = [(b"d/e/a".to_vec(), owner)].into();
     let mut tar = Vec::new();
-    let options = PackOptions { above: 1, owners, ..PackOptions::default() };
+    let marked = vec![b"d/e/a".to_vec()];
+    let options = PackOptions { above: 1, owners, marked, ..PackOptions::default() };
     pack(&Stack::open(&paths).unwrap(), &mut tar, &options).unwrap();
     let mut archive = tar::Archive::new(&tar[..]);
     let names: Vec<_> = archive

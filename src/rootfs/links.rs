@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use super::marks::{OPAQUE, open_dir};
 use super::members::Member;
+use super::owners::Told;
 use super::root::{Bounds, Last, show};
 use super::unpack::{Form, Unpack, checked, id};
 use super::walk::{self, Dir, Fail};
@@ -14,7 +15,7 @@ use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, Kind};
 
-impl Unpack<'_> {
+impl Unpack<'_, '_> {
     pub(super) fn hardlink(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
         let target = checked(&member.target).context(|| format!("hard link target {}", show(&member.target)))?;
         let target = target.join(&b'/');
@@ -47,7 +48,7 @@ impl Unpack<'_> {
                     ours.links.insert(walk::join(&parent.path, name));
                 }
                 self.made(parent, name);
-                Ok(())
+                self.tell(&walk::join(&parent.path, name), Told::Link(place.path()))
             }
             (_, _, Form::Plain) | (_, Some(_), _) => Err(absent()),
             (place, _, Form::Overlay) => {

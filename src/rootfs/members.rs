@@ -3,7 +3,8 @@
 //! V7, ustar, GNU (long names, sparse) and PAX (with its three sparse forms). The `tar` crate reports success for
 //! malformed PAX records, sizes past 2^64 and much else that readers understand differently; layers come from
 //! strangers, so this reader refuses what is ambiguous. Every length from the archive is held against a limit
-//! before anything is allocated. Deliberately absent: owners, device numbers (nobody needs them), multi-volume archives.
+//! before anything is allocated. Deliberately absent: device numbers and names of owners (nobody needs them), multi-volume
+//! archives.
 
 use std::io::{self, Read};
 
@@ -41,6 +42,9 @@ pub struct Member {
     pub kind: Type,
     /// Permission bits, 12 of them.
     pub mode: u32,
+    /// Of the user and the group; root's where the archive says nothing that could be a number.
+    pub uid: u32,
+    pub gid: u32,
     pub mtime: Time,
     /// Size of the file when extracted.
     pub size: u64,
@@ -60,7 +64,15 @@ pub struct Members<'a> {
     /// Bytes of the member's data not yet read, and padding behind them.
     left: u64,
     padding: u64,
-    global_mtime: Option<Time>,
+    global: Global,
+}
+
+/// What a global header says of all members after it.
+#[derive(Default)]
+struct Global {
+    mtime: Option<Time>,
+    uid: Option<u32>,
+    gid: Option<u32>,
 }
 
 /// What precedes a member's own header.
@@ -84,13 +96,24 @@ struct Pax {
     target: Option<Vec<u8>>,
     size: Option<u64>,
     mtime: Option<Time>,
+    uid: Option<u32>,
+    gid: Option<u32>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     sparse: sparse::Records,
 }
 
 impl<'a> Members<'a> {
     pub fn new(input: &'a mut dyn Read) -> Members<'a> {
-        Members { input, buf: vec![0; 256 << 10], at: 0, end: 0, taken: 0, left: 0, padding: 0, global_mtime: None }
+        Members {
+            input,
+            buf: vec![0; 256 << 10],
+            at: 0,
+            end: 0,
+            taken: 0,
+            left: 0,
+            padding: 0,
+            global: Global::default(),
+        }
     }
 
     /// The next member; `None` at the end, when all input has been read. Skips what is left of the last one.
@@ -123,7 +146,11 @@ impl<'a> Members<'a> {
                     if pax.path.is_some() || pax.target.is_some() || pax.size.is_some() || !pax.sparse.is_empty() {
                         bail!("global PAX header with the path or size of a single member");
                     }
-                    self.global_mtime = pax.mtime.or(self.global_mtime);
+                    self.global = Global {
+                        mtime: pax.mtime.or(self.global.mtime),
+                        uid: pax.uid.or(self.global.uid),
+                        gid: pax.gid.or(self.global.gid),
+                    };
                 }
                 // A volume's label.
                 b'V' => {
@@ -168,7 +195,9 @@ impl<'a> Members<'a> {
         let mut member = Member {
             kind: kind_of(header[156], &name)?,
             mode: (pax::number(&header[100..108], "mode")? & 0o7777) as u32,
-            mtime: match pax.mtime.or(self.global_mtime) {
+            uid: pax.uid.or(self.global.uid).unwrap_or_else(|| owner(&header[108..116])),
+            gid: pax.gid.or(self.global.gid).unwrap_or_else(|| owner(&header[116..124])),
+            mtime: match pax.mtime.or(self.global.mtime) {
                 Some(time) => time,
                 None => Time { sec: pax::number(&header[136..148], "mtime")?, nsec: 0 },
             },
@@ -372,6 +401,11 @@ fn kind_of(flag: u8, name: &[u8]) -> Result<Type> {
     }
 }
 
+/// The number of an owner. What is none (`-1` and worse) is nobody's in particular, and no reason to refuse a layer.
+fn owner(field: &[u8]) -> u32 {
+    pax::number(field, "owner").ok().and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX).unwrap_or(0)
+}
+
 /// Up to the first NUL.
 fn text(field: &[u8]) -> Vec<u8> {
     field.split(|b| *b == 0).next().unwrap_or_default().to_vec()
@@ -406,6 +440,11 @@ fn agree(what: &str, gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Optio
     }
 }
 
+/// `None`: the header's own field stands.
+fn decimal_owner(value: &[u8]) -> Option<u32> {
+    std::str::from_utf8(value).ok()?.parse().ok().filter(|id| *id != u32::MAX)
+}
+
 fn parse_pax(data: &[u8]) -> Result<Pax> {
     let mut pax = Pax::default();
     for (key, value) in pax::records(data)? {
@@ -416,6 +455,8 @@ fn parse_pax(data: &[u8]) -> Result<Pax> {
             b"size" => pax.size = Some(pax::decimal(value, "size")?),
             b"mtime" if value.is_empty() => pax.mtime = None,
             b"mtime" => pax.mtime = Some(pax::time(value)?),
+            b"uid" => pax.uid = decimal_owner(value),
+            b"gid" => pax.gid = decimal_owner(value),
             _ if key.starts_with(b"GNU.sparse.") => pax.sparse.record(key, value)?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {

@@ -14,6 +14,7 @@ use tar::{EntryType, Header};
 
 use super::changes::{Below, Change, Changes};
 use super::marks::{OVERLAY_XATTRS, PLAIN_MODE};
+use super::owners::Ownership;
 use super::pax::write_record;
 use super::root::show;
 use super::stack::{Found, Node, Stack};
@@ -39,22 +40,11 @@ pub struct PackOptions {
     pub exclude: Vec<PathBuf>,
     /// Paths (from the root, without leading slash) that are not root's, or are more than they look like.
     pub owners: HashMap<Vec<u8>, Ownership>,
+    /// Of these those that lower layers have otherwise.
+    pub marked: Vec<Vec<u8>>,
     /// Only what differs from so many of the lowest layers, as the layer that goes on top of them: what was removed
     /// becomes `.wh.NAME` and `.wh..wh..opq` (OCI image specification 1.1, "Layer").
     pub above: usize,
-}
-
-/// What root emulation recorded of a file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ownership {
-    pub uid: u32,
-    pub gid: u32,
-    /// `S_ISUID`, `S_ISGID`
-    pub bits: u32,
-    /// A device node, which is an empty file on disk: whether a block device, major, minor.
-    pub device: Option<(bool, u32, u32)>,
-    /// The value of `security.capability`.
-    pub capability: Option<Vec<u8>>,
 }
 
 /// What an archive holds.
@@ -72,7 +62,7 @@ pub fn pack(stack: &Stack, out: &mut dyn Write, options: &PackOptions) -> Result
     let mut work = Pack {
         stack,
         out,
-        changes: Changes::new(stack, options.above, options.owners.keys()),
+        changes: Changes::new(stack, options.above, options.marked.iter()),
         options,
         packed: Packed::default(),
         links: HashMap::new(),
@@ -268,7 +258,8 @@ impl Pack<'_> {
 
     fn entry(&mut self, mut entry: Entry) -> Result<()> {
         let own = Ownership::default();
-        let owner = self.options.owners.get(entry.path).filter(|_| entry.kind != EntryType::Link).unwrap_or(&own);
+        // A link has them, too: some readers give the file what its last name says.
+        let owner = self.options.owners.get(entry.path).unwrap_or(&own);
         entry.mode |= owner.bits;
         entry.xattrs.extend(owner.capability.clone().map(|value| (b"security.capability".to_vec(), value)));
         let mut path = join(b".", entry.path);
@@ -306,7 +297,7 @@ impl Pack<'_> {
                 put(&mut ustar.gname, b"root");
             }
         }
-        if let Some((is_block, major, minor)) = owner.device {
+        if let Some((is_block, major, minor)) = owner.device.filter(|_| entry.kind != EntryType::Link) {
             header.set_entry_type(if is_block { EntryType::Block } else { EntryType::Char });
             header.set_device_major(major).and_then(|()| header.set_device_minor(minor)).context(|| "device number")?;
         }

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::marks::{OPAQUE, open_dir, set_opaque, set_times};
+use super::owners::{Owners, Told, nobody};
 use super::remove::remove_at;
 use super::root::{Last, Root, show};
 use super::stack::{Found, Stack};
@@ -25,9 +26,14 @@ use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat, 
 
 const MAX_LINKS: u32 = 40;
 
+/// [`settle_owned`], where nobody asks for owners.
+pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<Option<u64>> {
+    settle_owned(unpacked, root, lower, &mut nobody)
+}
+
 /// Sets a layer right that was unpacked in overlay form into `root`; `lower` are the layers below it, themselves
 /// settled. Nothing to do for the plain form. What [`super::fingerprint`] would say; `None` if only reading can tell.
-pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<Option<u64>> {
+pub fn settle_owned(unpacked: &Unpacked, root: &Root, lower: &Stack, owners: &mut Owners) -> Result<Option<u64>> {
     if lower.is_empty() && unpacked.links.is_empty() && unpacked.whiteouts.is_empty() {
         return Ok(unpacked.content);
     }
@@ -43,6 +49,7 @@ pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<Option<
         longest: unpacked.longest,
         times: HashMap::new(),
         content: unpacked.content,
+        owners,
     };
     work.run(unpacked).context(|| unpacked.label.clone())?;
     Ok(work.content)
@@ -63,7 +70,7 @@ fn take_after(mine: BorrowedFd, theirs: BorrowedFd) -> Result<Stat> {
     Ok(stat)
 }
 
-struct Settle<'a> {
+struct Settle<'a, 'o> {
     root: &'a Root,
     lower: &'a Stack,
     /// The layers below and this one.
@@ -79,9 +86,10 @@ struct Settle<'a> {
     times: HashMap<Vec<u8>, (u64, Time)>,
     /// As in [`Unpacked`].
     content: Option<u64>,
+    owners: &'a mut Owners<'o>,
 }
 
-impl Settle<'_> {
+impl Settle<'_, '_> {
     fn run(&mut self, unpacked: &Unpacked) -> Result<()> {
         if unpacked.root_opaque {
             self.hide_root()?;
@@ -131,7 +139,7 @@ impl Settle<'_> {
                 take_after(mine.as_fd(), self.merged.open_dir_in(dir.layers[0], path)?.as_fd())?;
                 let ino = file::fstat(mine.as_fd())?.ino;
                 self.times.insert(path.to_vec(), (ino, stat.mtime));
-                Ok(())
+                self.tell(path, Told::AsIn(dir.layers[0], path.to_vec()))
             }
             Some(Found::Other(layer, stat)) if stat.kind == Kind::Symlink => {
                 let target = file::readlinkat(self.merged.layer(layer).as_fd(), path)?;
@@ -139,6 +147,10 @@ impl Settle<'_> {
             }
             Some(Found::Other(..)) => bail!("is used as a directory, but is none in the layers below"),
         }
+    }
+
+    fn tell(&mut self, path: &[u8], told: Told) -> Result<()> {
+        (self.owners)(path, told).context(|| "can't record owners")
     }
 
     /// The merged directory with this path without links.
@@ -169,6 +181,7 @@ impl Settle<'_> {
         within_limits(&to, self.deepest - parts(path).count().min(self.deepest), self.longest)?;
         self.ensure(&to)?;
         self.merge(path, &to)?;
+        self.tell(path, Told::Moved(to.clone()))?;
         move_paths(&mut self.implied, path, &to);
         let dir = walk::reopen(self.root.as_fd(), &parent)?;
         remove_at(dir.as_fd(), split(path).1)
@@ -248,6 +261,7 @@ impl Settle<'_> {
                     }
                     Some(_) => {
                         self.content = None;
+                        self.tell(&join(&to, &name), Told::Gone)?;
                         remove_at(target.as_fd(), &name)?;
                     }
                     None => {}
@@ -306,11 +320,13 @@ impl Settle<'_> {
         let to = join(&parent, last);
         if hidden {
             self.clear_name(&dir, last, None)?;
+            self.tell(&to, Told::AsIn(layer, from.clone()))?;
             return self.copy_up(layer, &from, &stat, &dir, last);
         }
         if layer != self.top {
             let source = self.ensure(split(&from).0)?;
             self.copy_up(layer, &from, &stat, &source, &spot.name)?;
+            self.tell(&from, Told::AsIn(layer, from.clone()))?;
         }
         if from == to {
             return Ok(());
@@ -319,6 +335,7 @@ impl Settle<'_> {
         if self.clear_name(&dir, last, Some(&stat))? {
             let source = walk::reopen(self.root.as_fd(), split(&from).0)?;
             file::linkat(source.as_fd(), &spot.name, dir.as_fd(), last)?;
+            self.tell(&to, Told::Link(from))?;
         }
         Ok(())
     }
@@ -425,6 +442,7 @@ impl Settle<'_> {
                         let theirs = self.merged.open_dir_in(node.layers[0], &next)?;
                         copy_xattrs(theirs.as_fd(), made.as_fd())?;
                         (mode, mtime) = (stat.mode, stat.mtime);
+                        self.tell(&next, Told::AsIn(node.layers[0], next.clone()))?;
                     }
                     file::fchmod(made.as_fd(), mode)?;
                     self.times.insert(next.clone(), (ino, mtime));

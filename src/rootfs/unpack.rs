@@ -6,8 +6,8 @@
 //!
 //! Parents are walked from the root's descriptor and every link on the way is read by us; metadata is set through the
 //! descriptor of what was just made; the last component of a path is never followed. So a layer can name nothing
-//! outside, whatever links it brings. Owners and devices are ignored, permissions are raised so that an ordinary user
-//! can work with the tree, setuid and setgid bits are dropped (manual page, "pull").
+//! outside, whatever links it brings. Devices are ignored, permissions are raised so that an ordinary user can work with the
+//! tree, setuid and setgid bits are dropped (manual page, "pull"); these and owners are told to whom it may concern.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -19,6 +19,7 @@ use super::content::FileSum;
 use super::limits::Limits;
 use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_times, set_xattrs};
 use super::members::{Member, Members, Type};
+use super::owners::{Owners, Ownership, Told, nobody};
 use super::remove::remove_at;
 use super::root::{Bounds, Root, show};
 use super::walk::{self, Dir, Missing};
@@ -74,13 +75,25 @@ pub struct Unpacked {
     /// The layer hides all names that lower layers have in the root directory (overlay form).
     pub(super) root_opaque: bool,
     /// The archive says what the root directory is like.
-    pub(super) root_described: bool,
+    pub root_described: bool,
+}
+
+/// [`unpack_owned`], where nobody asks for owners.
+pub fn unpack(tar: &mut dyn Read, root: &Root, form: Form, label: &str, limits: &Limits) -> Result<Unpacked> {
+    unpack_owned(tar, root, form, label, limits, &mut nobody)
 }
 
 /// Unpacks an archive (not compressed) into `root`. `label` stands before every message: `layer 1/3: c54d940`.
 /// All input is read, also what follows the archive's end. Nothing is synced.
-pub fn unpack(tar: &mut dyn Read, root: &Root, form: Form, label: &str, limits: &Limits) -> Result<Unpacked> {
-    let mut work = Unpack::new(root, form, limits).context(|| label.to_owned())?;
+pub fn unpack_owned(
+    tar: &mut dyn Read,
+    root: &Root,
+    form: Form,
+    label: &str,
+    limits: &Limits,
+    owners: &mut Owners,
+) -> Result<Unpacked> {
+    let mut work = Unpack::new(root, form, limits, owners).context(|| label.to_owned())?;
     let mut members = Members::new(tar);
     while let Some(member) = members.next_member().context(|| label.to_owned())? {
         work.member(&member, &mut members).context(|| format!("{label}: member {}", show(&member.name)))?;
@@ -120,10 +133,11 @@ pub(super) fn id(stat: &Stat) -> Id {
     (stat.dev, stat.ino)
 }
 
-pub(super) struct Unpack<'a> {
+pub(super) struct Unpack<'a, 'o> {
     pub(super) root: &'a Root,
     pub(super) form: Form,
     limits: &'a Limits,
+    owners: &'a mut Owners<'o>,
     pub(super) report: Unpacked,
     /// The last member's parent: its path as the archive spells it, and where that led.
     pub(super) last: Option<(Vec<u8>, Rc<Dir>)>,
@@ -140,13 +154,14 @@ pub(super) struct Unpack<'a> {
     unchecked: u64,
 }
 
-impl<'a> Unpack<'a> {
-    fn new(root: &'a Root, form: Form, limits: &'a Limits) -> Result<Unpack<'a>> {
+impl<'a, 'o> Unpack<'a, 'o> {
+    fn new(root: &'a Root, form: Form, limits: &'a Limits, owners: &'a mut Owners<'o>) -> Result<Unpack<'a, 'o>> {
         let fresh = form == Form::Overlay || file::names(root.as_fd())?.is_empty();
         let work = Unpack {
             root,
             form,
             limits,
+            owners,
             report: Unpacked { content: Some(0), ..Unpacked::default() },
             last: None,
             ours: if fresh { None } else { Some(Ours::default()) },
@@ -186,7 +201,17 @@ impl<'a> Unpack<'a> {
             Type::Special => {}
         }
         self.made(&parent, name);
-        Ok(())
+        let owner = Ownership::of(member);
+        // What was there before is told to be gone; a directory tells for itself.
+        match member.kind == Type::Dir || owner.is_plain() {
+            true => Ok(()),
+            false => self.tell(&walk::join(&parent.path, name), Told::Is(owner)),
+        }
+    }
+
+    /// Says to whom something belongs now.
+    pub(super) fn tell(&mut self, path: &[u8], told: Told) -> Result<()> {
+        (self.owners)(path, told).context(|| "can't record owners")
     }
 
     fn root_entry(&mut self, member: &Member) -> Result<()> {
@@ -197,7 +222,7 @@ impl<'a> Unpack<'a> {
         self.report.root_described = true;
         let ino = file::fstat(self.root.as_fd())?.ino;
         self.times.insert(Vec::new(), (ino, member.mtime));
-        Ok(())
+        self.tell(b"", Told::Is(Ownership::of(member)))
     }
 
     /// The directory for a member with these parents, made where missing.
@@ -308,8 +333,12 @@ impl<'a> Unpack<'a> {
         }
         set_xattrs(fd.as_fd(), &member.xattrs)?;
         file::fchmod(fd.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
-        self.times.insert(path, (stat.ino, member.mtime));
-        Ok(())
+        self.times.insert(path.clone(), (stat.ino, member.mtime));
+        let owner = Ownership::of(member);
+        match made && owner.is_plain() {
+            true => Ok(()),
+            false => self.tell(&path, Told::Is(owner)),
+        }
     }
 
     fn file(&mut self, parent: &Dir, name: &[u8], member: &Member, members: &mut Members) -> Result<()> {
@@ -390,6 +419,7 @@ impl<'a> Unpack<'a> {
         let at = parent.fd.as_fd();
         // It may have been counted.
         self.report.content = None;
+        self.tell(&walk::join(&parent.path, name), Told::Gone)?;
         match file::look(at, name)? {
             None => return Ok(()),
             Some(stat) if stat.is_dir() => {
@@ -433,9 +463,9 @@ impl<'a> Unpack<'a> {
 }
 
 /// Makes the directories that an archive uses without describing them.
-struct Implied<'u, 'a>(&'u mut Unpack<'a>);
+struct Implied<'u, 'a, 'o>(&'u mut Unpack<'a, 'o>);
 
-impl Missing for Implied<'_, '_> {
+impl Missing for Implied<'_, '_, '_> {
     fn make(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8], found: Option<Stat>) -> io::Result<()> {
         let work = &mut *self.0;
         let whited = match found {

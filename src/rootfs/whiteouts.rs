@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use super::marks::{OPAQUE, open_dir, set_opaque};
+use super::owners::{Ownership, Told};
 use super::remove::remove_at;
 use super::unpack::{Form, IMPLIED_MODE, Id, Unpack, id};
 use super::walk::{self, Dir};
@@ -37,7 +38,7 @@ impl Ours {
     }
 }
 
-impl Unpack<'_> {
+impl Unpack<'_, '_> {
     /// A member whose path has a `marker` in it, as its last component if it means anything.
     pub(super) fn marker(&mut self, marker: &[u8], name: &[u8], parents: &[&[u8]]) -> Result<()> {
         // `.wh..wh.*` but the opaque marker is aufs's own bookkeeping, and so is all below it.
@@ -123,6 +124,7 @@ impl Unpack<'_> {
         if !ours.has(&path, &stat) {
             self.last = None;
             self.report.content = None;
+            self.tell(&path, Told::Gone)?;
             return remove_at(parent.fd.as_fd(), name);
         }
         if !stat.is_dir() {
@@ -132,6 +134,7 @@ impl Unpack<'_> {
             // What the archive put there is in a new directory now, of which it says nothing.
             file::fchmod(open_dir(parent.fd.as_fd(), name)?.as_fd(), IMPLIED_MODE)?;
             self.times.insert(path.clone(), (stat.ino, Time::default()));
+            self.tell(&path, Told::Is(Ownership::default()))?;
         }
         self.clear(path)
     }
@@ -153,8 +156,9 @@ impl Unpack<'_> {
             for name in file::names(open_dir(dir.as_fd(), b".")?.as_fd())? {
                 let stat = file::lstatat(dir.as_fd(), &name.bytes)?;
                 let path = walk::join(&path, &name.bytes);
-                if !ours.has(&path, &stat) {
+                if !self.ours.as_ref().is_some_and(|ours| ours.has(&path, &stat)) {
                     self.report.content = None;
+                    self.tell(&path, Told::Gone)?;
                     remove_at(dir.as_fd(), &name.bytes)?;
                 } else if stat.is_dir() {
                     todo.push(path);

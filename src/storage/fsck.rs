@@ -91,6 +91,8 @@ impl Storage {
                     // Both may have been freed while we looked, and made again.
                     if is_orphan() && self.has_layer(&id) && is_orphan() {
                         damage("the layer below it is missing");
+                    } else if let Err(e) = self.read_owners(&id, &info.owners, &mut |_| Ok(())) {
+                        damage(&e.to_string());
                     } else if depth == Depth::Contents {
                         signal::check()?;
                         if let Some(why) = self.changed_content(&id, &info) {

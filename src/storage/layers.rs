@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::layout::{Draft, Storage, open_file, read_file};
 use super::locks;
+use super::owners::Owners;
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::oci::crc32;
@@ -83,13 +84,13 @@ pub struct LayerInfo {
     pub created_by: String,
     /// What its name was computed from (`name`, `value`), for `build --why`.
     pub inputs: Vec<(String, String)>,
-    /// Owners and modes that root emulation recorded, as root emulation wrote them.
-    pub ledger: Value,
+    pub owners: Owners,
 }
 
 impl LayerInfo {
     fn to_json(&self) -> Value {
         let kind = LayerKind::ALL.iter().find(|(k, _)| *k == self.kind).map_or("", |(_, name)| name);
+        let (ledger, owners) = self.owners.to_json();
         json!({
             "parent": self.parent.map(|p| p.to_string()),
             "kind": kind,
@@ -98,7 +99,8 @@ impl LayerInfo {
             "content": self.content.map(|content| format!("{content:016x}")),
             "created_by": self.created_by,
             "inputs": self.inputs,
-            "ledger": self.ledger,
+            "ledger": ledger,
+            "owners": owners,
         })
     }
 
@@ -119,7 +121,7 @@ impl LayerInfo {
             content: value["content"].as_str().and_then(|hex| u64::from_str_radix(hex, 16).ok()),
             created_by: text("created_by"),
             inputs: value["inputs"].as_array().map_or(Vec::new(), |list| list.iter().filter_map(pair).collect()),
-            ledger: value["ledger"].clone(),
+            owners: Owners::from_json(&value["ledger"], &value["owners"])?,
         })
     }
 }
@@ -132,7 +134,7 @@ const READ_AT_COMMIT: u64 = 1 << 30;
 const UNSYNCED: &str = "unsynced";
 
 impl Storage {
-    fn layer_path(&self, id: &LayerId) -> PathBuf {
+    pub(super) fn layer_path(&self, id: &LayerId) -> PathBuf {
         self.path().join("layers").join(id.to_string())
     }
 
@@ -408,7 +410,7 @@ mod tests {
             content: None,
             created_by: String::new(),
             inputs: Vec::new(),
-            ledger: Value::Null,
+            owners: Owners::AsBelow,
         };
         for size in [0, MAX_SIZE, MAX_SIZE + 1, u64::MAX] {
             let read = LayerInfo::from_json(&info(size).to_json()).unwrap();

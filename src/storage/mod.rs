@@ -5,7 +5,7 @@
 //! lock           flock: shared to use, exclusive to reset or collect garbage; without flock(2): lock.owner
 //! blobs/sha256/  as downloaded; a name here is a proof of content
 //! ingest/        downloads under way; resumable after a crash
-//! layers/<id>/   tree/ (the unpacked directory) and layer.json
+//! layers/<id>/   tree/ (the unpacked directory), layer.json, and owners if its files are not all root's
 //! images/*.json  layers in order, configuration, where from; the rename of this file is the commit
 //! locks/         one flock per image name
 //! tmp/           everything unfinished, flocked by its owner; swept when its owner is gone
@@ -29,6 +29,7 @@ mod layers;
 mod layout;
 mod lockfile;
 mod locks;
+mod owners;
 mod place;
 
 pub use blobs::Ingest;
@@ -37,4 +38,5 @@ pub use gc::Keep;
 pub use images::{Image, Source};
 pub use layers::{LayerId, LayerInfo, LayerKind, seal};
 pub use layout::{Access, Draft, Mode, Storage};
+pub use owners::{Owners, TableWriter};
 pub use place::{around, default_path};

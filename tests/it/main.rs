@@ -29,6 +29,7 @@ mod interop;
 mod join;
 mod messages;
 mod options;
+mod owners;
 mod registry;
 mod registry_logins;
 mod registry_mirrors;

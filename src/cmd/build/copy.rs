@@ -9,7 +9,7 @@ use super::announce;
 use super::cache::{Inputs, meanwhile};
 use super::stage::{Stage, Validity, inside};
 use super::web::WebFile;
-use crate::cmd::layers;
+use crate::cmd::owners;
 use crate::container::ledger::{Ledger, Owner};
 use crate::container::{self, Record};
 use crate::dockerfile::plan::{Numbers, Origin};
@@ -65,6 +65,9 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     let shown = announce::transfer(what, step.keyword);
     let work = Work { build, what, patterns: &patterns };
     let (mut quick, mut seen) = (None, None);
+    if matches!(&from, From::Image(_, owners) if !owners.is_empty()) {
+        stage.tree.know_owners(build.storage)?;
+    }
     if stage.tree.is_cached() && !patterns.is_empty() {
         // The same layers hold the same files. Others may, too: then the files themselves decide.
         if let From::Image(image, owners) = &from {
@@ -204,8 +207,8 @@ enum From {
 
 impl From {
     fn image(build: &super::Build, image: crate::storage::Image) -> Result<From> {
-        let owners = layers::ledger(build.storage, &image.layers)?;
-        Ok(From::Image(Box::new(image), owners))
+        let owners = owners::of(build.storage, &image.layers, build.force.owners())?;
+        Ok(From::Image(Box::new(image), owners.unwrap_or_default()))
     }
 }
 

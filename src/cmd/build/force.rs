@@ -12,6 +12,7 @@ use super::run::{Command, Failure, TMP, ending, interrupted, variables};
 use super::secret::Author;
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
+use crate::cmd::owners::Which;
 use crate::container::force::{self as distributions, Config, Init};
 use crate::container::{self, Bind, Emulation, Network, Obstacle};
 use crate::error::{Error, Result};
@@ -116,6 +117,14 @@ impl Force {
             Some(Mode::Seccomp) => Emulation::Seccomp,
             Some(Mode::Notify) => Emulation::Notify,
             Some(Mode::Fakeroot | Mode::None) | None => Emulation::None,
+        }
+    }
+
+    /// Whether it matters to whom the base's layers give their files.
+    pub fn owners(&self) -> Which {
+        match self.emulation() {
+            Emulation::Notify => Which::All,
+            Emulation::None | Emulation::Seccomp => Which::IfRecorded,
         }
     }
 

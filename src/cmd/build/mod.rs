@@ -211,7 +211,7 @@ impl Build<'_> {
             image.reference = reference.clone();
             if self.storage.mode() == Mode::Plain {
                 // A tree that may be changed belongs to one image.
-                let tree = tree::Tree::of(self.storage, &finished.image)?;
+                let tree = tree::Tree::of(self.storage, &finished.image, self.force.owners())?;
                 image.layers = tree.finish(self.storage, &image.config, &reference.to_string())?;
             }
             self.storage.commit_image(&image, Vec::new())?;

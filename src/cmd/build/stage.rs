@@ -73,7 +73,7 @@ impl<'b> Stage<'b> {
         let mut config = image.config.clone();
         let (state, triggers) = config::begin(&config, build.escape)?;
         config.set_run("OnBuild", serde_json::Value::Null);
-        let tree = Tree::of(build.storage, image)?;
+        let tree = Tree::of(build.storage, image, build.force.owners())?;
         let base = Some(image.reference.storage_name());
         Ok(Stage { build, index, tree, state, config, base, triggers, force: OfStage::default() })
     }
@@ -81,7 +81,7 @@ impl<'b> Stage<'b> {
     pub fn of_stage(build: &'b Build<'b>, index: usize, base: &Finished, triggers: &[String]) -> Result<Stage<'b>> {
         let mut config = base.image.config.clone();
         config.set_run("OnBuild", serde_json::Value::Null);
-        let tree = Tree::of(build.storage, &base.image)?;
+        let tree = Tree::of(build.storage, &base.image, build.force.owners())?;
         let state = State::of_stage(&base.state);
         let (base, triggers) = (base.image.base.clone(), config::parse_triggers(triggers)?);
         Ok(Stage { build, index, tree, state, config, base, triggers, force: OfStage::default() })

@@ -3,21 +3,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::cache::Inputs;
 use crate::cmd::layers;
+use crate::cmd::owners::{self, Which};
 use crate::container::ledger::Ledger;
 use crate::container::{self, Overlay};
 use crate::error::{Context, Result};
 use crate::oci::config::Config;
 use crate::rootfs::{self, Entry, Last, Root, Stack};
-use crate::storage::{Draft, Image, LayerId, LayerInfo, LayerKind, Storage, seal};
+use crate::storage::{Draft, Image, LayerId, LayerInfo, LayerKind, Owners, Storage, seal};
 
 pub struct Tree {
     files: Files,
-    /// What root emulation recorded.
-    ledger: Ledger,
+    /// To whom its files belong; `None` if nobody asks: steps then follow nothing, and what they make is root's.
+    ledger: Option<Ledger>,
 }
 
 enum Files {
@@ -54,18 +53,16 @@ pub fn view(storage: &Storage, ids: &[LayerId]) -> Result<View> {
 impl Tree {
     /// An image without files.
     pub fn empty(storage: &Storage) -> Result<Tree> {
-        match storage.mode() {
-            crate::storage::Mode::Overlay => Ok(Tree { files: Files::Stack(Vec::new()), ledger: Ledger::new() }),
-            crate::storage::Mode::Plain => {
-                let files = Files::Plain { draft: layers::new_tree(storage)? };
-                Ok(Tree { files, ledger: Ledger::new() })
-            }
-        }
+        let files = match storage.mode() {
+            crate::storage::Mode::Overlay => Files::Stack(Vec::new()),
+            crate::storage::Mode::Plain => Files::Plain { draft: layers::new_tree(storage)? },
+        };
+        Ok(Tree { files, ledger: Some(Ledger::new()) })
     }
 
     /// Begins with an image: shares its layers, or copies its tree.
-    pub fn of(storage: &Storage, image: &Image) -> Result<Tree> {
-        let ledger = layers::ledger(storage, &image.layers)?;
+    pub fn of(storage: &Storage, image: &Image, which: Which) -> Result<Tree> {
+        let ledger = owners::of(storage, &image.layers, which)?;
         match storage.mode() {
             crate::storage::Mode::Overlay => {
                 image.layers.iter().for_each(|id| storage.touch_layer(id));
@@ -77,9 +74,18 @@ impl Tree {
                     rootfs::copy_tree(&storage.layer_tree(id), &draft.path().join("tree"), None)
                         .context(|| format!("can't copy image {}", image.reference))?;
                 }
-                Ok(Tree { files: Files::Plain { draft }, ledger })
+                // Nothing tells later which files a step has changed in place.
+                Ok(Tree { files: Files::Plain { draft }, ledger: Some(ledger.unwrap_or_default()) })
             }
         }
+    }
+
+    /// From here on it is known whose the files are: something is about to be recorded.
+    pub fn know_owners(&mut self, storage: &Storage) -> Result<()> {
+        if let (None, Files::Stack(ids)) = (&self.ledger, &self.files) {
+            self.ledger = owners::of(storage, ids, Which::All)?;
+        }
+        Ok(())
     }
 
     /// Name of the topmost layer; `None` without any, and in plain mode.
@@ -94,10 +100,15 @@ impl Tree {
     pub fn reuse(&mut self, storage: &Storage, id: LayerId) -> Result<()> {
         if let Files::Stack(ids) = &mut self.files {
             storage.touch_layer(&id);
-            if let Ok(Some(ledger)) = storage.layer_info(&id).map(|info| info.ledger.as_str().map(str::parse)) {
-                self.ledger = ledger?;
-            }
+            let info = storage.layer_info(&id)?;
             ids.push(id);
+            self.ledger = match &mut self.ledger {
+                Some(ledger) => {
+                    owners::add(storage, ledger, &id, &info)?;
+                    return Ok(());
+                }
+                None => owners::of(storage, ids, Which::IfRecorded)?,
+            };
         }
         Ok(())
     }
@@ -112,10 +123,12 @@ impl Tree {
         change: impl FnOnce(&Path, &mut Ledger) -> Result<T>,
     ) -> Result<T> {
         match &mut self.files {
-            Files::Plain { draft, .. } => change(&draft.path().join("tree"), &mut self.ledger),
+            Files::Plain { draft, .. } => {
+                change(&draft.path().join("tree"), self.ledger.get_or_insert_with(Ledger::new))
+            }
             Files::Stack(ids) => {
                 container::enter()?;
-                let mut ledger = self.ledger.clone();
+                let mut ledger = self.ledger.clone().unwrap_or_default();
                 let draft = storage.draft()?;
                 let at = |name: &str| draft.path().join(name);
                 for name in ["tree", "work", "mount"] {
@@ -133,6 +146,11 @@ impl Tree {
                 }
                 let inputs = name(&value);
                 let id = inputs.id();
+                let owners = match &self.ledger {
+                    None => Owners::ROOT,
+                    Some(before) if *before == ledger => Owners::AsBelow,
+                    Some(_) => Owners::of_all(&draft, ledger.to_string())?,
+                };
                 let info = LayerInfo {
                     parent: ids.last().copied(),
                     kind: LayerKind::Step,
@@ -140,10 +158,10 @@ impl Tree {
                     content: None,
                     created_by: created_by.to_owned(),
                     inputs: inputs.into_pairs(),
-                    ledger: if ledger == self.ledger { Value::Null } else { ledger.to_string().into() },
+                    owners,
                 };
                 storage.commit_layer(draft, &id, &info)?;
-                self.ledger = ledger;
+                self.ledger = self.ledger.take().map(|_| ledger);
                 ids.push(id);
                 Ok(value)
             }
@@ -176,7 +194,6 @@ impl Tree {
 
     /// Ends the work: layers of an image with this configuration.
     pub fn finish(self, storage: &Storage, config: &Config, name: &str) -> Result<Vec<LayerId>> {
-        let ledger = if self.ledger.is_empty() { Value::Null } else { self.ledger.to_string().into() };
         match self.files {
             Files::Stack(mut ids) => {
                 ids.push(layers::meta(storage, &ids, config)?);
@@ -186,7 +203,8 @@ impl Tree {
                 // In the end, since the tree may be large. Where there is no namespace, nothing has made such bits.
                 let size = seal(&draft.path().join("tree"))?;
                 layers::add_meta(&Root::open(&draft.path().join("tree"))?, config)?;
-                Ok(vec![layers::store_tree(storage, draft, layers::Held { size, content: None }, name, ledger)?])
+                let owners = owners::whole(&draft, self.ledger)?;
+                Ok(vec![layers::store_tree(storage, draft, layers::Held { size, content: None }, name, owners)?])
             }
         }
     }

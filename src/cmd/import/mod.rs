@@ -10,8 +10,9 @@ use std::thread;
 use self::saved::Operand;
 use super::ahead::ahead;
 use super::layers::Held;
+use super::pull::whole;
 use super::remote::Wanted;
-use super::{Host, layers, meta};
+use super::{Host, layers, meta, owners};
 use crate::cli::Options;
 use crate::error::{Context, Error, Result};
 use crate::oci;
@@ -21,7 +22,7 @@ use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::reference::ImageRef;
 use crate::oci::saved::{DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Wish};
 use crate::rootfs::{self, Bundle, Limits, Root, Unpacked};
-use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Storage};
+use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Owners, Storage, TableWriter};
 use crate::{info, warning};
 
 /// Largest `/ch/metadata.json`, bytes.
@@ -96,6 +97,7 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
     let shown = path.display();
     let draft = layers::new_tree(storage)?;
     let tree = draft.path().join("tree");
+    let mut owners = TableWriter::new(&draft);
     let (mut held, digest) = if path.is_dir() {
         storage.refuse_within(path)?;
         let copied =
@@ -103,9 +105,10 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         if copied.skipped > 0 {
             info!("ignored {} sockets, devices and/or FIFOs", copied.skipped);
         }
+        // On this machine all is the user's: the directory cannot tell.
         (Held { size: copied.bytes, content: None }, None)
     } else {
-        let (unpacked, digest) = unpack(path, &tree)?;
+        let (unpacked, digest) = unpack(path, &tree, &mut owners)?;
         (Held { size: unpacked.bytes, content: unpacked.content }, Some(digest))
     };
     if !layers::looks_like_image(&tree) {
@@ -122,7 +125,7 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         config.set_arch(host.arch());
     }
     held.add(&layers::add_meta(&root, &config)?);
-    let id = store(storage, draft, held, digest, path)?;
+    let id = store(storage, draft, held, digest, owners, path)?;
     Ok(Image::new(reference, vec![id], config))
 }
 
@@ -142,7 +145,7 @@ fn refuse_saved(tree: &Path, path: &Path) -> Result<()> {
 }
 
 /// What was unpacked, and its digest.
-fn unpack(path: &Path, tree: &Path) -> Result<(Unpacked, Digest)> {
+fn unpack(path: &Path, tree: &Path, owners: &mut TableWriter) -> Result<(Unpacked, Digest)> {
     let shown = path.display();
     let file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
     let root = Root::open(tree)?;
@@ -153,7 +156,8 @@ fn unpack(path: &Path, tree: &Path) -> Result<(Unpacked, Digest)> {
         let failed = || format!("cannot open: {shown}");
         let decoder = Decoder::new(ahead(scope, file).context(failed)?, Proof::Crc).context(failed)?;
         let mut tar = Hashing::new(ahead(scope, decoder).context(failed)?);
-        let (unpacked, enclosed) = rootfs::import_tar(&mut tar, &root, &label, &limits).context(failed)?;
+        let mut told = |path: &[u8], told| owners::write(owners, path, &told, &mut owners::alone);
+        let (unpacked, enclosed) = rootfs::import_tar(&mut tar, &root, &label, &limits, &mut told).context(failed)?;
         io::copy(&mut tar, &mut io::sink()).context(failed)?;
         if enclosed {
             info!("layers: single enclosing directory, using its contents");
@@ -166,10 +170,17 @@ fn unpack(path: &Path, tree: &Path) -> Result<(Unpacked, Digest)> {
 }
 
 /// The same tarball has the same name each time, so that what was built on it stays cached.
-fn store(storage: &Storage, draft: Draft, held: Held, digest: Option<Digest>, path: &Path) -> Result<LayerId> {
+fn store(
+    storage: &Storage,
+    draft: Draft,
+    held: Held,
+    digest: Option<Digest>,
+    owners: TableWriter,
+    path: &Path,
+) -> Result<LayerId> {
     let made_by = format!("import {}", path.display());
     let (Mode::Overlay, Some(digest)) = (storage.mode(), digest) else {
-        return layers::store_tree(storage, draft, held, &made_by, serde_json::Value::Null);
+        return layers::store_tree(storage, draft, held, &made_by, whole(owners)?);
     };
     let id = LayerId::new(Digest::of(format!("import 1 {digest}").as_bytes()));
     if !storage.has_layer(&id) {
@@ -181,7 +192,7 @@ fn store(storage: &Storage, draft: Draft, held: Held, digest: Option<Digest>, pa
             content: held.content,
             created_by: made_by,
             inputs: Vec::new(),
-            ledger: serde_json::Value::Null,
+            owners: Owners::Own(owners.finish()?),
         };
         storage.commit_layer(draft, &id, &info)?;
     }

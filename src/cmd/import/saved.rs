@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 
 use crate::cmd::fetch::apply;
 use crate::cmd::layers::{self, Held};
+use crate::cmd::owners::Below;
+use crate::cmd::pull::{settle, whole};
 use crate::cmd::remote::{self, Wanted};
+use crate::container::ledger::Owner;
 use crate::error::{Context, Error, Result};
 use crate::log::escape;
 use crate::oci::config::Config;
@@ -20,7 +23,7 @@ use crate::oci::json::MAX_DOCUMENT;
 use crate::oci::manifest::{Descriptor, Document, Index, Manifest, OCI_INDEX};
 use crate::oci::saved::{self, DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Saved, Wish};
 use crate::rootfs::{self, Bundle, Form, Last, Root, Stack};
-use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Mode, Storage};
+use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Mode, Storage, TableWriter};
 use crate::{bail, info, warning};
 
 /// Indexes in one another (as with registries).
@@ -210,6 +213,7 @@ impl Found {
     fn stack(&self, bundle: &Bundle, storage: &Storage, diff_ids: Option<&[Digest]>) -> Result<Vec<LayerId>> {
         let mut ids: Vec<LayerId> = Vec::new();
         let mut lower = Stack::new(Vec::new());
+        let mut below = Below::new(storage);
         for (i, layer) in self.layers.iter().enumerate() {
             let label = self.label(i);
             let parent = ids.last().copied();
@@ -224,8 +228,12 @@ impl Found {
                     let draft = layers::new_tree(storage)?;
                     let root = Root::open(&draft.path().join("tree"))?;
                     let want = diff_ids.map(|ids| ids[i]);
-                    let (unpacked, diff_id) = layer.unpack(bundle, &root, Form::Overlay, &label, want)?;
-                    let content = rootfs::settle(&unpacked, &root, &lower)?;
+                    let mut owners = TableWriter::new(&draft);
+                    let place = (&root, Form::Overlay);
+                    let (unpacked, diff_id) = layer.unpack(bundle, place, &label, want, &mut owners)?;
+                    let (content, owners) = settle(&unpacked, &draft, owners, &lower, &mut |at, path| {
+                        ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
+                    })?;
                     let info = LayerInfo {
                         parent,
                         kind: LayerKind::Base,
@@ -233,7 +241,7 @@ impl Found {
                         content,
                         created_by: layer.name.clone(),
                         inputs: Vec::new(),
-                        ledger: serde_json::Value::Null,
+                        owners,
                     };
                     let id = name(&diff_id);
                     storage.commit_layer(draft, &id, &info)?;
@@ -252,12 +260,13 @@ impl Found {
         let draft = layers::new_tree(storage)?;
         let root = Root::open(&draft.path().join("tree"))?;
         let mut held = Held::NOTHING;
+        let mut owners = TableWriter::new(&draft);
         for (i, layer) in self.layers.iter().enumerate() {
             let want = diff_ids.map(|ids| ids[i]);
-            held.add(&layer.unpack(bundle, &root, Form::Plain, &self.label(i), want)?.0);
+            held.add(&layer.unpack(bundle, (&root, Form::Plain), &self.label(i), want, &mut owners)?.0);
         }
         held.add(&layers::add_meta(&root, &self.config)?);
-        layers::store_tree(storage, draft, held, "import", serde_json::Value::Null)
+        layers::store_tree(storage, draft, held, "import", whole(owners)?)
     }
 
     fn label(&self, i: usize) -> String {
@@ -273,10 +282,10 @@ impl Layer {
     fn unpack(
         &self,
         bundle: &Bundle,
-        root: &Root,
-        form: Form,
+        (root, form): (&Root, Form),
         label: &str,
         want: Option<Digest>,
+        owners: &mut TableWriter,
     ) -> Result<(rootfs::Unpacked, Digest)> {
         info!("{label}: extracting");
         let part = bundle.open(&self.name, self.last).context(|| label.to_owned())?;
@@ -286,7 +295,7 @@ impl Layer {
             bail!("{label}: has {size} bytes, not as many as its manifest says");
         }
         let mut hashed = Hashing::new(part);
-        let done = apply(&mut hashed, root, form, label, want);
+        let done = apply(&mut hashed, root, form, label, want, owners);
         let rest = io::copy(&mut hashed, &mut io::sink());
         let (_, hasher) = hashed.into_parts();
         // Bad content may be the fault of bad bytes: that is the error to show.
