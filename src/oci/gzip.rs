@@ -327,6 +327,8 @@ pub struct Encoder<W> {
     /// Chunks under way, in order.
     queue: VecDeque<Receiver<Block>>,
     spare: Vec<Block>,
+    /// A chunk of zeros, compressed.
+    zeros: Option<Vec<u8>>,
     started: bool,
 }
 
@@ -376,6 +378,7 @@ impl<W: Write> Encoder<W> {
             workers,
             queue: VecDeque::new(),
             spare: Vec::new(),
+            zeros: None,
             started: false,
         }
     }
@@ -406,21 +409,21 @@ impl<W: Write> Encoder<W> {
         block.plain.clear();
         block.plain.reserve(CHUNK);
         std::mem::swap(&mut block.plain, &mut self.chunk);
-        match &self.jobs {
-            Some(jobs) => {
-                let (done, result) = sync_channel(1);
-                jobs.send(Job { block, done }).map_err(|_| io::Error::other("compression thread failed"))?;
-                self.queue.push_back(result);
-                if self.queue.len() > self.workers.len() + 1 {
-                    self.collect()?;
-                }
-                Ok(())
-            }
-            None => {
-                deflate(&mut engine(), &mut block);
-                self.emit(block)
-            }
+        let (done, result) = sync_channel(1);
+        if is_zero(&block.plain) {
+            block.packed.clone_from(self.zeros.get_or_insert_with(packed_zeros));
+            let _ = done.send(block);
+        } else if let Some(jobs) = &self.jobs {
+            jobs.send(Job { block, done }).map_err(|_| io::Error::other("compression thread failed"))?;
+        } else {
+            deflate(&mut engine(), &mut block);
+            let _ = done.send(block);
         }
+        self.queue.push_back(result);
+        if self.queue.len() > self.workers.len() + 1 {
+            self.collect()?;
+        }
+        Ok(())
     }
 
     /// Writes the oldest chunk under way; `false` if there is none.
@@ -461,6 +464,18 @@ impl<W: Write> Write for Encoder<W> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether this is a whole chunk of zeros, as files with holes have thousands of.
+fn is_zero(chunk: &[u8]) -> bool {
+    let (words, _) = chunk.as_chunks::<16>();
+    chunk.len() == CHUNK && words.iter().all(|word| *word == [0; 16])
+}
+
+fn packed_zeros() -> Vec<u8> {
+    let mut block = Block { plain: vec![0; CHUNK], packed: Vec::new() };
+    deflate(&mut engine(), &mut block);
+    block.packed
 }
 
 fn engine() -> CompressorOxide {
@@ -576,8 +591,14 @@ mod tests {
 
     #[test]
     fn what_we_write_is_read_and_does_not_depend_on_threads() {
-        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17] {
-            let data = sample(length);
+        // With chunks of zeros alone, and almost.
+        let mut holes = sample(9 * CHUNK + 5);
+        holes[CHUNK..4 * CHUNK].fill(0);
+        holes[3 * CHUNK - 1] = 1;
+        holes[5 * CHUNK - 7..].fill(0);
+        let lengths = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17].into_iter().map(sample);
+        for data in lengths.chain([holes]) {
+            let length = data.len();
             let packed = gzip(&data, 1, 10_000_000);
             assert!(packed == gzip(&data, 4, 4093), "{length}");
             assert!(gunzip(&packed).as_ref() == Ok(&data), "{length}");

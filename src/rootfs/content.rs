@@ -7,15 +7,17 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::holes::{self, ZEROS};
 use super::ladder::Ladder;
 use super::marks::open_dir;
 use super::root::{Root, show};
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_NOFOLLOW, O_NONBLOCK, O_RDONLY};
+use crate::sys::signal;
 
 const LANES: usize = 4;
 const BLOCK: usize = 8 * LANES;
@@ -51,6 +53,18 @@ impl FileSum {
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         blocks.iter().for_each(|block| self.block(block));
         self.rest[..rest.len()].copy_from_slice(rest);
+    }
+
+    /// As many zeros.
+    fn zeros(&mut self, count: u64) -> io::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            signal::check()?;
+            let n = left.min(ZEROS.len() as u64);
+            self.update(&ZEROS[..n as usize]);
+            left -= n;
+        }
+        Ok(())
     }
 
     fn block(&mut self, block: &[u8; BLOCK]) {
@@ -125,7 +139,7 @@ impl Reading {
                         Kind::File => {
                             let flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
                             let fd = file::openat(here, &name.bytes, flags, 0).context(|| show(&name.bytes))?;
-                            self.read(File::from(fd)).context(|| show(&name.bytes))?;
+                            self.read(&File::from(fd)).context(|| show(&name.bytes))?;
                         }
                         Kind::Symlink | Kind::Whiteout | Kind::Special => {}
                     }
@@ -135,16 +149,13 @@ impl Reading {
         Ok(subdirs)
     }
 
-    fn read(&mut self, mut file: File) -> io::Result<()> {
+    fn read(&mut self, file: &File) -> io::Result<()> {
         let mut sum = FileSum::new();
-        loop {
-            match file.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(n) => sum.update(&self.buffer[..n]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
+        holes::read(file, u64::MAX, &mut self.buffer, &mut |zeros, bytes| {
+            sum.zeros(zeros)?;
+            sum.update(bytes);
+            io::Result::Ok(())
+        })?;
         self.sum = self.sum.wrapping_add(sum.finish());
         Ok(())
     }

@@ -399,6 +399,24 @@ fn holes_are_packed_as_zeros() {
     check(&[(3 * mib - 1, b"end")]);
 }
 
+/// Zeros of a layer take no room on disk, and count as content like all else.
+#[test]
+fn zeros_are_unpacked_as_holes() {
+    let mut content = vec![0; 3 << 20];
+    content[(1 << 20) + 5] = 1;
+    for form in [Form::Plain, Form::Overlay] {
+        let scratch = Scratch::new();
+        let tar = Tar::default().add(b'0', "f", "", &content, 0o644).add(b'0', "g", "", &[0; 70_000], 0o600).end();
+        let unpacked = unpack(&mut &tar[..], &scratch.root("r"), form, "l", &Limits::none()).unwrap();
+        assert_eq!(unpacked.content, Some(fingerprint(&scratch.path("r")).unwrap()));
+        assert_eq!(unpacked.bytes, (3 << 20) + 70_000);
+        assert!(std::fs::read(scratch.path("r/f")).unwrap() == content);
+        assert!(std::fs::read(scratch.path("r/g")).unwrap() == [0; 70_000]);
+        let on_disk = ["f", "g"].map(|name| scratch.path("r").join(name).metadata().unwrap().blocks() * 512);
+        assert!(on_disk[0] <= 64 << 10 && on_disk[1] <= 16 << 10, "{on_disk:?}");
+    }
+}
+
 /// The view of the first `above` layers with the archive of what the others change as the one on top.
 fn squashed(scratch: &Scratch, layers: &[PathBuf], above: usize) -> Vec<String> {
     let mut tar = Vec::new();

@@ -4,13 +4,14 @@
 //! (overlay form) or applied to a tree (plain form). `stack`: the merged view of layers, without a mount. `pack`: that
 //! view as an archive; `changes`: the part of it that lower layers lack. `copy`: COPY and ADD. `tree`, `remove`: whole
 //! trees. `import`: somebody's tarball. `bundle`: files of an archive by their names. `content`: one number that tells
-//! whether files are what they were.
+//! whether files are what they were. `holes`: what is zeros.
 //! Nothing here syncs to disk, knows of names of images, or asks the network.
 
 mod bundle;
 mod changes;
 mod content;
 pub mod copy;
+mod holes;
 mod import;
 mod ladder;
 mod limits;

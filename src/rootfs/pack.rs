@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use tar::{EntryType, Header};
 
 use super::changes::{Below, Change, Changes};
+use super::holes::{self, ZEROS};
 use super::marks::{OVERLAY_XATTRS, PLAIN_MODE};
 use super::owners::Ownership;
 use super::pax::write_record;
@@ -22,15 +23,13 @@ use super::walk::{join, split};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, Kind, Stat};
+use crate::sys::signal;
 use std::os::unix::ffi::OsStrExt;
 
 /// What the old header's 11 octal digits hold.
 const MAX_OCTAL: u64 = 0o77_777_777_777;
 /// What its 7 octal digits for an owner hold.
 const MAX_OLD_ID: u32 = 0o7_777_777;
-
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-const SHORTER: &str = "file became shorter while it was read";
 
 #[derive(Clone, Debug, Default)]
 pub struct PackOptions {
@@ -203,52 +202,32 @@ impl Pack<'_> {
         if self.options.owners.get(path).is_some_and(|owner| owner.device.is_some()) {
             return self.entry(entry);
         }
-        let mut file = self.stack.open_in(layer, path)?;
+        let file = self.stack.open_in(layer, path)?;
         entry.xattrs = xattrs_of(file.as_fd())?;
         entry.size = stat.size;
         self.entry(entry)?;
-        self.content(&mut file, stat)
+        self.content(&file, stat)
     }
 
-    fn content(&mut self, file: &mut File, stat: &Stat) -> Result<()> {
-        let mut at = 0;
-        // Reading a hole costs as much as compressing its zeros, and fills the page cache with them. As in `copy_content`,
-        // only a file that takes less room than its size is asked for holes.
-        while stat.allocated < stat.size
-            && let Some((start, end)) = file::next_data(file, at, stat.size)?
-        {
-            self.zeros(start - at)?;
-            file.seek(SeekFrom::Start(start))?;
-            self.bytes(file, end - start)?;
-            at = end;
-        }
-        match stat.allocated < stat.size {
-            true if file::fstat(file.as_fd())?.size < stat.size => bail!("{SHORTER}"),
-            true => self.zeros(stat.size - at)?,
-            false => self.bytes(file, stat.size)?,
+    fn content(&mut self, file: &File, stat: &Stat) -> Result<()> {
+        // Holes become zeros: "sparse files SHOULD NOT be used" in layers (OCI image specification, "Layer").
+        let mut buf = std::mem::take(&mut self.buf);
+        let read = holes::read(file, stat.size, &mut buf, &mut |zeros, bytes| -> Result<()> {
+            self.zeros(zeros)?;
+            self.write(bytes)
+        })?;
+        self.buf = buf;
+        if read < stat.size {
+            bail!("file became shorter while it was read");
         }
         self.packed.bytes += stat.size;
         self.pad(stat.size)
     }
 
-    fn bytes(&mut self, file: &mut File, size: u64) -> Result<()> {
-        let mut left = size;
-        while left > 0 {
-            let want = left.min(self.buf.len() as u64) as usize;
-            let n = match file.read(&mut self.buf[..want]) {
-                Ok(0) => bail!("{SHORTER}"),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                done => done?,
-            };
-            self.out.write_all(&self.buf[..n]).context(|| "can't write archive")?;
-            left -= n as u64;
-        }
-        Ok(())
-    }
-
     fn zeros(&mut self, size: u64) -> Result<()> {
         let mut left = size;
         while left > 0 {
+            signal::check()?;
             let n = left.min(ZEROS.len() as u64) as usize;
             self.write(&ZEROS[..n])?;
             left -= n as u64;

@@ -11,11 +11,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use super::content::FileSum;
+use super::holes::Writer;
 use super::limits::Limits;
 use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_times, set_xattrs};
 use super::members::{Member, Members, Type};
@@ -351,23 +352,25 @@ impl<'a, 'o> Unpack<'a, 'o> {
             }
             done => done?,
         };
-        let mut file = File::from(fd);
+        let file = File::from(fd);
         self.mine(file.as_fd())?;
         let mut sum = FileSum::new();
+        let mut writer = Writer::new(&file);
         match &member.sparse {
-            None => self.content(&mut file, members, u64::MAX, &mut sum)?,
+            None => self.content(&mut writer, members, u64::MAX, &mut sum)?,
             Some(map) => {
                 let before = self.report.bytes;
                 for (offset, length) in map {
-                    file.seek(SeekFrom::Start(*offset))?;
-                    self.content(&mut file, members, *length, &mut sum)?;
+                    writer.skip_to(*offset)?;
+                    self.content(&mut writer, members, *length, &mut sum)?;
                 }
-                file.set_len(member.size)?;
+                writer.skip_to(member.size)?;
                 // Holes count as what they look like: so long are they read, if they must be.
                 self.report.bytes = before.saturating_add(member.size);
                 self.report.content = None;
             }
         }
+        writer.finish()?;
         self.report.content = self.report.content.map(|content| content.wrapping_add(sum.finish()));
         set_xattrs(file.as_fd(), &member.xattrs)?;
         file::fchmod(file.as_fd(), member.mode & PLAIN_MODE | 0o600)?;
@@ -375,14 +378,14 @@ impl<'a, 'o> Unpack<'a, 'o> {
     }
 
     /// Copies the next `length` stored bytes, or all that are left.
-    fn content(&mut self, file: &mut File, members: &mut Members, length: u64, sum: &mut FileSum) -> Result<()> {
+    fn content(&mut self, file: &mut Writer, members: &mut Members, length: u64, sum: &mut FileSum) -> Result<()> {
         let mut left = length;
         while left > 0 {
             let chunk = members.chunk_of(left)?;
             if chunk.is_empty() {
                 break;
             }
-            file.write_all(chunk)?;
+            file.write(chunk)?;
             sum.update(chunk);
             let n = chunk.len() as u64;
             left -= n;

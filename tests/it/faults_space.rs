@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::harness::run::Running;
-use crate::harness::{Run, Site, image};
+use crate::harness::{Run, Site, image, in_each_mode};
 use crate::{needs, skip};
 
 /// Runs a script where `/st` of the site is a tmpfs with these options; `$CH` is the program, `$DIR` the site.
@@ -148,4 +150,43 @@ fn memory_does_not_grow_with_layers() {
         let peak = peak(run.start(), "VmHWM:");
         assert!(peak > 1000 && peak < limit, "{what} takes {peak} KiB");
     }
+}
+
+/// `/var/log/lastlog` where a user ID is large: 300 GiB, and next to nothing on disk. Nobody waits for its zeros.
+#[test]
+fn holes_are_not_read() {
+    in_each_mode(|site| {
+        let giant = |path: &Path| {
+            let file = fs::File::create(path).unwrap();
+            file.set_len(300 << 30).unwrap();
+            file.write_all_at(b"root", (300 << 30) - 4).unwrap();
+        };
+        for dir in ["bin", "dev", "usr"] {
+            fs::create_dir_all(site.path("tree").join(dir)).unwrap();
+        }
+        giant(&site.path("tree/usr/lastlog"));
+        site.write("context/Dockerfile", "FROM tree\nCOPY --from=tree /usr/lastlog /usr/again\nCOPY here /usr/\n");
+        giant(&site.path("context/here"));
+        let soon = |run: Run| drop(run.limit(Duration::from_secs(100)).success());
+        soon(site.run("import").arg(site.path("tree")).arg("tree"));
+        soon(site.run("build").args(["-t", "out"]).arg(site.path("context")));
+        soon(site.run("fsck").arg("--deep"));
+        let mut found = Vec::new();
+        let mut todo = vec![site.storage()];
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+                let meta = entry.metadata().unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                if meta.is_dir() {
+                    todo.push(entry.path());
+                } else if ["lastlog", "again", "here"].contains(&name.as_str()) {
+                    assert!(meta.len() == 300 << 30 && meta.blocks() < 1000, "{meta:?}");
+                    found.push(name);
+                }
+            }
+        }
+        found.sort();
+        found.dedup();
+        assert_eq!(found, ["again", "here", "lastlog"]);
+    });
 }

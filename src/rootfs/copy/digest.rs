@@ -1,12 +1,12 @@
 //! What do the sources hold? One digest for the build cache: paths, types, modes, contents, targets of links.
 //!
 //! Which files are one (hard links) counts, times and attributes do not. Files are hashed by several threads, a batch at
-//! a time, so that memory is bounded; what the memo knows is not read at all.
+//! a time, so that memory is bounded; what the memo knows is not read at all. Of large files only those parts count
+//! that are not all zeros, so that their holes are not read either.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -16,6 +16,7 @@ use super::visit::{Step, visit};
 use super::{Plan, Sources};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hasher};
+use crate::rootfs::holes::{self, ZEROS};
 use crate::rootfs::root::{Root, show};
 use crate::rootfs::walk::{self, split};
 use crate::sys::file::{self, Kind, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
@@ -26,6 +27,9 @@ const BATCH_BYTES: u64 = 256 << 20;
 /// Below this, another thread costs more than it saves.
 const WORTH_FILES: usize = 64;
 const WORTH_BYTES: u64 = 4 << 20;
+
+/// From this size on a file is hashed without its zeros.
+const LARGE: u64 = 64 << 20;
 
 /// So many files and directories are told apart.
 const MOST_LISTED: usize = 100;
@@ -249,17 +253,28 @@ fn hash_one(root: &Root, entry: &mut Entry, buf: &mut [u8]) -> Result<()> {
     let mut hash = || -> Result<Digest> {
         let (parent, name) = split(path);
         let dir = walk::reopen(root.as_fd(), parent)?;
-        let mut file = File::from(file::openat(dir.as_fd(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)?);
+        let file = File::from(file::openat(dir.as_fd(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)?);
+        let size = file::fstat(file.as_fd())?.size;
         let mut hasher = Hasher::default();
-        loop {
-            match file.read(buf) {
-                Ok(0) => break,
-                Ok(n) => hasher.update(&buf[..n]),
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e.into()),
-            }
+        if size >= LARGE {
+            // Parts of equal size, each with its place: no two files have the same.
+            hasher.update(format!("parts of {} of {size}", buf.len()).as_bytes());
         }
-        // If it changed meanwhile, its stamp tells.
+        let mut at = 0u64;
+        // If it changes meanwhile, its stamp tells.
+        holes::read(&file, u64::MAX, buf, &mut |zeros, bytes| -> Result<()> {
+            if size < LARGE {
+                (0..zeros.div_ceil(ZEROS.len() as u64)).for_each(|n| {
+                    hasher.update(&ZEROS[..(zeros - n * ZEROS.len() as u64).min(ZEROS.len() as u64) as usize]);
+                });
+                hasher.update(bytes);
+            } else if !holes::is_zero(bytes) {
+                hasher.update(&(at + zeros).to_le_bytes());
+                hasher.update(bytes);
+            }
+            at += zeros + bytes.len() as u64;
+            Ok(())
+        })?;
         Ok(hasher.digest())
     };
     entry.digest = Some(raw(&hash().context(|| format!("can't copy {}", show(path)))?));

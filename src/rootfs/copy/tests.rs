@@ -461,3 +461,42 @@ fn hard_links_and_touched_files_are_seen() {
     link("outside", "d/a");
     assert_eq!(look().digest, bc.digest, "names outside don't count, whosever they are");
 }
+
+/// A file is what it shows, however much of it is on disk; and what is not on disk is not read.
+#[test]
+fn holes_are_the_zeros_that_they_show() {
+    use std::os::unix::fs::FileExt;
+    let scratch = Scratch::new();
+    let root = scratch.root("context");
+    let path = scratch.path("context/f");
+    let look = || {
+        let patterns = ["f".to_owned()];
+        let sources = Sources {
+            root: &root,
+            patterns: &patterns,
+            parents: false,
+            ignore: &keep_all,
+            exclude: &keep_all,
+            never: None,
+        };
+        contents(&plan(&sources).unwrap(), &sources, &mut Memo::default(), 1).unwrap().digest
+    };
+    let written = |size: u64, at: u64, dense: bool| {
+        fs::write(&path, if dense { vec![0; size as usize] } else { Vec::new() }).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(size).unwrap();
+        file.write_all_at(b"x", at).unwrap();
+        look()
+    };
+    const MIB: u64 = 1 << 20;
+    for size in [MIB, 65 * MIB] {
+        let digest = written(size, MIB / 2 + 7, false);
+        assert_eq!(digest, written(size, MIB / 2 + 7, true));
+        assert_ne!(digest, written(size, MIB / 2 + 8, false));
+        assert_ne!(digest, written(size, 7, false));
+        assert_ne!(digest, written(size + 1, MIB / 2 + 7, false));
+    }
+    assert_eq!(written(MIB, 5, false), written(MIB, 5, true));
+    // Reading would take hours.
+    assert_ne!(written(8 << 40, 5, false), written(8 << 40, 6, false));
+}
