@@ -17,6 +17,7 @@ use miniz_oxide::deflate::core::{
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_HAS_MORE_INPUT};
 
+pub use super::codec::Codec;
 use super::{crc32, zstd};
 
 /// Compressed bytes read at once.
@@ -31,41 +32,19 @@ const CHUNK: usize = 1 << 20;
 /// half as long, and what it makes is 12 % larger. (gzip -6 takes as long as level 6.)
 const LEVEL: i32 = 2;
 
-/// How a stream is compressed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Codec {
-    Gzip,
-    Zstd,
-    Bzip2,
-    Xz,
-    /// None of these; also an empty stream.
-    Plain,
-}
-
-impl Codec {
-    /// From the first six bytes (fewer if there are no more).
-    pub fn sniff(start: &[u8]) -> Codec {
-        match start {
-            [0x1f, 0x8b, ..] => Codec::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Codec::Zstd,
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Codec::Bzip2,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Codec::Xz,
-            _ => Codec::Plain,
-        }
-    }
-}
-
 /// A buffered source that can be looked at before it is read.
 pub(super) struct Input<R> {
     inner: R,
     buf: Vec<u8>,
     at: usize,
     end: usize,
+    /// Bytes that came from the source.
+    pub(super) taken: u64,
 }
 
 impl<R: Read> Input<R> {
     fn new(inner: R) -> Input<R> {
-        Input { inner, buf: vec![0; INPUT], at: 0, end: 0 }
+        Input { inner, buf: vec![0; INPUT], at: 0, end: 0, taken: 0 }
     }
 
     /// What is buffered; empty at the end of the source only.
@@ -96,6 +75,7 @@ impl<R: Read> Input<R> {
             match self.inner.read(&mut self.buf[self.end..]) {
                 Ok(n) => {
                     self.end += n;
+                    self.taken += n as u64;
                     return Ok(n > 0);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -123,7 +103,7 @@ impl<R: Read> Read for Input<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         // Large reads need no detour.
         if self.at == self.end && out.len() >= self.buf.len() {
-            return self.inner.read(out);
+            return self.inner.read(out).inspect(|n| self.taken += *n as u64);
         }
         let have = self.fill()?;
         let n = have.len().min(out.len());
@@ -468,8 +448,7 @@ impl<W: Write> Write for Encoder<W> {
 
 /// Whether this is a whole chunk of zeros, as files with holes have thousands of.
 fn is_zero(chunk: &[u8]) -> bool {
-    let (words, _) = chunk.as_chunks::<16>();
-    chunk.len() == CHUNK && words.iter().all(|word| *word == [0; 16])
+    chunk.len() == CHUNK && chunk.as_chunks::<16>().0.iter().all(|word| *word == [0; 16])
 }
 
 fn packed_zeros() -> Vec<u8> {

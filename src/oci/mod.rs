@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod base64;
+mod codec;
 pub mod config;
 pub mod crc32;
 pub mod digest;

@@ -13,6 +13,10 @@ use crate::error::Error;
 
 /// Largest window that is decoded, and all of them together; `zstd --ultra --long` asks for more, images do not.
 const MAX_WINDOW: u64 = 32 << 20;
+/// A frame of four bytes can say 128 KiB of zeros. From here on content may be so many times as large as what it is
+/// decoded from, and no more: what gzip can reach, so that nobody waits longer than for that.
+const FREE: u64 = 1 << 30;
+const MOST_TIMES: u64 = 1032;
 /// Decoded bytes collected before they are handed out.
 const STEP: usize = 256 << 10;
 
@@ -22,11 +26,13 @@ pub(super) struct Frames {
     share: Share,
     inside: bool,
     done: bool,
+    /// Bytes handed out.
+    made: u64,
 }
 
 impl Frames {
     pub(super) fn new() -> Frames {
-        Frames { decoder: FrameDecoder::new(), share: Share(0), inside: false, done: false }
+        Frames { decoder: FrameDecoder::new(), share: Share(0), inside: false, done: false, made: 0 }
     }
 
     pub(super) fn read<R: Read>(&mut self, input: &mut Input<R>, out: &mut [u8]) -> io::Result<usize> {
@@ -42,7 +48,12 @@ impl Frames {
                 continue;
             }
             if self.decoder.can_collect() > 0 {
-                return self.decoder.read(out);
+                let n = self.decoder.read(out)?;
+                self.made = self.made.saturating_add(n as u64);
+                if self.made > input.taken.saturating_mul(MOST_TIMES).saturating_add(FREE) {
+                    return Err(inflated());
+                }
+                return Ok(n);
             }
             if self.decoder.is_finished() {
                 self.inside = false;
@@ -108,7 +119,7 @@ fn window(header: &[u8]) -> Option<u64> {
     let mut bytes = [0; 8];
     bytes[..length].copy_from_slice(rest.get(dictionary..dictionary + length)?);
     let size = u64::from_le_bytes(bytes);
-    Some(if length == 2 { size + 256 } else { size })
+    Some(if length == 2 { size.saturating_add(256) } else { size })
 }
 
 /// So many bytes of the memory for windows; given back when dropped.
@@ -120,9 +131,9 @@ static FREED: Condvar = Condvar::new();
 impl Share {
     fn take(bytes: u64) -> Share {
         let used = USED.lock().unwrap_or_else(|e| e.into_inner());
-        let crowded = |used: &mut u64| *used + bytes > MAX_WINDOW;
+        let crowded = |used: &mut u64| used.saturating_add(bytes) > MAX_WINDOW;
         let mut used = FREED.wait_while(used, crowded).unwrap_or_else(|e| e.into_inner());
-        *used += bytes;
+        *used = used.saturating_add(bytes);
         Share(bytes)
     }
 }
@@ -134,6 +145,12 @@ impl Drop for Share {
             FREED.notify_all();
         }
     }
+}
+
+fn inflated() -> io::Error {
+    Error::new(format!("zstd data is more than {MOST_TIMES} times as large when decoded"))
+        .hint("if it is meant to be, compress it with gzip")
+        .into()
 }
 
 fn failed(e: &dyn std::fmt::Display) -> io::Error {
@@ -158,6 +175,24 @@ mod tests {
         check(&[], None);
         check(&[0], None);
         check(&[0xe0, 1, 2, 3], None);
+    }
+
+    /// Blocks of four bytes that say 128 KiB each.
+    #[test]
+    fn what_unpacks_to_very_much_is_an_error() {
+        let repeat = |last: u32| (((128 << 10) << 3) | 1 << 1 | last).to_le_bytes()[..3].to_vec();
+        let frame = |blocks: usize| {
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
+            (1..blocks).for_each(|_| frame.extend([&repeat(0)[..], &[0]].concat()));
+            [&frame[..], &repeat(1), &[0]].concat()
+        };
+        let decoded = |frame: &[u8]| {
+            let mut decoder = Decoder::new(frame, Proof::Digest).unwrap();
+            io::copy(&mut decoder, &mut io::sink()).map_err(|e| e.to_string())
+        };
+        assert_eq!(decoded(&frame(1000)), Ok(1000 * (128 << 10)));
+        let error = decoded(&frame(60_000)).unwrap_err();
+        assert!(error.contains("1032 times as large"), "{error}");
     }
 
     /// More decoders than fit at once, each with a small frame, then a large one.
