@@ -158,7 +158,7 @@ impl Held {
 
     /// An archive was unpacked into it, too.
     pub fn add(&mut self, unpacked: &Unpacked) {
-        self.size += unpacked.bytes;
+        self.size = self.size.saturating_add(unpacked.bytes);
         self.content = self.content.zip(unpacked.content).map(|(had, new)| had.wrapping_add(new));
     }
 }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::oci::arch::Arch;
 use crate::oci::manifest::Document;
 use crate::oci::reference::ImageRef;
+use crate::oci::size::total;
 use crate::registry::Accept;
 use crate::storage::{Access, Image, Storage};
 use crate::{log, warning};
@@ -48,7 +49,7 @@ fn arch(image: &Image) -> String {
 
 /// Bytes of all layers; those that are shared count for each image.
 fn size(storage: &Storage, image: &Image) -> u64 {
-    image.layers.iter().map(|id| storage.layer_info(id).map_or(0, |i| i.size)).sum()
+    total(image.layers.iter().map(|id| storage.layer_info(id).map_or(0, |i| i.size)))
 }
 
 /// Where an image comes from: what it was built from, or the registry's name.

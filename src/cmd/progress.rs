@@ -71,18 +71,18 @@ impl Part<'_> {
     pub fn begin_at(&mut self, done: u64) {
         self.done = done;
         let mut state = self.progress.state();
-        state.done += done;
-        state.drawn_done += done;
+        state.done = state.done.saturating_add(done);
+        state.drawn_done = state.drawn_done.saturating_add(done);
     }
 
     pub fn add(&mut self, n: u64) {
-        self.set(self.done + n);
+        self.set(self.done.saturating_add(n));
     }
 
     /// So many bytes in all; fewer than before if it began anew.
     pub fn set(&mut self, done: u64) {
         let mut state = self.progress.state();
-        state.done = (state.done + done).saturating_sub(self.done);
+        state.done = state.done.saturating_add(done).saturating_sub(self.done);
         self.done = done;
         let elapsed = state.drawn.elapsed();
         if elapsed < if self.progress.width.is_some() { REDRAW } else { REPORT } {

@@ -24,6 +24,7 @@ use crate::oci::manifest::{
     DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST,
 };
 use crate::oci::reference::ImageRef;
+use crate::oci::size::total;
 use crate::registry::Client;
 use crate::registry::auth::Access as Permission;
 use crate::registry::blob::Presence;
@@ -286,8 +287,8 @@ struct Upload<'a> {
 impl Upload<'_> {
     fn all(&self, packed: Option<&Packed>, config: &[u8], manifest: &Manifest) -> Result<()> {
         let n = manifest.layers.len();
-        let sizes = manifest.layers.iter().map(|layer| layer.size);
-        let progress = Progress::new("uploading", Some(sizes.sum::<u64>() + manifest.config.size));
+        let all = total(manifest.layers.iter().chain([&manifest.config]).map(|blob| blob.size));
+        let progress = Progress::new("uploading", Some(all));
         for (i, layer) in manifest.layers.iter().enumerate() {
             let what = format!("layer {}/{n}", i + 1);
             let ours = packed.filter(|_| i + 1 == n);

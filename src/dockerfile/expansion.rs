@@ -153,7 +153,7 @@ impl<'a> Pass<'a> {
     }
 
     fn account(&mut self, bytes: usize) -> Result<(), WordError> {
-        self.work += bytes;
+        self.work = self.work.saturating_add(bytes);
         // Every line of a file may be looked at, so that has to end sooner: each byte counts once for each level.
         let limit = if self.mode.keeps_unset() { MAX_DEPTH * (self.text.len() + MAX_DEPTH) } else { MAX_WORK };
         match self.work > limit.min(MAX_WORK) {

@@ -38,7 +38,7 @@ pub struct Table {
 impl Table {
     /// Replaces in place or appends.
     pub fn set(&mut self, name: &str, value: String) -> Result<()> {
-        self.size += name.len() + value.len();
+        self.size = self.size.saturating_add(name.len() + value.len());
         match self.index.get(name) {
             Some(&at) => {
                 self.size -= name.len() + self.entries[at].1.len();

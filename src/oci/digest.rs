@@ -85,7 +85,7 @@ pub struct Hasher {
 impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         self.sha.update(bytes);
-        self.size += bytes.len() as u64;
+        self.size = self.size.saturating_add(bytes.len() as u64);
     }
 
     /// Bytes seen so far.

@@ -11,4 +11,5 @@ pub mod json;
 pub mod manifest;
 pub mod reference;
 pub mod saved;
+pub mod size;
 mod zstd;

@@ -220,7 +220,7 @@ impl Pack<'_> {
         if read < stat.size {
             bail!("file became shorter while it was read");
         }
-        self.packed.bytes += stat.size;
+        self.packed.bytes = self.packed.bytes.saturating_add(stat.size);
         self.pad(stat.size)
     }
 

@@ -154,7 +154,7 @@ pub fn check(member: &Member, stored: u64) -> Result<()> {
         let next = offset.checked_add(*length).filter(|next| *offset >= end && *next <= member.size);
         let Some(next) = next else { bail!("malformed sparse map") };
         end = next;
-        sum += length;
+        sum = sum.saturating_add(*length);
     }
     if sum != stored || member.kind != Type::File {
         bail!("sparse map does not match the stored data");

@@ -141,7 +141,7 @@ impl Copy<'_> {
         }
         copy_file(from, name, &stat, to, name)?;
         self.copied.files += 1;
-        self.copied.bytes += stat.size;
+        self.copied.bytes = self.copied.bytes.saturating_add(stat.size);
         Ok(false)
     }
 }

@@ -224,7 +224,7 @@ impl Ingest {
 
 impl Write for Ingest {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if self.hasher.size() + buf.len() as u64 > self.size {
+        if self.hasher.size().saturating_add(buf.len() as u64) > self.size {
             return Err(Error::new(format!("blob {}: more than {} bytes", self.digest, self.size)).into());
         }
         let n = self.file.write(buf)?;

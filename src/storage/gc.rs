@@ -6,6 +6,7 @@ use super::layers::tree_size;
 use super::{LayerId, LayerKind, Storage};
 use crate::error::Result;
 use crate::oci::digest::Digest;
+use crate::oci::size::total;
 use crate::sys::signal;
 use crate::{debug, verbose};
 
@@ -63,33 +64,33 @@ impl Storage {
         // Most recently used first; a layer is kept only with its parents.
         unused.sort_by(|a, b| b.cmp(a));
         let mut kept = used;
-        let mut kept_bytes = 0;
+        let mut kept_bytes = 0u64;
         let mut garbage = Garbage::default();
         for (last_use, id) in unused {
             if kept.contains(&id) {
                 continue;
             }
             let chain: Vec<LayerId> = self.chain(&id).into_iter().filter(|l| !kept.contains(l)).collect();
-            let bytes: u64 = chain.iter().map(|l| self.layer_info(l).map_or(0, |i| i.size)).sum();
+            let bytes = total(chain.iter().map(|l| self.layer_info(l).map_or(0, |i| i.size)));
             let keeps = match keep {
                 Keep::Nothing => false,
-                Keep::Size(limit) => kept_bytes + bytes <= limit,
+                Keep::Size(limit) => kept_bytes.saturating_add(bytes) <= limit,
                 Keep::Since(time) => last_use >= time,
             };
             if keeps {
-                kept_bytes += bytes;
+                kept_bytes = kept_bytes.saturating_add(bytes);
                 kept.extend(chain);
             } else {
-                garbage.bytes += self.layer_info(&id).map_or(0, |i| i.size);
+                garbage.bytes = total([garbage.bytes, self.layer_info(&id).map_or(0, |i| i.size)]);
                 garbage.layers.push(id);
             }
         }
         garbage.layers.retain(|l| !kept.contains(l));
         let needed = self.used_blobs()?;
         garbage.blobs = self.blobs()?.into_iter().filter(|b| !needed.contains(b)).collect();
-        garbage.bytes += garbage.blobs.iter().map(|b| self.blob_size(b)).sum::<u64>();
-        garbage.others = EMPTIED.iter().map(|name| tree_size(&self.path().join(name))).fold(0, u64::saturating_add);
-        garbage.bytes = garbage.bytes.saturating_add(garbage.others);
+        garbage.others = total(EMPTIED.iter().map(|name| tree_size(&self.path().join(name))));
+        let blobs = total(garbage.blobs.iter().map(|b| self.blob_size(b)));
+        garbage.bytes = total([garbage.bytes, garbage.others, blobs]);
         Ok(garbage)
     }
 

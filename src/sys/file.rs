@@ -80,7 +80,7 @@ impl Stat {
             uid: s.st_uid,
             nlink: u64::from(s.st_nlink),
             size: s.st_size.max(0) as u64,
-            allocated: s.st_blocks.max(0) as u64 * 512,
+            allocated: (s.st_blocks.max(0) as u64).saturating_mul(512),
             mtime: Time { sec: s.st_mtime, nsec: s.st_mtime_nsec as u32 },
             ctime: Time { sec: s.st_ctime, nsec: s.st_ctime_nsec as u32 },
         }

@@ -91,6 +91,42 @@ fn files_are_small_and_say_what_they_are_for() {
     report(&wrong);
 }
 
+/// Sizes are what somebody else says, and an overflow ends the program. They are added by `oci::size::total` or by
+/// `saturating_add` and the like.
+#[test]
+fn sizes_are_never_added_bare() {
+    const SIZES: [&str; 4] = ["size", "sizes", "bytes", "allocated"];
+    let is_size = |word: &str| SIZES.contains(&word);
+    let adds_sizes = |text: &str| {
+        // The length of what is in memory.
+        let text = text.replace("bytes.len()", "length").replace("bytes[at]", "byte");
+        let sums = (text.contains(".sum(") || text.contains(".sum::")) && words(&text).any(is_size);
+        let grows = text
+            .split_once(" += ")
+            .is_some_and(|(left, right)| words(left).last().is_some_and(is_size) || words(right).any(is_size));
+        let adds = text.match_indices(" + ").any(|(at, plus)| {
+            let end = |c: char| !(c.is_alphanumeric() || "_.*&".contains(c));
+            let right = text[at + plus.len()..].split(end).next().unwrap();
+            words(text[..at].trim_end_matches("()")).last().is_some_and(is_size)
+                || words(right).last().is_some_and(is_size)
+        });
+        sums || grows || adds
+    };
+    for bare in ["a.size + b", "a + b.size", "x.size() + 1", "n += i.size;", "size += 1", "l.map(|l| l.size).sum()"] {
+        assert!(adds_sizes(bare), "{bare}");
+    }
+    for fine in ["at += bytes.len()", "a + size.min(3)", "a.size.saturating_add(b)", "size(a) + 1", "a.sum()"] {
+        assert!(!adds_sizes(fine), "{fine}");
+    }
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !source.name.ends_with("tests.rs")) {
+        for (line, text) in source.code().filter(|(_, text)| adds_sizes(text)) {
+            wrong.push(format!("{}:{line}: sizes are added bare: {}", source.name, text.trim()));
+        }
+    }
+    report(&wrong);
+}
+
 #[test]
 fn unsafe_is_in_sys_alone() {
     let mut wrong = Vec::new();

@@ -132,13 +132,13 @@ fn save(build: &Build, url: &str, mut download: Download) -> Result<Note> {
     let mut file = File::create_new(&path).context(|| format!("can't make {}", path.display()))?;
     let mut hasher = Hasher::default();
     let mut buf = vec![0; 256 << 10];
-    let mut size = 0;
+    let mut size = 0u64;
     loop {
         let n = download.read(&mut buf)?;
         if n == 0 {
             break;
         }
-        size += n as u64;
+        size = size.saturating_add(n as u64);
         if size > MAX_DOWNLOAD {
             return Err(too_long());
         }

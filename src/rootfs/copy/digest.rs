@@ -186,7 +186,7 @@ impl Work<'_> {
     }
 
     fn push(&mut self, entry: Entry) -> Result<()> {
-        self.bytes += entry.file.as_ref().map_or(0, |(_, stat)| stat.size);
+        self.bytes = self.bytes.saturating_add(entry.file.as_ref().map_or(0, |(_, stat)| stat.size));
         self.batch.push(entry);
         if self.batch.len() >= BATCH_FILES || self.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
     }

@@ -309,7 +309,7 @@ impl Run<'_> {
         file::futimens(made.as_fd(), stat.mtime)?;
         self.tell(stat, to, copy)?;
         self.copied.files += 1;
-        self.copied.bytes += stat.size;
+        self.copied.bytes = self.copied.bytes.saturating_add(stat.size);
         if stat.nlink > 1 {
             let dir = frames.iter().map(|frame| frame.name.as_slice()).collect::<Vec<_>>().join(&b'/');
             let id = file::fstat(made.as_fd()).map(|made| (made.dev, made.ino))?;
@@ -372,7 +372,7 @@ impl Run<'_> {
         file::fchmod(dir.as_fd(), before.mode)?;
         file::futimens(dir.as_fd(), before.mtime)?;
         self.copied.files += unpacked.entries;
-        self.copied.bytes += unpacked.bytes;
+        self.copied.bytes = self.copied.bytes.saturating_add(unpacked.bytes);
         self.copied.skipped += unpacked.ignored_devices;
         Ok(())
     }
