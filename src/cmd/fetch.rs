@@ -17,7 +17,7 @@ use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::manifest::Descriptor;
 use crate::registry::blob::BlobReader;
-use crate::rootfs::{self, Form, Limits, Root, Unpacked};
+use crate::rootfs::{self, Form, Limits, Room, Root, Unpacked};
 use crate::storage::{Draft, Ingest, Storage, TableWriter};
 use crate::sys::signal;
 use crate::{info, verbose, warning};
@@ -33,6 +33,8 @@ pub struct Fetcher<'a> {
     pub no_cache: bool,
     /// Plain: blobs alone, since layers have to be applied in order. Overlay: each is unpacked into its own draft.
     pub form: Form,
+    /// For what all layers say of names.
+    pub room: Room,
 }
 
 /// What a worker made of a layer.
@@ -192,7 +194,7 @@ impl Fetcher<'_> {
         let draft = layers::new_tree(self.storage)?;
         let root = Root::open(&draft.path().join("tree"))?;
         let mut owners = TableWriter::new(&draft);
-        let (unpacked, diff_id) = apply(source, &root, self.form, label, want, &mut owners)?;
+        let (unpacked, diff_id) = apply(source, (&root, self.form), label, want, &mut owners, &self.room)?;
         owners.pause()?;
         Ok(Apart { draft, unpacked, diff_id, owners })
     }
@@ -306,13 +308,13 @@ impl<R: Read> Read for Tee<'_, R> {
 /// writing each have a thread.
 pub fn apply(
     source: impl Read + Send,
-    root: &Root,
-    form: Form,
+    (root, form): (&Root, Form),
     label: &str,
     want: Option<Digest>,
     owners: &mut TableWriter,
+    room: &Room,
 ) -> Result<(Unpacked, Digest)> {
-    let limits = Limits::of(root)?;
+    let limits = Limits { room: room.clone(), ..Limits::of(root)? };
     thread::scope(|scope| {
         let failed = || label.to_owned();
         let proof = want.map_or(Proof::Crc, |_| Proof::Digest);

@@ -120,13 +120,13 @@ pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<Lay
     if storage.has_layer(&id) {
         return Ok(id);
     }
-    let stack = Stack::open(&trees(storage, below))?;
+    let stack = Stack::open(&trees(storage, below))?.remembering();
     // What cannot be looked up (a loop of links) counts as there: it is left alone.
     let archive = meta::archive(config, &|path| stack.lookup(path, Last::Keep).map_or(true, |found| found.is_some()))?;
     let draft = new_tree(storage)?;
     let root = Root::open(&draft.path().join("tree"))?;
-    let unpacked = rootfs::unpack(&mut &archive[..], &root, Form::Overlay, "metadata", &Limits::none())?;
-    let content = rootfs::settle(&unpacked, &root, &stack)?;
+    let mut unpacked = rootfs::unpack(&mut &archive[..], &root, Form::Overlay, "metadata", &Limits::none())?;
+    let content = rootfs::settle(&mut unpacked, &root, &stack)?;
     let info = LayerInfo {
         parent,
         kind: LayerKind::Meta,

@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::ImageRef;
-use crate::rootfs::{self, Form, Root, Stack, Unpacked};
+use crate::rootfs::{self, Form, Room, Root, Stack, Unpacked};
 use crate::storage::{
     Access, Draft, Image, Ingest, LayerId, LayerInfo, LayerKind, Mode, Owners, Source, Storage, TableWriter,
 };
@@ -146,14 +146,14 @@ impl Puller<'_> {
         self.announce_flattening(&resolved.manifest.layers, count);
         let mut ids: Vec<LayerId> = Vec::new();
         // Grows with them: opened anew for each, hundreds of layers would take more descriptors than there are.
-        let mut lower = Stack::new(Vec::new());
+        let mut lower = Stack::new(Vec::new()).remembering();
         let mut below = Below::new(self.storage);
         let mut ingests = Vec::new();
         for (i, (fetched, descriptor)) in fetched.into_iter().zip(descriptors).enumerate() {
             let label = label(i, resolved.manifest.layers.len(), descriptor);
             info!("{label}: extracting");
             let parent = ids.last().copied();
-            let Some(Fetched { ingest, unpacked: Some(apart) }) = fetched else {
+            let Some(Fetched { ingest, unpacked: Some(mut apart) }) = fetched else {
                 let Some(id) = names[i] else { bail!("{label}: not unpacked") };
                 lower.push(Root::open(&self.storage.layer_tree(&id))?);
                 ids.push(id);
@@ -162,9 +162,10 @@ impl Puller<'_> {
             let id = LayerId::new(Digest::chain(parent.as_ref().map(LayerId::digest), &apart.diff_id));
             ingests.extend(ingest);
             report(&label, &apart.unpacked);
-            let (content, owners) = settle(&apart.unpacked, &apart.draft, apart.owners, &lower, &mut |at, path| {
-                ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
-            })?;
+            let (content, owners) =
+                settle(&mut apart.unpacked, &apart.draft, apart.owners, &lower, &mut |at, path| {
+                    ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
+                })?;
             let info = LayerInfo {
                 parent,
                 kind: LayerKind::Base,
@@ -251,6 +252,7 @@ impl Puller<'_> {
         let fetched = self.fetcher(places, Form::Plain).fetch_all(&all[..count], &here, diff_ids.as_deref())?;
         self.announce_flattening(all, count);
         let root = Root::open(tree)?;
+        let room = Room::new();
         let mut held = Held::NOTHING;
         let mut ingests = Vec::new();
         for (i, (fetched, descriptor)) in fetched.into_iter().zip(all).enumerate() {
@@ -262,7 +264,7 @@ impl Puller<'_> {
                 None => Box::new(self.reopen(descriptor)?),
             };
             let want = diff_ids.as_ref().map(|ids| ids[i]);
-            let (unpacked, _) = apply(file, &root, Form::Plain, &label, want, owners)?;
+            let (unpacked, _) = apply(file, (&root, Form::Plain), &label, want, owners, &room)?;
             report(&label, &unpacked);
             held.add(&unpacked);
             ingests.extend(ingest);
@@ -272,7 +274,7 @@ impl Puller<'_> {
     }
 
     fn fetcher<'b>(&'b self, places: &'b [Remote], form: Form) -> Fetcher<'b> {
-        Fetcher { places, storage: self.storage, no_cache: self.options.no_cache, form }
+        Fetcher { places, storage: self.storage, no_cache: self.options.no_cache, form, room: Room::new() }
     }
 
     fn reopen(&self, descriptor: &Descriptor) -> Result<fs::File> {
@@ -296,7 +298,7 @@ impl Puller<'_> {
 
 /// Sets a layer right by those below it, and ends the table of its owners.
 pub fn settle(
-    unpacked: &Unpacked,
+    unpacked: &mut Unpacked,
     draft: &Draft,
     mut table: TableWriter,
     lower: &Stack,

@@ -26,8 +26,8 @@ fn watch(dir: &Path) -> Vec<String> {
 
 fn run(scratch: &Scratch, tar: &[u8], form: Form) -> Result<(Unpacked, Root)> {
     let root = scratch.root("root");
-    let unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none())?;
-    let content = settle(&unpacked, &root, &Stack::new(Vec::new()))?;
+    let mut unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none())?;
+    let content = settle(&mut unpacked, &root, &Stack::new(Vec::new()))?;
     assert!(content.is_none_or(|content| content == fingerprint(&scratch.path("root")).unwrap()));
     Ok((unpacked, root))
 }
@@ -176,10 +176,12 @@ fn links_that_lead_too_deep() {
     .enumerate()
     {
         let root = scratch.root(&format!("r{n}"));
-        let unpacked = unpack(&mut &Tar::of(&word)[..], &root, Form::Overlay, "layer", &Limits::none()).unwrap();
-        let settled = settle(&unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap());
+        let mut unpacked = unpack(&mut &Tar::of(&word)[..], &root, Form::Overlay, "layer", &Limits::none()).unwrap();
+        let settled = settle(&mut unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap());
         assert_eq!(settled.is_ok(), fits, "{n}");
-        assert!(settled.err().is_none_or(|e| e.to_string().contains("links lead deeper than 512")), "{n}");
+        let why = settled.map_or_else(|e| e.to_string(), |_| String::new());
+        let far = why.contains("links lead deeper than 512") || why.contains("File name too long");
+        assert_ne!(far, fits, "{n}: {why}");
     }
 }
 
@@ -532,8 +534,8 @@ fn time_is_proportional() {
             let root = scratch.root("root");
             unpack(&mut &Tar::of("d/ d/a=1 e/f/g=1")[..], &root, Form::Plain, "l", &Limits::none()).unwrap();
             let start = of_this_thread();
-            let unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none()).unwrap();
-            settle(&unpacked, &root, &Stack::new(Vec::new())).unwrap();
+            let mut unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none()).unwrap();
+            settle(&mut unpacked, &root, &Stack::new(Vec::new())).unwrap();
             let took = of_this_thread() - start;
             eprintln!("{what} {form:?}: {took:?}");
             assert!(took.as_secs() < SECONDS, "{what} {form:?} took {took:?}");
@@ -561,6 +563,64 @@ fn time_is_proportional() {
         tar.add(b'0', &format!("d/.wh.f{i}"), "", b"", 0o644);
     }
     timed("whiteouts", tar.end());
+}
+
+/// Links that lead hither and thither, one through the other; deep directories that no member describes.
+#[test]
+fn paths_take_no_long_way() {
+    let start = of_this_thread();
+    let to_and_fro = "d/../".repeat(815);
+    let mut tar = Tar::default();
+    tar.add(b'5', "d", "", b"", 0o755).add(b'2', "l0", &format!("{to_and_fro}d"), b"", 0o777);
+    for i in 1..40 {
+        tar.add(b'2', &format!("l{i}"), &format!("{to_and_fro}l{}", i - 1), b"", 0o777);
+    }
+    for i in 0..200 {
+        tar.add(b'0', &format!("l39/{i}/x"), "", b"", 0o644);
+    }
+    check("40 links of 1630 components", &tar.end(), "File name too long");
+    // Each alone may be as long as this.
+    let long = "d/../".repeat(400);
+    tar.add(b'5', "d", "", b"", 0o755).add(b'2', "l", &format!("{long}d"), b"", 0o777);
+    for i in 0..2000 {
+        tar.add(b'0', &format!("l/{}/x", i % 2), "", b"", 0o644);
+    }
+    check("a long way for each member", &tar.end(), "too many links and directories");
+    let levels = "d/".repeat(500);
+    for i in 0..20 {
+        tar.add(b'0', &format!("{i}/{levels}x"), "", b"", 0o644);
+    }
+    let deep = tar.end();
+    let scratch = Scratch::new();
+    let lower = scratch.root("lower");
+    unpack(&mut &Tar::of("a=1")[..], &lower, Form::Overlay, "lower", &Limits::none()).unwrap();
+    let root = scratch.root("root");
+    let mut unpacked = unpack(&mut &deep[..], &root, Form::Overlay, "layer", &Limits::none()).unwrap();
+    settle(&mut unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap()).unwrap();
+    let took = of_this_thread() - start;
+    assert!(took.as_secs() < 60, "{took:?}");
+}
+
+/// Names that nobody writes, and what is remembered of others.
+#[test]
+fn names_have_an_end() {
+    let long = |i: usize| format!("{i:08}{}", format!("/{}", "n".repeat(250)).repeat(15));
+    let run = |flag: u8, name: &dyn Fn(usize) -> String, target: &dyn Fn(usize) -> String| {
+        let mut tar = Tar::default();
+        for i in 0..14_000 {
+            tar.add(flag, &name(i), &target(i), b"", 0o644);
+        }
+        let scratch = Scratch::new();
+        let root = scratch.root("root");
+        let done = unpack(&mut &tar.end()[..], &root, Form::Overlay, "layer", &Limits::none());
+        done.map(|unpacked| unpacked.ignored_devices).map_err(|e| e.to_string())
+    };
+    let none = |_| String::new();
+    assert_eq!(run(b'3', &long, &none), Ok(14_000));
+    for result in [run(b'1', &|i| i.to_string(), &long), run(b'0', &|i| format!("{}/.wh.{i}", long(0)), &none)] {
+        let error = result.unwrap_err();
+        assert!(error.starts_with("layer: member ") && error.contains("more than 48 MiB of names"), "{error}");
+    }
 }
 
 #[test]
@@ -608,7 +668,7 @@ fn mutations() {
             "l",
             &Limits::none(),
         )
-        .and_then(|unpacked| settle(&unpacked, &root, &Stack::new(Vec::new())));
+        .and_then(|mut unpacked| settle(&mut unpacked, &root, &Stack::new(Vec::new())));
     }
     assert_eq!(watch(&outside), before);
 }

@@ -33,9 +33,11 @@ fn overlay(scratch: &Scratch, layers: &[&str]) -> Result<Vec<PathBuf>, String> {
                 .map_err(|e| e.to_string())?,
         );
     }
-    for (i, unpacked) in unpacked.iter().enumerate() {
+    let mut lower = Stack::new(Vec::new()).remembering();
+    for (i, unpacked) in unpacked.iter_mut().enumerate() {
         let root = Root::open(&paths[i]).unwrap();
-        let content = settle(unpacked, &root, &Stack::open(&paths[..i]).unwrap()).map_err(|e| e.to_string())?;
+        let content = settle(unpacked, &root, &lower).map_err(|e| e.to_string())?;
+        lower.push(Root::open(&paths[i]).unwrap());
         let read = fingerprint(&paths[i]).unwrap();
         assert!(content.is_none_or(|content| content == read), "content of layer {i} of {layers:?}");
     }
@@ -423,9 +425,9 @@ fn squashed(scratch: &Scratch, layers: &[PathBuf], above: usize) -> Vec<String> 
     let options = PackOptions { above, ..PackOptions::default() };
     pack(&Stack::open(layers).unwrap(), &mut tar, &options).unwrap();
     let root = scratch.root("squashed");
-    let unpacked = unpack(&mut &tar[..], &root, Form::Overlay, "squashed", &Limits::none()).unwrap();
+    let mut unpacked = unpack(&mut &tar[..], &root, Form::Overlay, "squashed", &Limits::none()).unwrap();
     let mut layers = layers[..above].to_vec();
-    settle(&unpacked, &root, &Stack::open(&layers).unwrap()).unwrap();
+    settle(&mut unpacked, &root, &Stack::open(&layers).unwrap()).unwrap();
     layers.push(scratch.path("squashed"));
     stack_listing(&Stack::open(&layers).unwrap())
 }

@@ -1,6 +1,6 @@
 //! How does an image lie on disk?
 //!
-//! `root` and `walk`: safe paths. `members` and `pax`: what an archive says. `unpack`, `settle`: an archive as a layer
+//! `root` and `walk`: safe paths. `members` and `pax`: what an archive says. `unpack`, `parents`, `settle`: an archive as a layer
 //! (overlay form) or applied to a tree (plain form). `stack`: the merged view of layers, without a mount. `pack`: that
 //! view as an archive; `changes`: the part of it that lower layers lack. `copy`: COPY and ADD. `tree`, `remove`: whole
 //! trees. `import`: somebody's tarball. `bundle`: files of an archive by their names. `content`: one number that tells
@@ -20,6 +20,7 @@ mod marks;
 mod members;
 mod owners;
 mod pack;
+mod parents;
 mod pax;
 mod remove;
 mod root;
@@ -41,7 +42,7 @@ mod testing;
 pub use bundle::{Bundle, first_name, spool};
 pub use content::fingerprint;
 pub use import::import_tar;
-pub use limits::Limits;
+pub use limits::{Limits, Room};
 pub use owners::{Cover, Fate, Ownership, Told};
 pub use pack::{PackOptions, pack};
 pub use remove::remove_tree;

@@ -12,28 +12,27 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use super::links::PendingLink;
 use super::marks::{OPAQUE, open_dir, set_opaque, set_times};
 use super::owners::{Owners, Told, nobody};
 use super::remove::remove_at;
 use super::root::{Last, Root, show};
-use super::stack::{Found, Stack};
+use super::stack::{Found, Node, Stack};
 use super::tree::{copy_content, copy_xattrs};
 use super::unpack::{Unpacked, within_limits};
-use super::walk::{self, is_below, join, parts, split};
+use super::walk::{self, Followed, is_below, join, parts, split};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat, Time};
 
-const MAX_LINKS: u32 = 40;
-
 /// [`settle_owned`], where nobody asks for owners.
-pub fn settle(unpacked: &Unpacked, root: &Root, lower: &Stack) -> Result<Option<u64>> {
+pub fn settle(unpacked: &mut Unpacked, root: &Root, lower: &Stack) -> Result<Option<u64>> {
     settle_owned(unpacked, root, lower, &mut nobody)
 }
 
 /// Sets a layer right that was unpacked in overlay form into `root`; `lower` are the layers below it, themselves
 /// settled. Nothing to do for the plain form. What [`super::fingerprint`] would say; `None` if only reading can tell.
-pub fn settle_owned(unpacked: &Unpacked, root: &Root, lower: &Stack, owners: &mut Owners) -> Result<Option<u64>> {
+pub fn settle_owned(unpacked: &mut Unpacked, root: &Root, lower: &Stack, owners: &mut Owners) -> Result<Option<u64>> {
     if lower.is_empty() && unpacked.links.is_empty() && unpacked.whiteouts.is_empty() {
         return Ok(unpacked.content);
     }
@@ -42,12 +41,13 @@ pub fn settle_owned(unpacked: &Unpacked, root: &Root, lower: &Stack, owners: &mu
         lower,
         merged: lower.with(root.try_clone()?),
         top: lower.len(),
-        implied: unpacked.implied.clone(),
-        whiteouts: unpacked.whiteouts.clone(),
-        opaque: unpacked.opaque.clone(),
+        implied: std::mem::take(&mut unpacked.implied),
+        whiteouts: std::mem::take(&mut unpacked.whiteouts),
+        opaque: std::mem::take(&mut unpacked.opaque),
         deepest: unpacked.deepest,
         longest: unpacked.longest,
         times: HashMap::new(),
+        trail: Vec::new(),
         content: unpacked.content,
         owners,
     };
@@ -84,6 +84,8 @@ struct Settle<'a, 'o> {
     deepest: usize,
     longest: usize,
     times: HashMap<Vec<u8>, (u64, Time)>,
+    /// The directories down to the one that was looked up last, while this layer has the same ones.
+    trail: Vec<Node>,
     /// As in [`Unpacked`].
     content: Option<u64>,
     owners: &'a mut Owners<'o>,
@@ -102,9 +104,8 @@ impl Settle<'_, '_> {
             self.implied_dir(&path).context(|| format!("directory {}", show(&path)))?;
         }
         self.drop_idle_whiteouts()?;
-        for (name, target) in &unpacked.links {
-            let overtaken = unpacked.overtaken.contains(name);
-            self.link(name, target, overtaken).context(|| format!("member {}", show(name)))?;
+        for PendingLink { name, target, overtaken } in &unpacked.links {
+            self.link(name, target, *overtaken).context(|| format!("member {}", show(name)))?;
         }
         set_times(self.root, &self.times)
     }
@@ -154,13 +155,17 @@ impl Settle<'_, '_> {
     }
 
     /// The merged directory with this path without links.
-    fn node(&self, path: &[u8]) -> Result<Option<super::stack::Node>> {
-        let mut node = self.merged.root();
-        for name in parts(path) {
+    fn node(&mut self, path: &[u8]) -> Result<Option<Node>> {
+        while self.trail.last().is_some_and(|known| !is_below(&known.path, path)) {
+            self.trail.pop();
+        }
+        let mut node = self.trail.last().cloned().unwrap_or_else(|| self.merged.root());
+        for name in parts(&path[node.path.len()..]) {
             match self.merged.find(&node, name)? {
                 Some(Found::Dir(next, _)) => node = next,
                 _ => return Ok(None),
             }
+            self.trail.push(node.clone());
         }
         Ok(Some(node))
     }
@@ -172,6 +177,7 @@ impl Settle<'_, '_> {
         if is_below(path, &to) {
             return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
         }
+        self.trail.clear();
         self.drop_markers(path)?;
         let parent = split(path).0.to_vec();
         self.keep_time(&parent)?;
@@ -184,6 +190,7 @@ impl Settle<'_, '_> {
         self.tell(path, Told::Moved(to.clone()))?;
         move_paths(&mut self.implied, path, &to);
         let dir = walk::reopen(self.root.as_fd(), &parent)?;
+        self.trail.clear();
         remove_at(dir.as_fd(), split(path).1)
     }
 
@@ -279,7 +286,7 @@ impl Settle<'_, '_> {
             let (dir, name) = split(&path);
             if parent.as_ref().is_none_or(|(known, _)| known != dir) {
                 let layers = self.node(dir)?.map(|node| node.layers).unwrap_or_default();
-                parent = Some((dir.to_vec(), layers.into_iter().filter(|layer| *layer != self.top).collect()));
+                parent = Some((dir.to_vec(), layers.iter().copied().filter(|layer| *layer != self.top).collect()));
             }
             let below = parent.as_ref().map(|(_, layers)| layers.as_slice()).unwrap_or_default();
             if self.merged.find_in(below, &path)?.is_some() {
@@ -376,7 +383,7 @@ impl Settle<'_, '_> {
         // Directories from the root down to where we are; `None` where there is none yet.
         let mut trail = vec![Some(self.merged.root())];
         let mut here = Vec::new();
-        let mut links = 0;
+        let mut links = Followed::default();
         while let Some(name) = todo.pop_front() {
             if name == b".." {
                 here = split(&here).0.to_vec();
@@ -390,11 +397,8 @@ impl Settle<'_, '_> {
             let next = join(&here, &name);
             match found {
                 Some(Found::Other(layer, stat)) if stat.kind == Kind::Symlink => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
-                    }
                     let target = file::readlinkat(self.merged.layer(layer).as_fd(), &next)?;
+                    links.add(&target)?;
                     if target.starts_with(b"/") {
                         trail.truncate(1);
                         here.clear();
@@ -428,6 +432,7 @@ impl Settle<'_, '_> {
                         None => None,
                     };
                     self.keep_time(&here)?;
+                    self.trail.clear();
                     let whited = found.is_some();
                     if whited {
                         file::unlinkat(dir.as_fd(), name)?;

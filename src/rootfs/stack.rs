@@ -4,7 +4,8 @@
 //! one, a whiteout or something that is no directory; the root directory always merges. Layers never change, so paths
 //! below a layer need no watch for links: every directory of a [`Node`] was seen to be one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,17 +16,54 @@ use std::rc::Rc;
 
 use super::marks::OPAQUE;
 use super::root::{Last, Root, show};
-use super::walk::{join, parts, split};
+use super::walk::{Followed, join, parts, split};
 use crate::bail;
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
-
-const MAX_LINKS: u32 = 40;
 
 /// Layer directories, the lowest first. One whole tree (plain form, or a mounted merge) is a stack of one.
 #[derive(Debug)]
 pub struct Stack {
     layers: Vec<Rc<Root>>,
+    memo: Option<Rc<RefCell<Memo>>>,
+    /// So many of the lowest layers are in the memo.
+    known: usize,
+}
+
+/// What paths stand for, found once: in so many of the lowest layers. When more come on top, only those are asked.
+#[derive(Debug, Default)]
+struct Memo {
+    seen: HashMap<Vec<u8>, (usize, Seen)>,
+    bytes: usize,
+}
+
+/// Bytes that a memo may take; then it begins anew.
+const MAX_MEMO: usize = 16 << 20;
+
+impl Memo {
+    fn keep(&mut self, path: &[u8], layers: usize, seen: &Seen) {
+        let size = |seen: &Seen| match seen {
+            Seen::Nothing | Seen::Other(..) => 0,
+            Seen::Dir(layers, _) => layers.len() * size_of::<usize>(),
+        };
+        self.bytes = self.bytes.saturating_add(size(seen));
+        match self.seen.insert(path.to_vec(), (layers, seen.clone())) {
+            Some((_, before)) => self.bytes = self.bytes.saturating_sub(size(&before)),
+            None => self.bytes = self.bytes.saturating_add(path.len() + 250),
+        }
+        if self.bytes > MAX_MEMO {
+            *self = Memo::default();
+        }
+    }
+}
+
+/// What a path stands for in some layers.
+#[derive(Clone, Debug)]
+enum Seen {
+    Nothing,
+    /// The layers that have it, the top one first, and what that one says.
+    Dir(Rc<[usize]>, Stat),
+    Other(usize, Stat),
 }
 
 /// Something in the merged view.
@@ -43,7 +81,7 @@ pub struct Entry {
 pub(super) struct Node {
     pub path: Vec<u8>,
     /// Layers that have it, the top one first.
-    pub layers: Vec<usize>,
+    pub layers: Rc<[usize]>,
 }
 
 /// What a name stands for in the merged view.
@@ -72,19 +110,26 @@ pub(super) struct Spot {
 impl Stack {
     /// Layers from the lowest to the top one.
     pub fn new(layers: Vec<Root>) -> Stack {
-        Stack { layers: layers.into_iter().map(Rc::new).collect() }
+        Stack { layers: layers.into_iter().map(Rc::new).collect(), memo: None, known: 0 }
+    }
+
+    /// Looks nothing up twice. For layers that do not change any more, also those that are pushed later.
+    pub fn remembering(self) -> Stack {
+        let known = self.layers.len();
+        Stack { memo: Some(Rc::default()), known, ..self }
     }
 
     /// Puts a layer on top.
     pub fn push(&mut self, layer: Root) {
         self.layers.push(Rc::new(layer));
+        self.known = self.layers.len();
     }
 
-    /// This stack with a layer on top. No descriptor is opened for what is below.
+    /// This stack with a layer on top, which may still change. No descriptor is opened for what is below.
     pub(super) fn with(&self, layer: Root) -> Stack {
         let mut layers = self.layers.clone();
         layers.push(Rc::new(layer));
-        Stack { layers }
+        Stack { layers, memo: self.memo.clone(), known: self.known }
     }
 
     pub(super) fn top(&self) -> Option<&Root> {
@@ -186,25 +231,53 @@ impl Stack {
         self.find_in(&node.layers, &join(&node.path, name))
     }
 
-    /// What `path` stands for in these layers, top first; its parents are directories in each of them.
+    /// What `path` stands for in the layers of its parent, top first, with or without the topmost layer of the stack.
     pub(super) fn find_in(&self, layers: &[usize], path: &[u8]) -> io::Result<Option<Found>> {
+        let Some(memo) = &self.memo else { return Ok(found(self.search(layers, path, Seen::Nothing)?, path)) };
+        let (new, known) = layers.split_at(layers.iter().take_while(|layer| **layer >= self.known).count());
+        let mut below = Seen::Nothing;
+        if !known.is_empty() {
+            let (count, seen) = memo.borrow().seen.get(path).cloned().unwrap_or((0, Seen::Nothing));
+            let (since, before) = known.split_at(known.iter().take_while(|layer| **layer >= count).count());
+            // Layers that came since hide either all of the parent that was there before, or nothing of it.
+            let before = if before.is_empty() { Seen::Nothing } else { seen };
+            below = self.search(since, path, before)?;
+            if count < self.known {
+                memo.borrow_mut().keep(path, self.known, &below);
+            }
+        }
+        Ok(found(self.search(new, path, below)?, path))
+    }
+
+    /// What `path` stands for in these layers, top first, on top of what it is below them. Its parents are directories
+    /// in each of them.
+    fn search(&self, layers: &[usize], path: &[u8], below: Seen) -> io::Result<Seen> {
         let mut dirs = Vec::new();
         let mut top = None;
+        let mut hidden = false;
         for (at, layer) in layers.iter().enumerate() {
             let Some(stat) = file::look(self.layers[*layer].as_fd(), path)? else { continue };
             if !stat.is_dir() {
                 if dirs.is_empty() && stat.kind != Kind::Whiteout {
-                    return Ok(Some(Found::Other(*layer, stat)));
+                    return Ok(Seen::Other(*layer, stat));
                 }
+                hidden = true;
                 break;
             }
             dirs.push(*layer);
             top.get_or_insert(stat);
-            if at + 1 < layers.len() && self.is_opaque(*layer, path)? {
+            let last = at + 1 == layers.len() && matches!(below, Seen::Nothing);
+            if !last && self.is_opaque(*layer, path)? {
+                hidden = true;
                 break;
             }
         }
-        Ok(top.map(|stat| Found::Dir(Node { path: path.to_vec(), layers: dirs }, stat)))
+        let below = if hidden { Seen::Nothing } else { below };
+        Ok(match (top, below) {
+            (None, below) => below,
+            (Some(top), Seen::Nothing | Seen::Other(..)) => Seen::Dir(dirs.into(), top),
+            (Some(top), Seen::Dir(more, _)) => Seen::Dir(dirs.into_iter().chain(more.iter().copied()).collect(), top),
+        })
     }
 
     /// All names of a merged directory.
@@ -216,7 +289,8 @@ impl Stack {
                 if list.contains_key(&name.bytes) {
                     continue;
                 }
-                let found = self.find_in(&node.layers[at..], &join(&node.path, &name.bytes))?;
+                let path = join(&node.path, &name.bytes);
+                let found = found(self.search(&node.layers[at..], &path, Seen::Nothing)?, &path);
                 list.insert(name.bytes, found);
             }
         }
@@ -240,7 +314,7 @@ impl Stack {
     /// Follows a path. `None` if a directory on the way is missing or is none.
     pub(super) fn spot(&self, path: &[u8], last: Last) -> io::Result<Option<Spot>> {
         let mut todo: VecDeque<Vec<u8>> = parts(path).map(<[u8]>::to_vec).collect();
-        let mut links = 0;
+        let mut links = Followed::default();
         let mut trail = vec![self.root()];
         loop {
             let here = trail.last().cloned().unwrap_or_else(|| self.root());
@@ -262,11 +336,8 @@ impl Stack {
                 Some(Found::Other(layer, stat))
                     if stat.kind == Kind::Symlink && (last == Last::Follow || !todo.is_empty()) =>
                 {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(io::Error::from_raw_os_error(libc::ELOOP));
-                    }
                     let target = file::readlinkat(self.layers[layer].as_fd(), &join(&here.path, &name))?;
+                    links.add(&target)?;
                     if target.starts_with(b"/") {
                         trail.truncate(1);
                     }
@@ -279,6 +350,14 @@ impl Stack {
                 _ => return Ok(None),
             }
         }
+    }
+}
+
+fn found(seen: Seen, path: &[u8]) -> Option<Found> {
+    match seen {
+        Seen::Nothing => None,
+        Seen::Dir(layers, stat) => Some(Found::Dir(Node { path: path.to_vec(), layers }, stat)),
+        Seen::Other(layer, stat) => Some(Found::Other(layer, stat)),
     }
 }
 

@@ -13,21 +13,24 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::content::FileSum;
 use super::holes::Writer;
 use super::limits::Limits;
-use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_times, set_xattrs};
+use super::links::PendingLink;
+use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_xattrs};
 use super::members::{Member, Members, Type};
 use super::owners::{Owners, Ownership, Told, nobody};
+use super::parents::Last;
 use super::remove::remove_at;
-use super::root::{Bounds, Root, show};
-use super::walk::{self, Dir, Missing};
+use super::root::{Root, show};
+use super::walk::{self, Dir};
 use super::whiteouts::Ours;
 use crate::bail;
 use crate::error::{Context, Result};
-use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_WRONLY, Stat, Time};
+use crate::oci::digest::Digest;
+use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat};
 
 const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
@@ -62,10 +65,8 @@ pub struct Unpacked {
     pub(super) label: String,
     /// Directories that the archive uses but does not describe (overlay form).
     pub(super) implied: BTreeSet<Vec<u8>>,
-    /// Hard links to what this layer does not have: name and target (overlay form).
-    pub(super) links: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Those of them whose target the layer makes later: they mean what lower layers have (overlay form).
-    pub(super) overtaken: HashSet<Vec<u8>>,
+    /// Hard links to what this layer does not have (overlay form).
+    pub(super) links: Vec<PendingLink>,
     /// Names that this layer hides (overlay form).
     pub(super) whiteouts: BTreeSet<Vec<u8>>,
     /// Directories that are opaque because a marker says so (overlay form).
@@ -137,22 +138,20 @@ pub(super) fn id(stat: &Stat) -> Id {
 pub(super) struct Unpack<'a, 'o> {
     pub(super) root: &'a Root,
     pub(super) form: Form,
-    limits: &'a Limits,
+    pub(super) limits: &'a Limits,
     owners: &'a mut Owners<'o>,
     pub(super) report: Unpacked,
-    /// The last member's parent: its path as the archive spells it, and where that led.
-    pub(super) last: Option<(Vec<u8>, Rc<Dir>)>,
+    pub(super) last: Option<Last>,
     /// `None` if nothing was there before: whiteouts then mean nothing.
     pub(super) ours: Option<Ours>,
-    /// Times to set at the end, when no more names are made: by path, for the directory with this inode number.
-    pub(super) times: HashMap<Vec<u8>, (u64, Time)>,
     /// Where each pending hard link stands in `report.links`.
-    pub(super) pending: BTreeMap<Vec<u8>, usize>,
-    /// Names of pending hard links, by target.
-    pub(super) targets: HashMap<Vec<u8>, Vec<Vec<u8>>>,
-    /// Devices that were not made, by path.
-    pub(super) ignored: HashSet<Vec<u8>>,
+    pub(super) pending: BTreeMap<Arc<[u8]>, usize>,
+    /// Where those with a target stand.
+    pub(super) targets: HashMap<Arc<[u8]>, Vec<usize>>,
+    /// Digests of the paths of devices, which were not made.
+    pub(super) ignored: HashSet<Digest>,
     unchecked: u64,
+    pub(super) steps: u64,
 }
 
 impl<'a, 'o> Unpack<'a, 'o> {
@@ -166,11 +165,11 @@ impl<'a, 'o> Unpack<'a, 'o> {
             report: Unpacked { content: Some(0), ..Unpacked::default() },
             last: None,
             ours: if fresh { None } else { Some(Ours::default()) },
-            times: HashMap::new(),
             pending: BTreeMap::new(),
             targets: HashMap::new(),
             ignored: HashSet::new(),
             unchecked: 0,
+            steps: 0,
         };
         limits.check(root)?;
         Ok(work)
@@ -188,7 +187,9 @@ impl<'a, 'o> Unpack<'a, 'o> {
         }
         if member.kind == Type::Special {
             self.report.ignored_devices += 1;
-            self.ignored.insert(parts.join(&b'/'));
+            if self.ignored.insert(Digest::of(&parts.join(&b'/'))) {
+                self.limits.room.take(0)?;
+            }
             return Ok(());
         }
         let parent = self.parent(parents)?;
@@ -219,73 +220,11 @@ impl<'a, 'o> Unpack<'a, 'o> {
         if member.kind != Type::Dir {
             bail!("the root is not a directory");
         }
+        self.leave()?;
         file::fchmod(self.root.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
         self.report.root_described = true;
-        let ino = file::fstat(self.root.as_fd())?.ino;
-        self.times.insert(Vec::new(), (ino, member.mtime));
+        file::futimens(self.root.as_fd(), member.mtime)?;
         self.tell(b"", Told::Is(Ownership::of(member)))
-    }
-
-    /// The directory for a member with these parents, made where missing.
-    pub(super) fn parent(&mut self, parents: &[&[u8]]) -> Result<Rc<Dir>> {
-        let path = parents.join(&b'/');
-        if let Some((known, dir)) = &self.last
-            && *known == path
-        {
-            return Ok(dir.clone());
-        }
-        let dir = match self.jump(&path) {
-            Some(dir) => Rc::new(dir),
-            None => Rc::new(self.walk(parents)?),
-        };
-        // Links lead further down than any name says.
-        within_limits(&dir.path, 1, 1)?;
-        self.report.deepest = self.report.deepest.max(walk::parts(&dir.path).count() + 1);
-        self.touch(&dir)?;
-        self.last = Some((path, dir.clone()));
-        Ok(dir)
-    }
-
-    /// In one call, if all is there and nothing on the way is a link: so deep paths cost little.
-    pub(super) fn jump(&self, path: &[u8]) -> Option<Dir> {
-        if path.is_empty() {
-            return walk::start(self.root.as_fd()).ok();
-        }
-        let resolve = file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS;
-        let fd = file::openat2(self.root.as_fd(), path, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, resolve).ok()??;
-        Some(Dir { fd, path: path.to_vec() })
-    }
-
-    fn walk(&mut self, parents: &[&[u8]]) -> Result<Dir> {
-        let root = self.root;
-        let mut dir = walk::start(root.as_fd())?;
-        for name in parents {
-            dir = match walk::step(dir.fd.as_fd(), name) {
-                Ok(fd) => Dir { fd, path: walk::join(&dir.path, name) },
-                Err(_) => walk::walk(root.as_fd(), dir, name, Bounds::InRoot, &mut Implied(self))
-                    .context(|| format!("can't use {} as directory", show(name)))?,
-            };
-        }
-        Ok(dir)
-    }
-
-    /// Remembers that a directory from before, and those above it, get content of this archive; and their times.
-    fn touch(&mut self, dir: &Dir) -> Result<()> {
-        let Some(ours) = &mut self.ours else { return Ok(()) };
-        // What is above one of ours is ours.
-        if ours.ids.contains(&id(&file::fstat(dir.fd.as_fd())?)) {
-            return Ok(());
-        }
-        let mut here = walk::start(self.root.as_fd())?;
-        let mut names = walk::parts(&dir.path);
-        loop {
-            let stat = file::fstat(here.fd.as_fd())?;
-            if ours.ids.insert(id(&stat)) {
-                self.times.entry(here.path.clone()).or_insert((stat.ino, stat.mtime));
-            }
-            let Some(name) = names.next() else { return Ok(()) };
-            here = Dir { fd: walk::step(here.fd.as_fd(), name)?, path: walk::join(&here.path, name) };
-        }
     }
 
     fn mine(&mut self, fd: BorrowedFd) -> io::Result<()> {
@@ -334,7 +273,7 @@ impl<'a, 'o> Unpack<'a, 'o> {
         }
         set_xattrs(fd.as_fd(), &member.xattrs)?;
         file::fchmod(fd.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
-        self.times.insert(path.clone(), (stat.ino, member.mtime));
+        file::futimens(fd.as_fd(), member.mtime)?;
         let owner = Ownership::of(member);
         match made && owner.is_plain() {
             true => Ok(()),
@@ -432,16 +371,17 @@ impl<'a, 'o> Unpack<'a, 'o> {
                 for known in known.filter(|known| inside(known)).cloned().collect::<Vec<_>>() {
                     self.report.implied.remove(&known);
                 }
-                let known = self.pending.range(path.clone()..).take_while(|(known, _)| known.starts_with(&path));
+                let known =
+                    self.pending.range(Arc::from(&path[..])..).take_while(|(known, _)| known.starts_with(&path));
                 for known in known.map(|(known, _)| known).filter(|known| inside(known)).cloned().collect::<Vec<_>>() {
                     self.pending.remove(&known);
                 }
-                self.last = None;
+                self.look_again();
                 remove_at(at, name)?;
             }
             Some(stat) => {
                 if stat.kind == Kind::Symlink {
-                    self.last = None;
+                    self.look_again();
                 }
                 file::unlinkat(at, name)?;
             }
@@ -450,50 +390,16 @@ impl<'a, 'o> Unpack<'a, 'o> {
     }
 
     fn finish(mut self, label: &str) -> Result<Unpacked> {
-        self.last = None;
-        set_times(self.root, &self.times)?;
+        self.leave()?;
         let links = std::mem::take(&mut self.report.links);
         let pending = &self.pending;
         self.report.links = links
             .into_iter()
             .enumerate()
-            .filter(|(at, (name, _))| pending.get(name) == Some(at))
+            .filter(|(at, link)| pending.get(&link.name) == Some(at))
             .map(|(_, link)| link)
             .collect();
         self.report.label = label.to_owned();
         Ok(self.report)
-    }
-}
-
-/// Makes the directories that an archive uses without describing them.
-struct Implied<'u, 'a, 'o>(&'u mut Unpack<'a, 'o>);
-
-impl Missing for Implied<'_, '_, '_> {
-    fn make(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8], found: Option<Stat>) -> io::Result<()> {
-        let work = &mut *self.0;
-        let whited = match found {
-            None => false,
-            Some(stat) if stat.kind == Kind::Whiteout && work.form == Form::Overlay => true,
-            Some(_) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
-        };
-        if whited {
-            file::unlinkat(dir, name)?;
-        }
-        file::mkdirat(dir, name, 0o700)?;
-        let fd = open_dir(dir, name)?;
-        file::fchmod(fd.as_fd(), IMPLIED_MODE)?;
-        let stat = file::fstat(fd.as_fd())?;
-        if whited {
-            work.hide_below(fd.as_fd(), path.to_vec())?;
-        } else if work.form == Form::Overlay {
-            work.report.implied.insert(path.to_vec());
-        }
-        if let Some(ours) = &mut work.ours {
-            ours.ids.insert(id(&stat));
-            ours.cleared.insert(id(&stat));
-        }
-        // Not the time of unpacking: the same layer gives the same tree.
-        work.times.insert(path.to_vec(), (stat.ino, Time::default()));
-        Ok(())
     }
 }

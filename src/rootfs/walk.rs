@@ -13,6 +13,8 @@ use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_PATH, Stat};
 
 /// As many links as Linux follows in one path.
 const MAX_LINKS: u32 = 40;
+/// Components that the targets of all links in one path may have.
+const MAX_PARTS: usize = 4096;
 /// Longest path that links may lead to, bytes; the kernel takes no longer one at a time.
 const MAX_PATH: usize = 4096;
 
@@ -64,6 +66,31 @@ impl Place {
 pub trait Missing {
     /// Makes a directory `name` in `dir` or fails. `path` is that of the new directory, `found` what is there now.
     fn make(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8], found: Option<Stat>) -> io::Result<()>;
+
+    /// Is told of each component before it is opened. An error ends the walk.
+    fn step(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What links have added to a path so far.
+#[derive(Default)]
+pub struct Followed {
+    links: u32,
+    parts: usize,
+}
+
+impl Followed {
+    /// One more link. Too many are an error, and so are targets that lead hither and thither.
+    pub fn add(&mut self, target: &[u8]) -> io::Result<()> {
+        self.links += 1;
+        self.parts += parts(target).count();
+        match (self.links > MAX_LINKS, self.parts > MAX_PARTS) {
+            (true, _) => Err(io::Error::from_raw_os_error(libc::ELOOP)),
+            (false, true) => Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG)),
+            (false, false) => Ok(()),
+        }
+    }
 }
 
 /// Nothing is made: ENOENT or ENOTDIR.
@@ -144,7 +171,7 @@ pub fn reopen(root: BorrowedFd, path: &[u8]) -> io::Result<OwnedFd> {
 
 /// Follows `path` from `from` to a directory.
 pub fn walk(root: BorrowedFd, from: Dir, path: &[u8], bounds: Bounds, missing: &mut dyn Missing) -> io::Result<Dir> {
-    let mut links = 0;
+    let mut links = Followed::default();
     walk_on(root, from, parts(path).map(<[u8]>::to_vec).collect(), bounds, missing, &mut links)
 }
 
@@ -156,7 +183,7 @@ pub fn place(
     last: Last,
     missing: &mut dyn Missing,
 ) -> io::Result<Place> {
-    let mut links = 0;
+    let mut links = Followed::default();
     let mut todo: VecDeque<Vec<u8>> = parts(path).map(<[u8]>::to_vec).collect();
     let mut dir = start(root)?;
     loop {
@@ -185,9 +212,10 @@ fn walk_on(
     mut todo: VecDeque<Vec<u8>>,
     bounds: Bounds,
     missing: &mut dyn Missing,
-    links: &mut u32,
+    links: &mut Followed,
 ) -> io::Result<Dir> {
     while let Some(name) = todo.pop_front() {
+        missing.step()?;
         if dir.path.len() > MAX_PATH {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
@@ -226,13 +254,10 @@ fn follow(
     name: &[u8],
     bounds: Bounds,
     todo: &mut VecDeque<Vec<u8>>,
-    links: &mut u32,
+    links: &mut Followed,
 ) -> io::Result<Dir> {
-    *links += 1;
-    if *links > MAX_LINKS {
-        return Err(io::Error::from_raw_os_error(libc::ELOOP));
-    }
     let target = file::readlinkat(dir.fd.as_fd(), name)?;
+    links.add(&target)?;
     for part in parts(&target).rev() {
         todo.push_front(part.to_vec());
     }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use super::marks::{OPAQUE, open_dir, set_opaque};
 use super::owners::{Ownership, Told};
+use super::parents::restore_time;
 use super::remove::remove_at;
 use super::unpack::{Form, IMPLIED_MODE, Id, Unpack, id};
 use super::walk::{self, Dir};
@@ -61,6 +62,7 @@ impl Unpack<'_, '_> {
         let at = parent.fd.as_fd();
         match file::look(at, name)? {
             None => {
+                self.limits.room.take(parent.path.len() + name.len())?;
                 file::whiteout(at, name).context(|| "can't make whiteout (mknod)")?;
                 self.report.whiteouts.insert(walk::join(&parent.path, name));
                 Ok(())
@@ -83,9 +85,10 @@ impl Unpack<'_, '_> {
         }
     }
 
-    fn passes_link(&self, parents: &[&[u8]]) -> io::Result<bool> {
+    fn passes_link(&mut self, parents: &[&[u8]]) -> io::Result<bool> {
         let mut dir = walk::start(self.root.as_fd())?.fd;
         for name in parents {
+            self.step()?;
             dir = match walk::step(dir.as_fd(), name) {
                 Ok(next) => next,
                 Err(_) => return Ok(file::look(dir.as_fd(), name)?.is_some_and(|stat| stat.kind == Kind::Symlink)),
@@ -97,6 +100,7 @@ impl Unpack<'_, '_> {
     /// Marks a directory opaque because a marker says so.
     pub(super) fn hide_below(&mut self, dir: BorrowedFd, path: Vec<u8>) -> Result<()> {
         if file::fgetxattr(dir, OPAQUE)?.is_none() {
+            self.limits.room.take(path.len())?;
             set_opaque(dir)?;
             self.report.opaque.insert(path);
         }
@@ -122,7 +126,7 @@ impl Unpack<'_, '_> {
         let Some(stat) = file::look(parent.fd.as_fd(), name)? else { return Ok(()) };
         let path = walk::join(&parent.path, name);
         if !ours.has(&path, &stat) {
-            self.last = None;
+            self.look_again();
             self.report.content = None;
             self.tell(&path, Told::Gone)?;
             return remove_at(parent.fd.as_fd(), name);
@@ -132,8 +136,9 @@ impl Unpack<'_, '_> {
         }
         if !ours.described.contains(&id(&stat)) {
             // What the archive put there is in a new directory now, of which it says nothing.
-            file::fchmod(open_dir(parent.fd.as_fd(), name)?.as_fd(), IMPLIED_MODE)?;
-            self.times.insert(path.clone(), (stat.ino, Time::default()));
+            let dir = open_dir(parent.fd.as_fd(), name)?;
+            file::fchmod(dir.as_fd(), IMPLIED_MODE)?;
+            file::futimens(dir.as_fd(), Time::default())?;
             self.tell(&path, Told::Is(Ownership::default()))?;
         }
         self.clear(path)
@@ -150,9 +155,7 @@ impl Unpack<'_, '_> {
             if !ours.cleared.insert(id(&stat)) {
                 continue;
             }
-            if ours.ids.insert(id(&stat)) {
-                self.times.entry(path.clone()).or_insert((stat.ino, stat.mtime));
-            }
+            ours.ids.insert(id(&stat));
             for name in file::names(open_dir(dir.as_fd(), b".")?.as_fd())? {
                 let stat = file::lstatat(dir.as_fd(), &name.bytes)?;
                 let path = walk::join(&path, &name.bytes);
@@ -164,8 +167,9 @@ impl Unpack<'_, '_> {
                     todo.push(path);
                 }
             }
+            restore_time(dir.as_fd(), stat.mtime)?;
         }
-        self.last = None;
+        self.look_again();
         Ok(())
     }
 }

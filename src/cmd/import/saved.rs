@@ -22,7 +22,7 @@ use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::json::MAX_DOCUMENT;
 use crate::oci::manifest::{Descriptor, Document, Index, Manifest, OCI_INDEX};
 use crate::oci::saved::{self, DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Saved, Wish};
-use crate::rootfs::{self, Bundle, Form, Last, Root, Stack};
+use crate::rootfs::{self, Bundle, Form, Last, Room, Root, Stack};
 use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Mode, Storage, TableWriter};
 use crate::{bail, info, warning};
 
@@ -212,7 +212,7 @@ impl Found {
 
     fn stack(&self, bundle: &Bundle, storage: &Storage, diff_ids: Option<&[Digest]>) -> Result<Vec<LayerId>> {
         let mut ids: Vec<LayerId> = Vec::new();
-        let mut lower = Stack::new(Vec::new());
+        let mut lower = Stack::new(Vec::new()).remembering();
         let mut below = Below::new(storage);
         for (i, layer) in self.layers.iter().enumerate() {
             let label = self.label(i);
@@ -230,8 +230,8 @@ impl Found {
                     let want = diff_ids.map(|ids| ids[i]);
                     let mut owners = TableWriter::new(&draft);
                     let place = (&root, Form::Overlay);
-                    let (unpacked, diff_id) = layer.unpack(bundle, place, &label, want, &mut owners)?;
-                    let (content, owners) = settle(&unpacked, &draft, owners, &lower, &mut |at, path| {
+                    let (mut unpacked, diff_id) = layer.unpack(bundle, place, &label, want, &mut owners)?;
+                    let (content, owners) = settle(&mut unpacked, &draft, owners, &lower, &mut |at, path| {
                         ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
                     })?;
                     let info = LayerInfo {
@@ -295,7 +295,7 @@ impl Layer {
             bail!("{label}: has {size} bytes, not as many as its manifest says");
         }
         let mut hashed = Hashing::new(part);
-        let done = apply(&mut hashed, root, form, label, want, owners);
+        let done = apply(&mut hashed, (root, form), label, want, owners, &Room::new());
         let rest = io::copy(&mut hashed, &mut io::sink());
         let (_, hasher) = hashed.into_parts();
         // Bad content may be the fault of bad bytes: that is the error to show.
