@@ -6,7 +6,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::sys::file::{self, O_NOFOLLOW, O_PATH};
+use super::record::fd_path;
+use crate::sys::file::{self, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY};
 use crate::sys::process::Pid;
 use crate::sys::{seccomp, trace};
 
@@ -109,6 +110,14 @@ impl Caller<'_> {
         full.extend_from_slice(rest);
         open_in(&self.open("root")?, &full, flags, file::RESOLVE_IN_ROOT)
     }
+}
+
+/// Whether a file is for an interpreter that it names itself.
+pub fn is_script(fd: BorrowedFd) -> bool {
+    let mut start = [0; 2];
+    let open = file::openat(file::CWD, fd_path(fd).as_bytes(), O_RDONLY | O_NONBLOCK, 0);
+    open.and_then(|open| std::io::Read::read_exact(&mut std::fs::File::from(open), &mut start)).is_ok()
+        && start == *b"#!"
 }
 
 /// Links of /proc that stand for files of other processes are not followed: EXDEV, as for all that leads elsewhere.

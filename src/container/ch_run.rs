@@ -163,6 +163,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         home,
         account,
         stdin: Stdin::Inherit,
+        believed: None,
         emulation: Emulation::None,
         mark: match &part {
             Some(Part::First(first)) => Some(first.mark().to_owned()),

@@ -76,18 +76,21 @@ pub enum Call {
     Prctl,
     /// Of interest for `SO_PEERCRED`.
     GetSockOpt,
+    /// Of interest for programs with set-id bits.
+    Execve,
+    Execveat,
     /// Of interest for `RLIMIT_RTTIME`, by which [`super::people`] knows processes.
     SetRlimit,
     Prlimit,
 }
 
 use Call::{
-    CapSet, Chmod, Chown, Creat, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr, FlistXattr, FremoveXattr,
-    FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetSockOpt, GetUid, GetXattr,
-    GetXattrAt, IoUringSetup, Lchown, LgetXattr, ListXattr, ListXattrAt, LlistXattr, LremoveXattr, LsetXattr, Lstat,
-    Mkdir, Mkdirat, Mknod, Mknodat, Newfstatat, Open, Openat, Prctl, Prlimit, RemoveXattr, RemoveXattrAt, SetFsGid,
-    SetFsUid, SetGid, SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetRlimit, SetUid, SetXattr, SetXattrAt,
-    Stat, Statx, Symlink, Symlinkat,
+    CapSet, Chmod, Chown, Creat, Execve, Execveat, Fchmod, Fchmodat, Fchmodat2, Fchown, Fchownat, FgetXattr,
+    FlistXattr, FremoveXattr, FsetXattr, Fstat, GetEgid, GetEuid, GetGid, GetGroups, GetResGid, GetResUid, GetSockOpt,
+    GetUid, GetXattr, GetXattrAt, IoUringSetup, Lchown, LgetXattr, ListXattr, ListXattrAt, LlistXattr, LremoveXattr,
+    LsetXattr, Lstat, Mkdir, Mkdirat, Mknod, Mknodat, Newfstatat, Open, Openat, Prctl, Prlimit, RemoveXattr,
+    RemoveXattrAt, SetFsGid, SetFsUid, SetGid, SetGroups, SetReGid, SetReUid, SetResGid, SetResUid, SetRlimit, SetUid,
+    SetXattr, SetXattrAt, Stat, Statx, Symlink, Symlinkat,
 };
 
 /// Numbers for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
@@ -162,6 +165,8 @@ const CALLS: &[(Call, [i32; 4])] = &[
     (IoUringSetup, [425, 425, 425, 425]),
     (Prctl, [157, 172, 167, 172]),
     (GetSockOpt, [55, 365, 209, 295]),
+    (Execve, [59, 11, 221, 11]),
+    (Execveat, [322, 358, 281, 387]),
     (SetRlimit, [160, 75, 164, 75]),
     (Prlimit, [302, 340, 261, 369]),
 ];
@@ -265,7 +270,7 @@ fn act(call: Call, mode: Mode) -> Option<Act> {
             GetXattr | LgetXattr | FgetXattr | GetXattrAt | ListXattr | LlistXattr | FlistXattr | ListXattrAt | Chmod
             | Fchmod | Fchmodat | Fchmodat2 | GetUid | GetEuid | GetGid | GetEgid | GetResUid | GetResGid | GetGroups
             | Stat | Lstat | Fstat | Newfstatat | Statx | Prctl | GetSockOpt | SetRlimit | Prlimit | Mkdir | Mkdirat
-            | Symlink | Symlinkat | Creat | Open | Openat | IoUringSetup,
+            | Symlink | Symlinkat | Creat | Open | Openat | IoUringSetup | Execve | Execveat,
             Mode::Pretend,
         ) => return None,
         (_, Mode::Record) => Trap,

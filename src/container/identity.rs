@@ -93,6 +93,21 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A user who has been nobody else before.
+    pub fn of(uid: u32, gid: u32, groups: Vec<u32>) -> Identity {
+        let all = |id: u32| Numbers { real: id, effective: id, saved: id, files: id };
+        Identity { user: all(uid), group: all(gid), groups: Some(groups), keeps_rights: false }
+    }
+
+    /// A program with set-id bits begins: as whose user, and with which group.
+    pub fn begin_program(&mut self, uid: Option<u32>, gid: Option<u32>) {
+        for (numbers, id) in [(&mut self.user, uid), (&mut self.group, gid)] {
+            if let Some(id) = id {
+                (numbers.effective, numbers.saved, numbers.files) = (id, id, id);
+            }
+        }
+    }
+
     fn has_rights(&self) -> bool {
         self.user.effective == 0 || self.keeps_rights
     }

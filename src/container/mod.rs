@@ -67,6 +67,17 @@ pub struct Spec {
     pub emulation: Emulation,
     /// The name of a mount by which peers find the container.
     pub mark: Option<String>,
+    /// Who the command believes to be at first, with [`Emulation::Notify`]; else, or if not said, it is root.
+    pub believed: Option<Believed>,
+}
+
+/// A user of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Believed {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 impl Spec {
@@ -90,6 +101,7 @@ impl Spec {
             stdin: Stdin::Null,
             emulation: Emulation::None,
             mark: None,
+            believed: None,
         }
     }
 }

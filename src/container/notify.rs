@@ -16,7 +16,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::caller::{Caller, Last};
+use super::Believed;
+use super::caller::{Caller, Last, is_script};
 use super::creation;
 use super::filter::{self, Call, Machine};
 use super::ledger::{Device, DeviceKind, Ledger, Owner};
@@ -44,6 +45,8 @@ pub struct Supervisor {
     capabilities: bool,
     /// Whether anything passes on its group: a directory with the bit for it.
     groups: bool,
+    /// Whether anything has set-id bits at all.
+    set_id: bool,
     calls: u64,
 }
 
@@ -56,8 +59,14 @@ impl Supervisor {
             people: People::default(),
             capabilities: ledger.iter().any(|(_, owner)| owner.capability.is_some()),
             groups: ledger.iter().any(|(_, owner)| owner.bits & libc::S_ISGID != 0),
+            set_id: ledger.iter().any(|(_, owner)| owner.bits != 0),
             calls: 0,
         }
+    }
+
+    /// Before the command begins: its first process, which its other processes come from, believes to be that user.
+    pub fn begin_as(&mut self, first: Pid, user: &Believed) {
+        self.people.begin_as(first, user);
     }
 
     /// Takes one call and answers it.
@@ -127,6 +136,8 @@ impl Supervisor {
                 Ok(self.create(&caller, call, a))
             }
             Call::GetSockOpt => self.people.get_peer(&caller, a),
+            Call::Execve => Ok(self.execute(&caller, || caller.path(libc::AT_FDCWD, a[0], Last::Follow))),
+            Call::Execveat => Ok(self.execute(&caller, || caller.path_at(a[0], a[1], a[4]))),
             // Never trapped.
             Call::CapSet | Call::SetRlimit | Call::Prlimit | Call::IoUringSetup => Ok(Answer::Value(0)),
             Call::Prctl => Ok(self.people.keep_rights(&caller, a[1] != 0)),
@@ -194,6 +205,7 @@ impl Supervisor {
         }
         file::chmod_place(fd.as_fd(), mode & !SET_ID)?;
         self.groups |= stat.is_dir() && bits & libc::S_ISGID != 0;
+        self.set_id = true;
         self.files.entry(fd)?.bits = bits;
         Ok(Answer::Value(0))
     }
@@ -256,6 +268,26 @@ impl Supervisor {
         // The file is there: whether it could be recorded or not, it is what the caller asked for.
         let _ = self.files.replace(fd, owner);
         answer
+    }
+
+    /// A program begins. If its file has set-id bits, the process believes to be the file's user from here on (even if the
+    /// kernel then refuses the program). Scripts have no such bits.
+    fn execute(&mut self, caller: &Caller, file: impl Fn() -> io::Result<OwnedFd>) -> Answer {
+        if !self.set_id || !self.people.has_others() {
+            return Answer::Continue;
+        }
+        let Ok(fd) = file() else { return Answer::Continue };
+        let Ok(stat) = file::fstat(fd.as_fd()) else { return Answer::Continue };
+        let Some(owner) = self.files.get((stat.dev, stat.ino)).filter(|_| stat.kind == Kind::File) else {
+            return Answer::Continue;
+        };
+        let uid = (owner.bits & libc::S_ISUID != 0).then_some(owner.uid);
+        // Without the group's right to execute, the bit has another meaning.
+        let gid = (owner.bits & libc::S_ISGID != 0 && stat.mode & libc::S_IXGRP != 0).then_some(owner.gid);
+        if (uid, gid) != (None, None) && !is_script(fd.as_fd()) && caller.is_there() {
+            self.people.begin_program(caller, uid, gid);
+        }
+        Answer::Continue
     }
 
     /// The group of what is made in a directory, if that passes on its own.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 
+use super::Believed;
 use super::caller::Caller;
 use super::filter::Call;
 use super::identity::Identity;
@@ -57,6 +58,18 @@ impl People {
         self.identity(caller.pid).is_none_or(|identity| identity.may_give(owner, user, group))
     }
 
+    /// Whether anybody believes to be somebody else than root.
+    pub fn has_others(&self) -> bool {
+        !self.known.is_empty()
+    }
+
+    /// A process becomes a program with set-id bits.
+    pub fn begin_program(&mut self, caller: &Caller, uid: Option<u32>, gid: Option<u32>) {
+        let mut identity = self.identity(caller.pid).cloned().unwrap_or_default();
+        identity.begin_program(uid, gid);
+        self.believe(caller.pid, identity);
+    }
+
     pub fn change_identity(&mut self, caller: &Caller, call: Call, args: [u64; 6]) -> io::Result<Answer> {
         let mut identity = self.identity(caller.pid).cloned().unwrap_or_default();
         let before = identity.clone();
@@ -69,6 +82,11 @@ impl People {
             self.believe(caller.pid, identity);
         }
         Ok(answer)
+    }
+
+    /// For a process that has not begun yet.
+    pub fn begin_as(&mut self, pid: Pid, user: &Believed) {
+        self.believe(pid, Identity::of(user.uid, user.gid, user.groups.clone()));
     }
 
     fn believe(&mut self, pid: Pid, identity: Identity) {

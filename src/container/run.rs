@@ -78,7 +78,11 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let mut recorder = Recorder { socket: record.then_some(socket), listener: None, supervisor: None };
     // Without a filter nothing is trapped, but what was recorded may be moved and removed.
     if record || !ledger.is_empty() {
-        recorder.supervisor = Some(Supervisor::new(&spec.root, ledger));
+        let mut supervisor = Supervisor::new(&spec.root, ledger);
+        if let Some(believed) = &spec.believed {
+            supervisor.begin_as(child, believed);
+        }
+        recorder.supervisor = Some(supervisor);
     }
     // Not earlier: it looks for the files where they were before the command.
     drop(opened);

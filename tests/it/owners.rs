@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::harness::registry::Registry;
 use crate::harness::{Mode, Site, hold, image, in_each_mode};
-use crate::needs;
+use crate::{needs, skip};
 
 /// A file capability (cap_net_raw+ep), as in `security.capability`.
 const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -249,4 +249,109 @@ fn records_of_owners_that_are_damaged_or_missing() {
     fs::write(layer.join("layer.json"), record.to_string()).unwrap();
     site.run("fsck").success();
     site.build("x", &dockerfile).arg("--force=notify").stdout("0:0\n").success();
+}
+
+const USERS: &str = "RUN echo joe:x:5:6::/home/joe:/bin/sh >>/etc/passwd && \
+     printf 'joe:x:6:\\nstaff:x:50:ann,joe\\n' >>/etc/group\n";
+
+/// RUN is the user's, and so is what it makes, in either storage mode.
+#[test]
+fn user_applies_where_owners_are_recorded() {
+    needs!("busybox");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let dockerfile = format!(
+            "FROM base\n{USERS}\
+             USER joe\n\
+             RUN id -u && id -g && id -G && echo $HOME && touch /tmp/of-joe && stat -c %u:%g /tmp/of-joe\n\
+             RUN chown 0:0 /tmp/of-joe || echo refused; id -u\n\
+             WORKDIR /new/dir\n\
+             RUN stat -c %u:%g /new /new/dir .\n\
+             USER 1234\n\
+             RUN id -u && id -g && echo $HOME\n\
+             USER joe:staff\n\
+             ENV HOME=/elsewhere\n\
+             RUN id -u && id -G && echo $HOME\n\
+             USER root\n\
+             RUN id -u && id -g\n"
+        );
+        site.build("made", &dockerfile)
+            .arg("--force=notify")
+            .stdout("5\n6\n6 50\n/home/joe\n5:6\nrefused\n5\n5:6\n5:6\n5:6\n1234\n0\n/\n5\n50\n/elsewhere\n0\n0\n")
+            .success();
+        // A stage on it, and an image on it, begin with its user.
+        let dockerfile = "FROM made AS one\nUSER joe\nFROM one\nRUN id -u\n";
+        site.build("next", dockerfile).arg("--force=notify").stdout("5\n").success();
+        site.build("last", "FROM next\nRUN id -u # as the base says\n").arg("--force=notify").stdout("5\n").success();
+        for (user, want) in [
+            ("ann", "USER ann: no user \"ann\" in the image's /etc/passwd\n"),
+            ("joe:none", "USER joe:none: no group \"none\" in the image's /etc/group\n"),
+        ] {
+            site.build("bad", &format!("FROM made\nUSER {user}\nRUN true\n"))
+                .arg("--force=notify")
+                .stderr_has(want)
+                .stderr_has("hint: make it in a RUN before, or give the ")
+                .failure();
+        }
+    });
+}
+
+/// A program with set-id bits is its owner's; busybox would give the rights back at once.
+#[test]
+fn programs_with_set_id_bits_are_their_owners() {
+    let Some(debian) = image::debian() else { skip!("no Debian image: CH_TEST_DEBIAN_TARBALL is not set") };
+    let site = Site::of(Mode::Overlay);
+    site.import(&debian, "debian");
+    let dockerfile = "FROM debian\nRUN cp /usr/bin/id /uid && chmod 4755 /uid && cp /uid /gid && chown man:games /gid && \
+                      chmod 2755 /gid\nUSER nobody\nRUN id -un && /uid -un && /uid -run && /gid -un && /gid -gn && echo $HOME\n\
+                      RUN stat -c '%U:%G %a' /etc/shadow /usr/bin/passwd\n";
+    site.build("made", dockerfile)
+        .arg("--force=notify")
+        .stdout("nobody\nroot\nnobody\nnobody\ngames\n/nonexistent\nroot:shadow 640\nroot:root 4755\n")
+        .success();
+}
+
+/// The same RUN for two users is two steps.
+#[test]
+fn the_user_is_part_of_the_cache_key() {
+    needs!("busybox");
+    let site = Site::of(Mode::Overlay);
+    site.import(image::small(), "base");
+    for user in ["7", "8", "7"] {
+        let dockerfile = format!("FROM base\nUSER {user}\nRUN id -u >/id\n");
+        site.build("made", &dockerfile).arg("--force=notify").success();
+        let text = site.build("look", "FROM made\nRUN cat /id\n").args(["--force=notify", "--rebuild"]).success();
+        assert_eq!(text.stdout, format!("{user}\n"));
+    }
+}
+
+#[test]
+fn chown_is_recorded_where_owners_are() {
+    needs!("busybox");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write("context/dir/sub/file", "1\n");
+        site.write("context/one", "1\n");
+        let dockerfile = format!(
+            "FROM base\n{USERS}\
+             COPY --chown=joe dir /a/b\n\
+             COPY --chown=7 one /c\n\
+             COPY --chown=joe:staff --chmod=4711 one /d/\n\
+             ADD --chown=:50 one /e\n\
+             COPY --chown=8:9 <<TEXT /f\nx\nTEXT\n\
+             COPY one /a/plain\n\
+             RUN stat -c '%n %u:%g %a' /a /a/b /a/b/sub /a/b/sub/file /c /d /d/one /e /f /a/plain\n"
+        );
+        site.build("made", &dockerfile)
+            .arg("--force=notify")
+            .stdout(
+                "/a 5:6 755\n/a/b 5:6 755\n/a/b/sub 5:6 755\n/a/b/sub/file 5:6 644\n/c 7:7 644\n/d 5:50 755\n\
+                 /d/one 5:50 4711\n/e 0:50 644\n/f 8:9 644\n/a/plain 0:0 644\n",
+            )
+            .success();
+        site.build("bad", "FROM base\nCOPY --chown=ann one /\n")
+            .arg("--force=notify")
+            .stderr_has("--chown=ann: no user \"ann\" in the image's /etc/passwd\n")
+            .failure();
+    });
 }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::announce;
 use super::cache::{Inputs, meanwhile};
+use super::people::{self, Known};
 use super::stage::{Stage, Validity, inside};
 use super::web::WebFile;
 use crate::cmd::owners;
 use crate::container::ledger::{Ledger, Owner};
-use crate::container::{self, Record};
+use crate::container::{self, Emulation, Record};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{CopyStep, File, Step};
@@ -24,8 +25,10 @@ use crate::{info, warning};
 
 /// Does COPY or ADD. Always `true`: there is a layer.
 pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
-    if what.chown.is_some() {
-        warning!("not supported, ignored: {} --chown", step.keyword);
+    let records = stage.build.force.emulation() == Emulation::Notify;
+    let chown = what.chown.as_deref().filter(|_| records);
+    if what.chown.is_some() && !records {
+        warning!("not supported, ignored: {} --chown: only --force=notify records owners", step.keyword);
     }
     let (patterns, urls) = sort(what)?;
     if patterns.iter().any(String::is_empty) {
@@ -38,6 +41,9 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     inputs.add("destination", &what.target);
     if let Some(chmod) = &what.chmod {
         inputs.add("--chmod", chmod.to_string());
+    }
+    if let Some(chown) = chown {
+        inputs.add("--chown", chown);
     }
     if what.parents {
         inputs.add("--parents", "true");
@@ -92,17 +98,23 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     let work = &work;
     let change = |tree: &Path, record: &mut Record| {
         let tree = Root::open(tree)?;
+        let given = chown.map(|chown| Known::of(&tree)?.owner(chown)).transpose()?;
+        let missing = people::missing_directories(&tree, &inside(&target))?;
+        let record = RefCell::new(record);
         let mode = what.chmod.as_ref().map(|chmod| move |mode: u32, is_dir: bool| chmod.apply(mode, is_dir));
         let chmod = mode.as_ref().map(|m| m as &dyn Fn(u32, bool) -> u32);
         let unpacks =
             |usual| if what.is_add && what.unpack.unwrap_or(usual) { Archives::Unpack } else { Archives::Keep };
         if !patterns.is_empty() {
-            let record = RefCell::new(record);
             work.with(&from, |sources, owners| {
                 let made = |source: &Stat, dir: BorrowedFd, name: &[u8]| {
-                    let Some(owner) = owners.get((source.dev, source.ino)) else { return Ok(()) };
+                    let owner = match (owners.get((source.dev, source.ino)), given) {
+                        (None, None) => return Ok(()),
+                        (known, None) => known.cloned().unwrap_or_default(),
+                        (known, Some((uid, gid))) => Owner { uid, gid, ..known.cloned().unwrap_or_default() },
+                    };
                     let bits = |mode| chmod.map_or(mode, |chmod| chmod(mode, source.is_dir())) & 0o6000;
-                    let owner = Owner { bits: bits(source.mode | owner.bits), ..owner.clone() };
+                    let owner = Owner { bits: bits(source.mode | owner.bits), ..owner };
                     record.borrow_mut().set(dir, name, owner)
                 };
                 let to = Target { chmod, archives: unpacks(true), made: Some(&made), ..Target::new(&tree, &target) };
@@ -113,17 +125,27 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
                 Ok(())
             })?;
         }
+        let made = |_: &Stat, dir: BorrowedFd, name: &[u8]| match given {
+            None => Ok(()),
+            Some((uid, gid)) => record.borrow_mut().set(dir, name, Owner { uid, gid, ..Owner::default() }),
+        };
         for url in &urls {
             if url.name.is_empty() && (several || is_directory(&tree, &target)?) {
                 return Err(Error::new("can't ADD: the URL's path ends in a slash: no name for the file")
                     .hint("name the file in the destination, which must not end in a slash"));
             }
             let place = url.place(build)?;
-            let to = Target { chmod, archives: unpacks(false), ..Target::new(&tree, &target) };
+            let to = Target { chmod, archives: unpacks(false), made: Some(&made), ..Target::new(&tree, &target) };
             single(place.path(), &to)?;
         }
         let default_mode = |_: u32, _: bool| 0o644;
-        files(build.storage.draft()?.path(), &what.files, &tree, &target, chmod.unwrap_or(&default_mode))
+        let to =
+            Target { chmod: Some(chmod.unwrap_or(&default_mode)), made: Some(&made), ..Target::new(&tree, &target) };
+        files(build.storage.draft()?.path(), &what.files, &to)?;
+        match given {
+            Some(owner) => people::give(&tree, &missing, owner, *record.borrow_mut()),
+            None => Ok(()),
+        }
     };
     stage.layer(inputs, step, &shown, |tree, ledger| {
         container::follow(tree, ledger, |record| change(tree, record))?;
@@ -213,12 +235,11 @@ impl From {
 }
 
 /// Files that the Dockerfile brings along, by way of a directory of their own.
-fn files(place: &Path, files: &[File], tree: &Root, target: &str, chmod: &dyn Fn(u32, bool) -> u32) -> Result<()> {
+fn files(place: &Path, files: &[File], to: &Target) -> Result<()> {
     for file in files {
         let dir = tempdir(place, &file.name)?;
         fs::write(dir.join(&file.name), &file.content).context(|| format!("can't write {}", file.name))?;
-        let to = Target { chmod: Some(chmod), ..Target::new(tree, target) };
-        single(&dir, &to)?;
+        single(&dir, to)?;
     }
     Ok(())
 }

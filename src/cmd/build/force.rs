@@ -305,6 +305,7 @@ pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
         tmpfs: Vec::new(),
         network: Network::Host,
         emulation: Emulation::None,
+        person: None,
         // It needs no agent.
         author: Author::BaseImage,
     }

@@ -13,6 +13,7 @@ mod file;
 mod force;
 mod jobs;
 mod mounts;
+mod people;
 mod run;
 mod secret;
 mod show;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::people::Person;
 use super::secret::Author;
 use crate::container::ledger::Ledger;
 use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmpfs};
@@ -73,6 +74,8 @@ pub struct Command {
     pub tmpfs: Vec<Tmpfs>,
     pub network: Network,
     pub emulation: Emulation,
+    /// Whom it believes to be, if not root.
+    pub person: Option<Person>,
     pub author: Author,
 }
 
@@ -101,7 +104,8 @@ impl Command {
             }
         }
         container::set_variable(&mut env, "PATH".as_ref(), CH_PATH.as_ref());
-        container::set_variable(&mut env, "HOME".as_ref(), HOME.as_ref());
+        let home = self.person.as_ref().map_or(HOME, |person| &person.home);
+        container::set_variable(&mut env, "HOME".as_ref(), home.as_ref());
         // Where owners are recorded, tar may say them.
         if self.emulation != Emulation::Notify {
             container::set_variable(&mut env, "TAR_OPTIONS".as_ref(), "--no-same-owner".as_ref());
@@ -139,6 +143,7 @@ impl Command {
         }
         spec.network = self.network;
         spec.emulation = self.emulation;
+        spec.believed = self.person.as_ref().map(|person| person.ids.clone());
         spec.env = self.environment(&|name| match name {
             AGENT if agent.is_some() => Some(AGENT_PLACE.into()),
             _ => std::env::var_os(name),

@@ -11,11 +11,12 @@ use super::cache::{AGAIN, Inputs, MEANWHILE};
 use super::config::{self, to_image};
 use super::force::{self, OfStage};
 use super::mounts::{Mounts, SCRIPTS};
+use super::people::{self, Known};
 use super::run::{Command, Failure, HOME, PASSED, TMP, cause, ending, interrupted, variables};
 use super::secret::Author;
 use super::tree::Tree;
-use crate::container::Network;
 use crate::container::ledger::Ledger;
+use crate::container::{self, Emulation, Network};
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::plan::at;
 use crate::dockerfile::state::{Action, RunStep, State, Step};
@@ -118,7 +119,12 @@ impl<'b> Stage<'b> {
             self.announce(Cache::Miss, &text);
         }
         if let Kind::User(_) = &instruction.kind {
-            info!("USER has no effect while building: RUN is root in the image, and you outside");
+            match self.build.force.emulation() {
+                Emulation::Notify => {}
+                Emulation::None | Emulation::Seccomp => info!(
+                    "USER is recorded but not applied during build: RUN runs as root in the container and as you on the host"
+                ),
+            }
         }
     }
 
@@ -134,8 +140,20 @@ impl<'b> Stage<'b> {
         }
         let mut inputs = Inputs::new(self.tree.top(), "WORKDIR");
         inputs.add("path", path);
-        self.layer(inputs, step, &format!("WORKDIR {workdir}"), |root, _| {
-            Root::open(root)?.mkdir_all(&inside, 0o755)?;
+        // As with Docker: it belongs to the user.
+        let user = self.state.config.user.clone();
+        let has_user = self.build.force.emulation() == Emulation::Notify && !user.is_empty();
+        if has_user {
+            inputs.add("user", &user);
+        }
+        self.layer(inputs, step, &format!("WORKDIR {workdir}"), |tree, ledger| {
+            let root = Root::open(tree)?;
+            let missing = people::missing_directories(&root, &inside)?;
+            root.mkdir_all(&inside, 0o755)?;
+            if has_user {
+                let owner = Known::of(&root)?.owner(&user)?;
+                container::follow(tree, ledger, |record| people::give(&root, &missing, owner, record))?;
+            }
             Ok(Validity::Lasting)
         })
     }
@@ -167,6 +185,11 @@ impl<'b> Stage<'b> {
         inputs.add("cwd", &run.workdir);
         inputs.add("network", format!("{network:?}"));
         inputs.add("emulation", format!("{emulation:?}"));
+        let user = run.user.as_str();
+        let has_user = emulation == Emulation::Notify && !user.is_empty();
+        if has_user {
+            inputs.add("user", user);
+        }
         for bind in &self.build.binds {
             inputs.add("bind", format!("{}:{}", bind.source.display(), bind.target.display()));
         }
@@ -179,6 +202,10 @@ impl<'b> Stage<'b> {
         let result = self.layer(inputs, step, &shown, |root, ledger| {
             // An image may name a working directory that it does not have; Docker, too, makes it then.
             Root::open(root)?.mkdir_all(&inside(&run.workdir), 0o755)?;
+            let person = match has_user {
+                true => Some(Known::of(&Root::open(root)?)?.person(user)?).filter(|person| !person.is_root()),
+                false => None,
+            };
             let mut mounted = mounts.prepare(build)?;
             mounted.trust(build, root)?;
             let env = variables(&run.env).chain(mounted.env.clone()).chain(variables(&prepared.env));
@@ -190,6 +217,7 @@ impl<'b> Stage<'b> {
                 tmpfs: mounted.tmpfs.clone(),
                 network,
                 emulation,
+                person,
                 author: mounts.author,
             };
             let told = prepared.tell(&mut |text| force::shell(text, &run.env, &build.binds).run(root, ledger));
