@@ -47,6 +47,8 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
             Root::directory(&path)?
         }
         None => {
+            // Before the user namespace, where others can't be told from root.
+            storage::check_place(&storage_path(&request)?)?;
             if request.writable
                 && let Some(code) = own_tree(&request)?
             {

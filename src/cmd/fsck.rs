@@ -13,6 +13,7 @@ use crate::{info, verbose, warning};
 pub fn fsck(host: &Host, options: &Options) -> Result<()> {
     let access = if options.repair { Access::Exclusive } else { Access::Read };
     let depth = if options.deep { Depth::Contents } else { Depth::Records };
+    host.check_storage_place()?;
     // RUN may have left files that their owner may not read.
     if options.deep
         && let Err(e) = container::enter()

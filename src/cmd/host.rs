@@ -98,6 +98,11 @@ impl Host {
         }
     }
 
+    /// For commands that enter a user namespace before they open the storage directory.
+    pub fn check_storage_place(&self) -> Result<()> {
+        storage::check_place(&self.storage_path()?)
+    }
+
     /// Opens the storage directory; makes it if it does not exist.
     pub fn storage(&self, access: Access) -> Result<Storage> {
         Storage::open(&self.storage_path()?, access, &probe::mode)

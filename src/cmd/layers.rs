@@ -1,4 +1,4 @@
-//! Layers and trees as commands make them: the metadata layer, whole trees, destinations outside of storage.
+//! Layers and trees as commands make them: the metadata layer, whole trees.
 
 use std::fs;
 use std::io;
@@ -182,60 +182,12 @@ pub fn store_tree(storage: &Storage, draft: Draft, held: Held, made_by: &str, ow
     Ok(id)
 }
 
-/// A directory outside of storage that an image is put into: filled beside its place, then moved there.
-pub struct Destination {
-    target: PathBuf,
-    draft: PathBuf,
-}
-
-impl Destination {
-    /// It may be absent, empty, or an image already (F5, "Layer flattening rules", 9), which is then replaced.
-    pub fn claim(target: &Path) -> Result<Destination> {
-        let shown = target.display();
-        let absolute = std::path::absolute(target).context(|| format!("can't use {shown}"))?;
-        if let Ok(meta) = absolute.symlink_metadata() {
-            let empty = || fs::read_dir(&absolute).is_ok_and(|mut d| d.next().is_none());
-            if !meta.is_dir() || !(looks_like_image(&absolute) || empty()) {
-                return Err(Error::new(format!("can't flatten: {shown} exists but does not appear to be an image"))
-                    .hint("name a directory that does not exist, is empty, or holds an image (bin, dev, usr)"));
-            }
-        }
-        let parent = absolute.parent().unwrap_or(Path::new("/"));
-        let draft = parent.join(format!(".ch-image-{}", std::process::id()));
-        fs::create_dir_all(parent).context(|| format!("can't make {}", parent.display()))?;
-        fs::create_dir(&draft).context(|| format!("can't make {}", draft.display()))?;
-        Ok(Destination { target: absolute, draft })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.draft
-    }
-
-    pub fn finish(self) -> Result<()> {
-        let failed = || format!("can't rename {} to {}", self.draft.display(), self.target.display());
-        match fs::rename(&self.draft, &self.target) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-                let old = self.draft.with_extension("old");
-                fs::rename(&self.target, &old).context(failed)?;
-                fs::rename(&self.draft, &self.target).context(failed)?;
-                rootfs::remove_tree(&old)
-            }
-            other => other.context(failed),
-        }
-    }
-}
-
-impl Drop for Destination {
-    fn drop(&mut self) {
-        match self.draft.symlink_metadata() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            // What was not finished is of no use to anyone; an error to remove it is not the error to show.
-            _ => drop(rootfs::remove_tree(&self.draft)),
-        }
-    }
-}
-
 /// Whether a directory has what the original wants of an image: `bin`, `dev`, `usr`.
-pub fn looks_like_image(path: &Path) -> bool {
-    ["bin", "dev", "usr"].iter().all(|name| path.join(name).symlink_metadata().is_ok())
+pub fn looks_like_image(dir: &Root) -> Result<bool> {
+    for name in ["bin", "dev", "usr"] {
+        if dir.stat(Path::new(name), Last::Keep)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

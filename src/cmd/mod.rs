@@ -7,6 +7,7 @@ mod base;
 mod build;
 pub mod ch_run;
 mod delete;
+mod destination;
 mod doctor;
 mod fetch;
 mod fsck;

@@ -14,7 +14,7 @@ use crate::error::{Context, Result};
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::Encoder;
 use crate::registry::Client;
-use crate::rootfs::{self, PackOptions, Stack};
+use crate::rootfs::{self, PackOptions, Root, Stack};
 use crate::storage::{Draft, LayerId, Storage};
 use crate::{debug, info, verbose};
 
@@ -37,6 +37,22 @@ enum Bytes {
     Draft(Draft),
     /// Where they have to go, already; how they came there.
     There(String),
+}
+
+/// What is packed.
+pub enum Files {
+    /// The trees of layers in storage, lowest first.
+    Layers(Vec<PathBuf>),
+    Directory(Root),
+}
+
+impl Files {
+    fn stack(&self) -> Result<Stack> {
+        match self {
+            Files::Layers(trees) => Stack::open(trees),
+            Files::Directory(root) => Ok(Stack::new(vec![root.try_clone()?])),
+        }
+    }
 }
 
 pub struct Packed {
@@ -72,7 +88,7 @@ fn file(draft: &Draft) -> PathBuf {
 pub struct Plan<'a> {
     pub storage: &'a Storage,
     /// Lowest first.
-    pub trees: &'a [PathBuf],
+    pub files: &'a Files,
     pub options: PackOptions,
     /// Its number, of as many.
     pub number: usize,
@@ -114,7 +130,7 @@ impl Plan<'_> {
 
     fn pack(&self) -> Result<Packed> {
         let n = self.number;
-        let stack = Stack::open(self.trees)?;
+        let stack = self.files.stack()?;
         info!("layer {n}/{n}: preparing");
         let draft = self.storage.draft()?;
         let path = file(&draft);

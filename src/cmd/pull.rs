@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use super::destination::Destination;
 use super::fetch::{Fetched, Fetcher, apply, label};
 use super::layers::Held;
 use super::owners::{self, Below};
@@ -189,7 +190,7 @@ impl Puller<'_> {
     fn tree(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
         let draft = layers::new_tree(self.storage)?;
         let mut owners = TableWriter::new(&draft);
-        let (held, ingests) = self.flatten(places, &resolved, &draft.path().join("tree"), &mut owners)?;
+        let (held, ingests) = self.flatten(places, &resolved, &Root::open(&draft.path().join("tree"))?, &mut owners)?;
         let owners = whole(owners)?;
         let id = layers::store_tree(self.storage, draft, held, &reference.to_string(), owners)?;
         self.commit(reference, resolved, vec![id], ingests)
@@ -220,13 +221,13 @@ impl Puller<'_> {
     /// `pull REF DIR`: made beside its place, then moved there.
     fn to_directory(&self, reference: &ImageRef, directory: &Path) -> Result<()> {
         let shown = directory.display();
-        let place = layers::Destination::claim(directory)?;
+        let place = Destination::claim(directory, self.storage)?;
         let wanted = Wanted::new(self.host, self.options);
         let cache = (!self.options.no_cache).then_some(self.storage);
         let (places, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
         // A directory has no record.
         let draft = self.storage.draft()?;
-        let (_, ingests) = self.flatten(&places, &resolved, place.path(), &mut TableWriter::new(&draft))?;
+        let (_, ingests) = self.flatten(&places, &resolved, &place.root()?, &mut TableWriter::new(&draft))?;
         let image = Image::new(reference.clone(), Vec::new(), resolved.config.clone());
         self.storage.publish(ingests)?;
         for bytes in [&resolved.top.bytes, &resolved.manifest_bytes, &resolved.config_bytes] {
@@ -242,7 +243,7 @@ impl Puller<'_> {
         &self,
         places: &[Remote],
         resolved: &Resolved,
-        tree: &Path,
+        root: &Root,
         owners: &mut TableWriter,
     ) -> Result<(Held, Vec<Ingest>)> {
         let diff_ids = diff_ids(resolved)?;
@@ -251,7 +252,6 @@ impl Puller<'_> {
         let here = vec![false; count];
         let fetched = self.fetcher(places, Form::Plain).fetch_all(&all[..count], &here, diff_ids.as_deref())?;
         self.announce_flattening(all, count);
-        let root = Root::open(tree)?;
         let room = Room::new();
         let mut held = Held::NOTHING;
         let mut ingests = Vec::new();
@@ -264,12 +264,12 @@ impl Puller<'_> {
                 None => Box::new(self.reopen(descriptor)?),
             };
             let want = diff_ids.as_ref().map(|ids| ids[i]);
-            let (unpacked, _) = apply(file, (&root, Form::Plain), &label, want, owners, &room)?;
+            let (unpacked, _) = apply(file, (root, Form::Plain), &label, want, owners, &room)?;
             report(&label, &unpacked);
             held.add(&unpacked);
             ingests.extend(ingest);
         }
-        held.add(&layers::add_meta(&root, &resolved.config)?);
+        held.add(&layers::add_meta(root, &resolved.config)?);
         Ok((held, ingests))
     }
 

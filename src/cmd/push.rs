@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::base::Base;
 use super::owners::{self, Which};
-use super::packed::{self, Packed, Plan};
+use super::packed::{self, Files, Packed, Plan};
 use super::progress::Progress;
 use super::remote::{self, Named, Remote, Remotes};
 use super::{Host, layers, meta};
@@ -36,6 +36,7 @@ use crate::{bail, info, log, verbose, warning};
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
     let reference = ImageRef::parse(image)?;
     let target = destination.map(ImageRef::parse).transpose()?;
+    host.check_storage_place()?;
     // Directories that a build left unreadable are no obstacle inside a user namespace; where there is none, most
     // images can be read all the same.
     if let Err(e) = container::enter() {
@@ -101,7 +102,7 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
 struct Pushed {
     /// Lowest first; empty for a directory.
     layers: Vec<LayerId>,
-    trees: Vec<PathBuf>,
+    files: Files,
     /// What a whole tree was given for running here, and is not pushed.
     given: Vec<PathBuf>,
     config: Config,
@@ -143,14 +144,21 @@ impl Pushed {
             }
         }
         let trees = layers::trees(storage, &layers);
-        let given = given(&trees)?;
-        Ok(Pushed { layers, trees, given, config: image.config, ledger, marked, base, has_layer_of_ours })
+        let given = match &trees[..] {
+            [tree] => meta::given(&Root::open(tree)?)?,
+            _ => Vec::new(),
+        };
+        let files = Files::Layers(trees);
+        Ok(Pushed { layers, files, given, config: image.config, ledger, marked, base, has_layer_of_ours })
     }
 
     fn directory(host: &Host, directory: &Path) -> Result<Pushed> {
-        let (trees, config) = (vec![directory.to_owned()], directory_config(host, directory)?);
-        let (given, ledger, marked) = (given(&trees)?, Ledger::new(), Vec::new());
-        Ok(Pushed { layers: Vec::new(), trees, given, config, ledger, marked, base: None, has_layer_of_ours: true })
+        // Opened once: it may belong to somebody else, who could exchange it for a link to what is not theirs.
+        let root = Root::open(directory)?;
+        let config = directory_config(host, directory, &root)?;
+        let given = meta::given(&root)?;
+        let (files, ledger, marked) = (Files::Directory(root), Ledger::new(), Vec::new());
+        Ok(Pushed { layers: Vec::new(), files, given, config, ledger, marked, base: None, has_layer_of_ours: true })
     }
 
     /// How the layer of ours is made.
@@ -164,7 +172,7 @@ impl Pushed {
             true => None,
             false => packed::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack),
         };
-        Ok(Plan { storage, trees: &self.trees, options: pack, number: above + 1, key })
+        Ok(Plan { storage, files: &self.files, options: pack, number: above + 1, key })
     }
 
     /// Layers that are not ours.
@@ -173,22 +181,14 @@ impl Pushed {
     }
 }
 
-/// Mount points and the like in a whole tree. Where layers are kept they are a layer of their own.
-fn given(trees: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    match trees {
-        [tree] => meta::given(&Root::open(tree)?),
-        _ => Ok(Vec::new()),
-    }
-}
-
 /// Configuration of an unpacked image.
-fn directory_config(host: &Host, directory: &Path) -> Result<Config> {
+fn directory_config(host: &Host, directory: &Path, root: &Root) -> Result<Config> {
     let shown = directory.display();
-    if !layers::looks_like_image(directory) {
+    if !layers::looks_like_image(root)? {
         return Err(Error::new(format!("can't push: {shown} does not appear to be an image"))
             .hint("an image directory has bin, dev and usr"));
     }
-    let metadata = Root::open(directory)?.read(Path::new(meta::METADATA), 1 << 20)?;
+    let metadata = root.read(Path::new(meta::METADATA), 1 << 20)?;
     let mut config = match metadata {
         Some(bytes) => meta::restore(&bytes).context(|| format!("can't push {shown}"))?,
         None => Config::default(),

@@ -45,7 +45,7 @@ pub use import::import_tar;
 pub use limits::{Limits, Room};
 pub use owners::{Cover, Fate, Ownership, Told};
 pub use pack::{PackOptions, pack};
-pub use remove::remove_tree;
+pub use remove::{remove_opened, remove_tree};
 pub use root::{Last, Root};
 pub use settle::{inherit_root, settle, settle_owned};
 pub use stack::{Entry, Stack};

@@ -196,7 +196,7 @@ impl Pack<'_> {
             self.links.insert(id, path.to_vec());
         }
         if kind == EntryType::Symlink {
-            let target = file::readlinkat(self.stack.layer(layer).as_fd(), path)?;
+            let target = self.stack.link_in(layer, path)?;
             return self.entry(Entry { mode: 0o777, target: &target, ..entry });
         }
         if self.options.owners.get(path).is_some_and(|owner| owner.device.is_some()) {

@@ -31,6 +31,27 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
     remove_at(parent.as_fd(), name.as_bytes()).context(|| format!("can't remove {}", dir.display()))
 }
 
+/// Removes all that is in a directory that is open (not with `O_PATH`), then its name, if the name is still its own.
+pub fn remove_opened(parent: BorrowedFd, name: &[u8], dir: BorrowedFd) -> Result<()> {
+    let stat = file::fstat(dir)?;
+    if stat.mode & 0o700 != 0o700 {
+        file::fchmod(dir, 0o700)?;
+    }
+    let mut failure = None;
+    for entry in file::names(dir)? {
+        failure = failure.or(remove_at(dir, &entry.bytes).err());
+    }
+    if let Some(e) = failure {
+        return Err(e.context(format!("can't remove {}", show(name))));
+    }
+    match file::look(parent, name)? {
+        Some(found) if (found.dev, found.ino) == (stat.dev, stat.ino) => {
+            file::rmdirat(parent, name).context(|| format!("can't remove {}", show(name)))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Removes `name` in `dir`, whatever it is. Nothing there is fine.
 pub(super) fn remove_at(dir: BorrowedFd, name: &[u8]) -> Result<()> {
     let mut sweep = Sweep { parent: dir, ladder: Ladder::new(), levels: Vec::new(), left: 0, first: None };

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::bail;
 use crate::error::{Context, Result};
 use crate::log;
-use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
+use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, Stat};
 #[cfg(test)]
 use crate::sys::file::{O_CREAT, O_EXCL, O_WRONLY};
 
@@ -109,6 +109,11 @@ impl Root {
             bail!("can't open {}: not a regular file", show(bytes(path)));
         }
         Ok(file)
+    }
+
+    /// Opens whatever is there as a place (`O_PATH`), following links.
+    pub fn open_place(&self, path: &Path) -> Result<OwnedFd> {
+        self.open_at(bytes(path), O_PATH).context(|| format!("can't open {}", show(bytes(path))))
     }
 
     /// A file's content, at most `limit` bytes (else an error); `None` if there is nothing.

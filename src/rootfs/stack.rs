@@ -1,8 +1,9 @@
 //! What does a stack of layers show? The merged view, without any mount or namespace.
 //!
 //! The same rules as overlayfs: of several layers with a name the top one counts; directories merge down to an opaque
-//! one, a whiteout or something that is no directory; the root directory always merges. Layers never change, so paths
-//! below a layer need no watch for links: every directory of a [`Node`] was seen to be one.
+//! one, a whiteout or something that is no directory; the root directory always merges. Every directory of a [`Node`]
+//! was seen to be one. Layers never change, but a directory that is pushed may, by the hand of others: where something
+//! is opened, a link on the way is an error.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -16,7 +17,7 @@ use std::rc::Rc;
 
 use super::marks::OPAQUE;
 use super::root::{Last, Root, show};
-use super::walk::{Followed, join, parts, split};
+use super::walk::{Followed, join, parts, reopen, split};
 use crate::bail;
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
@@ -298,12 +299,28 @@ impl Stack {
     }
 
     pub(super) fn open_in(&self, layer: usize, path: &[u8]) -> io::Result<File> {
-        file::openat(self.layers[layer].as_fd(), path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0).map(File::from)
+        self.open_without_links(layer, path, O_RDONLY | O_NONBLOCK).map(File::from)
     }
 
     pub(super) fn open_dir_in(&self, layer: usize, path: &[u8]) -> io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
-        file::openat(self.layers[layer].as_fd(), path, O_RDONLY | O_NOFOLLOW | O_DIRECTORY, 0)
+        self.open_without_links(layer, path, O_RDONLY | O_DIRECTORY)
+    }
+
+    fn open_without_links(&self, layer: usize, path: &[u8], flags: i32) -> io::Result<OwnedFd> {
+        let root = self.layers[layer].as_fd();
+        let resolve = file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS;
+        if let Some(fd) = file::openat2(root, path, flags | O_NOFOLLOW, 0, resolve)? {
+            return Ok(fd);
+        }
+        let (parent, name) = split(path);
+        file::openat(reopen(root, parent)?.as_fd(), name, flags | O_NOFOLLOW, 0)
+    }
+
+    /// The target of a link that was seen there.
+    pub(super) fn link_in(&self, layer: usize, path: &[u8]) -> io::Result<Vec<u8>> {
+        let (parent, name) = split(path);
+        file::readlinkat(reopen(self.layers[layer].as_fd(), parent)?.as_fd(), name)
     }
 
     pub(super) fn is_opaque(&self, layer: usize, path: &[u8]) -> io::Result<bool> {

@@ -118,7 +118,7 @@ impl Storage {
         let read = || read_json(&path)?.map(|value| Image::from_json(&value)).transpose();
         read().map_err(|e| {
             e.context(format!("damaged image {reference}"))
-                .hint(format!("delete it and pull or build it again: ch-image delete {reference}"))
+                .hint(format!("ch-image fsck tells more; pull, build or import {reference} again to replace it"))
         })
     }
 

@@ -188,7 +188,7 @@ impl Storage {
         };
         read().map_err(|e| {
             e.context(format!("damaged layer {id}"))
-                .hint("ch-image fsck --repair drops what is damaged; then pull or build again")
+                .hint("ch-image fsck names the images that have it; with --repair it pulls again what was pulled, and drops others")
         })
     }
 

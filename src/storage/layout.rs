@@ -79,7 +79,7 @@ impl Storage {
             Access::Exclusive => Some(StorageLock::take(&found, Lock::Exclusive)?),
         };
         // While we waited for the lock, a reset may have changed the mode.
-        let Found::Storage(path, mode) = place::look(path)? else { return Ok(None) };
+        let Found::Storage(path, mode) = place::look(&found)? else { return Ok(None) };
         debug!("found storage dir v{}: {}", place::FORMAT, path.display());
         let dir = File::open(&path).context(|| format!("can't open storage directory {}", path.display()))?;
         let durable = sysfs::space(&dir).map_or(true, |s| s.magic != sysfs::TMPFS_MAGIC);

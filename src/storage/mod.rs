@@ -20,6 +20,7 @@
 //!
 //! Deliberately absent: a database. Each fact has one file.
 
+mod ancestors;
 mod blobs;
 mod caches;
 mod fsck;
@@ -39,4 +40,4 @@ pub use images::{Image, Source};
 pub use layers::{LayerId, LayerInfo, LayerKind, seal};
 pub use layout::{Access, Draft, Mode, Storage};
 pub use owners::{Owners, TableWriter};
-pub use place::{around, default_path};
+pub use place::{around, check_place, default_path};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{Mode, open_file};
 use super::locks::{self, StorageLock};
-use super::{Storage, lockfile};
+use super::{Storage, ancestors, lockfile};
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::{self as sysfs, Lock, Wait, egid};
 use crate::{info, rootfs, sys};
@@ -25,8 +25,8 @@ const FILES: [&str; 4] = ["version", "lock", UNFINISHED, lockfile::NAME];
 /// Stands in a directory that is being made.
 const UNFINISHED: &str = ".unfinished";
 const NO_VERSION: &str =
-    "its version file is missing or not ours: use another directory, or remove this one if it was a storage directory";
-const WAY_OUT: &str = "use another directory with --storage or CH_IMAGE_STORAGE";
+    "its version file is missing or not ours: use another directory with --storage or CH_IMAGE_STORAGE";
+pub(super) const WAY_OUT: &str = "use another directory with --storage or CH_IMAGE_STORAGE";
 
 /// `$CH_IMAGE_STORAGE`, else `/var/tmp/$USER/ch-image` (manual page, "Storage directory"). Without `$USER`, which cron and
 /// batch systems may not set, the user's name or number.
@@ -65,11 +65,13 @@ pub(super) fn look(path: &Path) -> Result<Found> {
 /// The path if there is a directory and it is safe to use: ours, and writable by nobody else.
 fn check(path: &Path) -> Result<Option<PathBuf>> {
     let shown = path.display();
+    let failed = || format!("can't use storage directory {shown}");
+    let way_out = |e: Error| e.hint(WAY_OUT);
     check_parent(path)?;
     let link = match path.symlink_metadata() {
         Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).context(|| format!("can't use storage directory {shown}")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return check_missing(path).map(|()| None),
+        Err(e) => return Err(e).context(failed).map_err(way_out),
     };
     if link.is_symlink() && link.uid() != sysfs::euid() {
         return Err(Error::new(format!(
@@ -78,8 +80,8 @@ fn check(path: &Path) -> Result<Option<PathBuf>> {
         ))
         .hint(WAY_OUT));
     }
-    let path = fs::canonicalize(path).context(|| format!("can't use storage directory {shown}"))?;
-    let meta = path.symlink_metadata().context(|| format!("can't use storage directory {shown}"))?;
+    let path = fs::canonicalize(path).context(failed).map_err(way_out)?;
+    let meta = path.symlink_metadata().context(failed).map_err(way_out)?;
     if !meta.is_dir() {
         return Err(Error::new(format!("storage directory is not a directory: {shown}")).hint(WAY_OUT));
     }
@@ -94,7 +96,25 @@ fn check(path: &Path) -> Result<Option<PathBuf>> {
         ))
         .hint(format!("chmod 700 {shown}, or {WAY_OUT}")));
     }
+    if let Some(parent) = path.parent() {
+        ancestors::check(&path, parent)?;
+    }
     Ok(Some(path))
+}
+
+/// Where it would be made.
+fn check_missing(path: &Path) -> Result<()> {
+    let mut above = path.ancestors().skip(1);
+    match above.find_map(|dir| fs::canonicalize(dir).ok()) {
+        Some(real) => ancestors::check(path, &real),
+        None => Ok(()),
+    }
+}
+
+/// An error if there is a directory that is not safe to use, or it would be made in such a place. For commands that
+/// enter a user namespace before they open it: there, others can't be told from root.
+pub fn check_place(path: &Path) -> Result<()> {
+    check(path).map(drop)
 }
 
 /// Anybody can make `/var/tmp/$USER` before its user does.
@@ -117,7 +137,7 @@ fn check_parent(path: &Path) -> Result<()> {
 }
 
 /// Whose something is. In a user namespace of ours nobody else has a number: they are all the overflow user.
-fn owner(uid: u32) -> String {
+pub(super) fn owner(uid: u32) -> String {
     match uid {
         uid if uid == sysfs::euid() => "yours".to_owned(),
         65534 => "another user's".to_owned(),
@@ -136,7 +156,8 @@ pub fn around(path: &Path) -> Option<PathBuf> {
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
-    let mut entries = fs::read_dir(path).context(|| format!("can't read storage directory {}", path.display()))?;
+    let entries = fs::read_dir(path).context(|| format!("can't read storage directory {}", path.display()));
+    let mut entries = entries.map_err(|e| e.hint(WAY_OUT))?;
     Ok(entries.next().is_none())
 }
 
@@ -164,19 +185,39 @@ fn read_version(place: &Path) -> Result<Option<Mode>> {
     match (magic, format, mode) {
         (Some(MAGIC), Some(FORMAT), Some("mode overlay")) => Ok(Some(Mode::Overlay)),
         (Some(MAGIC), Some(FORMAT), Some("mode plain")) => Ok(Some(Mode::Plain)),
-        (Some(MAGIC), Some(n), _) if n != FORMAT => {
-            Err(Error::new(format!("incompatible storage directory v{n}: {}", place.display()))
-                .hint("you can delete and re-initialize with \"ch-image reset\""))
-        }
+        (Some(MAGIC), Some(n), _) if n != FORMAT => Err(incompatible(place, n, lines.find_map(made_by))),
+        (Some(number), None, None) if is_charliecloud(place, number) => Err(Error::new(format!(
+            "{} is a storage directory of Charliecloud (format {number}), which ch-image can't read",
+            place.display()
+        ))
+        .hint(WAY_OUT)),
         _ => Err(Error::new(format!("{} not a builder storage", place.display())).hint(NO_VERSION)),
     }
+}
+
+fn made_by(line: &str) -> Option<&str> {
+    line.strip_prefix("made by ").filter(|by| !by.is_empty() && by.len() < 100)
+}
+
+fn incompatible(place: &Path, format: u32, by: Option<&str>) -> Error {
+    let age = if format > FORMAT { "a newer" } else { "an older" };
+    let by = by.map_or(format!("{age} ch-image"), |by| format!("{age} version, {}", crate::log::escape(by)));
+    Error::new(format!("incompatible storage directory v{format}: {}: it was made by {by}", place.display()))
+        .hint(format!("use that version (this one has format {FORMAT}), or {WAY_OUT}"))
+}
+
+/// Charliecloud writes nothing but the number of its format.
+fn is_charliecloud(place: &Path, text: &str) -> bool {
+    let has = |name: &str| place.join(name).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    text.trim().parse::<u32>().is_ok() && has("img") && (has("dlcache") || has("ulcache"))
 }
 
 /// Makes the directory, or finishes one that was begun.
 pub(super) fn make(path: &Path, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result<()> {
     let failed = || format!("can't initialize storage directory {}", path.display());
     let missing = path.symlink_metadata().is_err();
-    DirBuilder::new().recursive(true).mode(0o700).create(path).context(failed)?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.context(failed).map_err(|e| e.hint(WAY_OUT))?;
     // Meanwhile somebody else may have made it.
     let place = check(path)?.ok_or_else(|| Error::new("it vanished")).context(failed)?;
     // Others who make it at the same time wait for the first.
@@ -227,7 +268,7 @@ pub(super) fn check_directories(place: &Path) -> Result<()> {
         let path = place.join(name);
         if path.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
             return Err(Error::new(format!("storage directory is damaged: not a directory: {}", path.display()))
-                .hint("remove it: what was in it can be built and pulled again"));
+                .hint("move it elsewhere: an empty directory is then made in its place"));
         }
     }
     Ok(())
@@ -238,7 +279,8 @@ fn write_version(place: &Path, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result<
     let failed = || format!("can't write {}/version", place.display());
     // What a probe that was killed has left would be in this one's way.
     rootfs::remove_tree(&place.join("probe"))?;
-    let version = format!("{MAGIC}\nformat {FORMAT}\nmode {}\n", probe(place)?.name());
+    let by = env!("CARGO_PKG_VERSION");
+    let version = format!("{MAGIC}\nformat {FORMAT}\nmode {}\nmade by ch-image {by}\n", probe(place)?.name());
     let new = place.join("tmp/version");
     rootfs::remove_tree(&new)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).context(failed)?;

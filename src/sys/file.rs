@@ -92,7 +92,7 @@ impl Stat {
 }
 
 /// Hands `path` to `call` as a NUL-terminated string; short ones without touching the heap.
-fn with_c<T>(path: &[u8], call: impl FnOnce(*const libc::c_char) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn with_c<T>(path: &[u8], call: impl FnOnce(*const libc::c_char) -> io::Result<T>) -> io::Result<T> {
     const SMALL: usize = 320;
     if path.len() >= SMALL {
         let c = CString::new(path).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;

@@ -15,6 +15,7 @@ pub mod mount;
 pub mod namespace;
 pub mod pattern;
 pub mod process;
+pub mod rename;
 pub mod seccomp;
 pub mod signal;
 pub mod time;

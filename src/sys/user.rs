@@ -34,6 +34,18 @@ pub fn name(variable: Option<&OsStr>, uid: u32) -> String {
     said.or_else(|| user(uid).map(|user| user.name)).unwrap_or_else(|| uid.to_string())
 }
 
+/// The number that stands for every user whom this user namespace does not know (user_namespaces(7)); `None` if it
+/// knows all.
+pub fn unknown() -> Option<u32> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let known: u64 = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
+    if known >= u64::from(u32::MAX) {
+        return None;
+    }
+    let number = std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+    Some(number.and_then(|text| text.trim().parse().ok()).unwrap_or(65534))
+}
+
 /// getgrgid_r(3): the name of a group.
 pub fn group(gid: u32) -> Option<String> {
     let mut entry = MaybeUninit::<libc::group>::zeroed();

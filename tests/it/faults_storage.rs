@@ -54,7 +54,32 @@ fn odd_storage_directories_are_refused() {
     let future = site.path("future");
     with("version", "ch-image storage\nformat 99\nmode overlay\n")(&future);
     site.run("list").env("CH_IMAGE_STORAGE", &future).stderr_has("incompatible storage directory v99").failure();
+    fs::write(future.join("version"), "ch-image storage\nformat 99\nmode overlay\nmade by ch-image 9.9\n").unwrap();
+    let way_out = "use another directory with --storage or CH_IMAGE_STORAGE\n";
+    let error = format!(
+        "error: incompatible storage directory v99: SITE/future: it was made by a newer version, ch-image 9.9\n\
+         hint: use that version (this one has format 1), or {way_out}"
+    );
+    site.run("list").env("CH_IMAGE_STORAGE", &future).stderr(&error).failure();
     site.run("reset").env("CH_IMAGE_STORAGE", &future).success();
+    let charliecloud = site.path("charliecloud");
+    with("version", "3\n")(&charliecloud);
+    ["img", "dlcache", "ulcache"].iter().for_each(|name| fs::create_dir(charliecloud.join(name)).unwrap());
+    let error = format!(
+        "error: SITE/charliecloud is a storage directory of Charliecloud (format 3), which ch-image can't read\n\
+         hint: {way_out}"
+    );
+    site.run("list").env("CH_IMAGE_STORAGE", &charliecloud).stderr(&error).failure();
+    // A place that can't be read says how to use another one, whatever is wanted there.
+    fs::create_dir(site.path("locked")).unwrap();
+    chmod(&site.path("locked"), 0o000);
+    if uid() != 0 {
+        for command in [&["list"][..], &["pull", "localhost:1/x"], &["delete", "x"]] {
+            let run = site.bare().args(command).env("CH_IMAGE_STORAGE", site.path("locked/st"));
+            run.stderr_has("SITE/locked/st: Permission denied\nhint: ").stderr_has(way_out).failure();
+        }
+    }
+    chmod(&site.path("locked"), 0o755);
     // An empty directory is adopted, also where nothing may be made beside it.
     fs::create_dir_all(site.path("shut/empty")).unwrap();
     chmod(&site.path("shut"), 0o555);

@@ -14,6 +14,7 @@ mod crash;
 mod debian;
 mod doctor;
 mod faults_crash;
+mod faults_exchange;
 mod faults_input;
 mod faults_layers;
 mod faults_many;

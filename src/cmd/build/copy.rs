@@ -315,7 +315,7 @@ impl super::Build<'_> {
     /// An error about a source in the context, with where that is.
     fn in_context(&self, e: Error) -> Error {
         match &self.context {
-            Some(path) => e.hint(format!("sources are paths in the context: {}", path.display())),
+            Some(dir) => e.hint(format!("sources are paths in the context: {}", dir.path().display())),
             None => e,
         }
     }
@@ -367,7 +367,7 @@ impl super::Build<'_> {
     }
 
     fn context_key(&self) -> String {
-        let path = self.context.as_ref().map_or(String::new(), |c| c.to_string_lossy().into_owned());
+        let path = self.context.as_ref().map_or(String::new(), |c| c.path().to_string_lossy().into_owned());
         Digest::of(path.as_bytes()).hex()
     }
 }

@@ -4,6 +4,8 @@ use std::env::VarError;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::bail;
@@ -17,6 +19,7 @@ use crate::dockerfile::{self, fault};
 use crate::error::{Context, Error, Result};
 use crate::oci::reference::{self, ImageRef};
 use crate::rootfs::{Last, Root};
+use crate::sys::file::{self, O_DIRECTORY, O_PATH};
 
 /// Largest Dockerfile, bytes.
 const MAX_DOCKERFILE: u64 = 8 << 20;
@@ -27,6 +30,35 @@ pub struct Source {
     file: Place,
     /// `None`: no context (`-`).
     context: Option<PathBuf>,
+    /// The context as it was found.
+    held: Option<OwnedFd>,
+}
+
+/// The build context. It may belong to somebody else, who could put another directory in its place: it is opened anew
+/// where it is needed, since each mount namespace wants a descriptor of its own, and must be what it was.
+pub struct Directory {
+    /// Absolute and without links.
+    path: PathBuf,
+    held: OwnedFd,
+}
+
+impl Directory {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn open(&self) -> Result<Root> {
+        let root = Root::open(&self.path)?;
+        let (was, now) = (file::fstat(self.held.as_fd())?, file::fstat(root.as_fd())?);
+        if (was.dev, was.ino) != (now.dev, now.ino) {
+            return Err(Error::new(format!(
+                "another directory has come to the context's place: {}",
+                self.path.display()
+            ))
+            .hint("somebody renames directories there: copy the context to a place of your own"));
+        }
+        Ok(root.beneath())
+    }
 }
 
 enum Place {
@@ -46,20 +78,23 @@ impl Source {
                 .hint("download it first: git clone URL, or curl URL | tar x; then name the directory"));
         }
         let context = (context != "-").then(|| PathBuf::from(context));
-        let file = match (&options.file, &context) {
+        let dockerfile = match (&options.file, &context) {
             (Some(file), _) if file == "-" => Place::Stdin,
             (Some(file), _) => Place::Named(PathBuf::from(file)),
             // Docker: a lone hyphen is a Dockerfile on standard input without a context.
             (None, None) => Place::Stdin,
             (None, Some(context)) => Place::Usual(default_file(context)),
         };
+        let mut held = None;
         if let Some(context) = &context {
             let meta = fs::metadata(context).context(|| format!("can't use context {}", context.display()))?;
             if !meta.is_dir() {
                 return Err(Error::new(format!("context is not a directory: {}", context.display())));
             }
+            let opened = file::openat(file::CWD, context.as_os_str().as_bytes(), O_PATH | O_DIRECTORY, 0);
+            held = Some(opened.context(|| format!("can't use context {}", context.display()))?);
         }
-        Ok(Source { file, context })
+        Ok(Source { file: dockerfile, context, held })
     }
 
     /// How messages name the Dockerfile.
@@ -105,10 +140,12 @@ impl Source {
             .hint("-f names the Dockerfile, the operand the context directory")
     }
 
-    /// The context without links; `None` with `-`.
-    pub fn context(&self) -> Result<Option<PathBuf>> {
-        let Some(context) = &self.context else { return Ok(None) };
-        fs::canonicalize(context).map(Some).context(|| format!("can't use context {}", context.display()))
+    /// The context; `None` with `-`.
+    pub fn context(&self) -> Result<Option<Directory>> {
+        let (Some(context), Some(held)) = (&self.context, &self.held) else { return Ok(None) };
+        let failed = || format!("can't use context {}", context.display());
+        let path = fs::canonicalize(context).context(failed)?;
+        Ok(Some(Directory { path, held: held.try_clone().context(failed)? }))
     }
 
     /// What `<Dockerfile>.dockerignore` says if it is there, else `.containerignore` or `.dockerignore` of the context

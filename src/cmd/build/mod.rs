@@ -24,7 +24,6 @@ mod web;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use self::force::Force;
@@ -55,8 +54,8 @@ pub struct Build<'a> {
     pub options: &'a Options,
     pub storage: &'a Storage,
     puller: Puller<'a>,
-    /// Absolute and without links; `None` with `-`.
-    context: Option<PathBuf>,
+    /// `None` with `-`.
+    context: Option<file::Directory>,
     /// The Dockerfile as messages name it.
     pub file: String,
     pub escape: char,
@@ -101,6 +100,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     if options.dry_run {
         return show::plan(host, &plan, &dockerfile).context(|| source.shown());
     }
+    host.check_storage_place()?;
     // Before any thread exists. Where it is refused, a build that needs it says so.
     if let Err(e) = container::enter() {
         verbose!("no user namespace: {e}");
@@ -108,7 +108,7 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     let storage = host.storage(Access::Write)?;
     let context = source.context()?;
     if let Some(context) = &context {
-        storage.refuse_within(context)?;
+        storage.refuse_within(context.path())?;
     }
     let remotes = Remotes::new(options, Named::Dockerfile { tag: &reference, images: &plan.images })?;
     let build = Build {
@@ -268,7 +268,7 @@ impl Build<'_> {
             Error::new("there is no context to copy from")
                 .hint("the context was given as -: name a directory instead (the Dockerfile may still come from -f -)")
         })?;
-        Ok(Root::open(context)?.beneath())
+        context.open()
     }
 
     /// The storage directory, which is never copied even if it lies in the context.

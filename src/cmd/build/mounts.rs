@@ -16,7 +16,7 @@ use super::stage::inside;
 use super::tree::View;
 use super::{Build, ca, secret};
 use crate::bail;
-use crate::container::{Bind, Overlay, Tmpfs, Within};
+use crate::container::{self, Bind, Overlay, Tmpfs, Within};
 use crate::dockerfile::mount::{Mount, Sharing};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::state::RunStep;
@@ -26,7 +26,7 @@ use crate::rootfs::copy::Contents;
 use crate::rootfs::{self, Last, Root};
 use crate::storage::{Draft, Image, Mode};
 use crate::sys::fs::c_path;
-use crate::sys::mount::{self, Unmount};
+use crate::sys::mount::{self, FdPath, Unmount};
 
 /// Where a script outside the image is seen. (`/dev/pipes`, which its path says, would be in the host's /dev.)
 pub const SCRIPTS: &str = "/ch/pipes";
@@ -56,7 +56,7 @@ pub struct Prepared {
     drafts: Vec<Draft>,
 }
 
-/// A tmpfs on a draft; gone when dropped, so that later commands don't find it, wherever the storage directory is.
+/// A mount on a draft; gone when dropped, so that later commands don't find it, wherever the storage directory is.
 struct Hidden {
     at: CString,
     _draft: Draft,
@@ -214,7 +214,7 @@ impl Prepared {
     /// descriptor's mounts cannot be bound there.
     fn source(&mut self, build: &Build, origin: &Origin, source: &str) -> Result<PathBuf> {
         let (root, top) = match origin {
-            Origin::Context => (build.context_root()?, build.context.clone().unwrap_or_default()),
+            Origin::Context => return self.held(build, source),
             Origin::Scratch => bail!("scratch has no files"),
             Origin::Stage(n) => self.image(build, &build.stage(*n)?.image)?,
             Origin::Image(name) => self.image(build, &build.named_image(name)?)?,
@@ -225,6 +225,30 @@ impl Prepared {
         }
         let found = root.resolve(&relative, Last::Follow)?;
         Ok(top.join(found.strip_prefix("/").unwrap_or(&found)))
+    }
+
+    /// A place of the context, which somebody else may be able to exchange at any time: mounted, as it was opened, where
+    /// only we name it.
+    fn held(&mut self, build: &Build, source: &str) -> Result<PathBuf> {
+        let root = build.context_root()?;
+        let relative = inside(source);
+        if root.stat(&relative, Last::Follow)?.is_none() {
+            return Err(Error::new(format!("not found: {source}")));
+        }
+        let place = root.open_place(&relative)?;
+        container::enter()?;
+        let draft = build.storage.draft()?;
+        let path = draft.path().join("held");
+        let failed = || format!("can't mount {source}");
+        match mount::kind(&place).context(failed)? {
+            mount::Kind::Directory => make(&path)?,
+            mount::Kind::File | mount::Kind::Link => write(&path, b"", 0o600)?,
+        }
+        let at = c_path(&path).context(failed)?;
+        let flags = mount::BIND | mount::RECURSIVE;
+        mount::mount(Some(FdPath::of(&place).as_c()), &at, None, flags, None).context(failed)?;
+        self.hidden.push(Hidden { at, _draft: draft });
+        Ok(path)
     }
 
     fn image(&mut self, build: &Build, image: &Image) -> Result<(Root, PathBuf)> {

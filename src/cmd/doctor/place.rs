@@ -141,7 +141,7 @@ fn overlay(storage: &Path, trial: &Trial) -> Finding {
         Ok(None) if recorded == Some(Mode::Plain) => Finding::limited(
             about,
             "works, but the storage directory was made when it did not",
-            "ch-image reset (it removes all images) lets it be used",
+            "another one, made now, would use it (--storage or $CH_IMAGE_STORAGE)",
         ),
         Ok(None) => Finding::good(about, "works: layers are shared, steps are cached"),
         Ok(Some(why)) if recorded == Some(Mode::Overlay) => Finding::bad(

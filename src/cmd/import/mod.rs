@@ -75,9 +75,8 @@ fn saved_image(
     let path = operand.path.as_path();
     let opened = if path.is_dir() {
         // A whole root file system may have files of any name.
-        (!layers::looks_like_image(path))
-            .then(|| Root::open(path).map(|root| (Bundle::of_dir(root), None)))
-            .transpose()?
+        let root = Root::open(path)?;
+        (!layers::looks_like_image(&root)?).then(|| (Bundle::of_dir(root), None))
     } else {
         saved::open_file(&mut fs::File::open(path)?, storage)?
     };
@@ -111,11 +110,11 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         let (unpacked, digest) = unpack(path, &tree, &mut owners)?;
         (Held { size: unpacked.bytes, content: unpacked.content }, Some(digest))
     };
-    if !layers::looks_like_image(&tree) {
+    let root = Root::open(&tree)?;
+    if !layers::looks_like_image(&root)? {
         refuse_saved(&tree, path)?;
         warning!("{shown} does not look like an image: it lacks bin, dev or usr");
     }
-    let root = Root::open(&tree)?;
     let mut config = match root.read(Path::new(meta::METADATA), MAX_METADATA) {
         Ok(Some(bytes)) => meta::restore(&bytes).context(|| format!("can't import {shown}"))?,
         Ok(None) => Config::default(),
