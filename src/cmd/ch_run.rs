@@ -119,7 +119,9 @@ fn find(request: &Request, access: Access) -> Result<(Storage, Image)> {
 
 /// A named image, ready to be mounted.
 fn stored(request: &Request) -> Result<Root> {
-    let (storage, image) = find(request, Access::Read)?;
+    let (storage, found) = find(request, Access::Read)?;
+    // For as long as the command runs, which this process becomes.
+    let image = storage.keep_in_use(&|| storage.image(&found.reference))?.unwrap_or(found);
     let place = match layers::whole(&storage, &image.layers) {
         Some(id) => Place::Tree(storage.layer_tree(&id)),
         // Any directory serves as the mount point: the mount is seen by nobody else. That of the images changes least.

@@ -43,7 +43,22 @@ impl Storage {
             return Ok(());
         }
         let used = self.used_layers(true)?;
-        for id in self.children_first(self.layers()?.into_iter().filter(|id| !used.contains(id)).collect()) {
+        self.remove_layers(self.layers()?.into_iter().filter(|id| !used.contains(id)).collect())
+    }
+
+    /// Removes these layers, but none that a command is running in: it goes with the next command after that has ended.
+    fn remove_layers(&self, ids: Vec<LayerId>) -> Result<()> {
+        let mut in_use: HashSet<LayerId> = HashSet::new();
+        for id in self.children_first(ids) {
+            signal::check()?;
+            if in_use.contains(&id) {
+                continue;
+            }
+            let Some(_right) = self.claim_layer(&id) else {
+                verbose!("layer {id} is in use: it is freed later");
+                in_use.extend(self.chain(&id));
+                continue;
+            };
             debug!("freeing layer {id}");
             self.remove_layer(&id)?;
         }
@@ -58,7 +73,12 @@ impl Storage {
 
     /// What [`Storage::collect`] would remove.
     pub fn garbage(&self, keep: Keep) -> Result<Garbage> {
-        let used = self.used_layers(false)?;
+        let mut used = self.used_layers(false)?;
+        for id in self.layers()? {
+            if !used.contains(&id) && self.claim_layer(&id).is_none() {
+                used.extend(self.chain(&id));
+            }
+        }
         let mut unused: Vec<(u64, LayerId)> =
             self.layers()?.into_iter().filter(|id| !used.contains(id)).map(|id| (self.layer_used(&id), id)).collect();
         // Most recently used first; a layer is kept only with its parents.
@@ -96,10 +116,7 @@ impl Storage {
 
     /// Removes it. The storage directory must be open with [`super::Access::Exclusive`].
     pub fn collect(&self, garbage: &Garbage) -> Result<()> {
-        for id in self.children_first(garbage.layers.clone()) {
-            signal::check()?;
-            self.remove_layer(&id)?;
-        }
+        self.remove_layers(garbage.layers.clone())?;
         for blob in &garbage.blobs {
             signal::check()?;
             self.drop_blob(blob)?;

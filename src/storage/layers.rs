@@ -228,6 +228,7 @@ impl Storage {
             info.content = rootfs::fingerprint(&draft.path().join("tree")).ok();
         }
         write_new(&draft.path().join("layer.json"), &record(&info.to_json())).context(failed)?;
+        write_new(&draft.path().join(locks::IN_USE), b"").context(failed)?;
         if self.durable {
             write_new(&draft.path().join(UNSYNCED), self.boot().as_bytes()).context(failed)?;
         }

@@ -8,11 +8,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Storage;
 use super::lockfile::LockFile;
-use crate::error::{Context, Result};
+use super::{Image, LayerId, Storage};
+use crate::error::{Context, Error, Result};
 use crate::info;
 use crate::oci::reference::ImageRef;
 use crate::sys::fs::{self as sysfs, Lock, Wait};
@@ -80,6 +80,73 @@ impl StorageLock {
         }
         Ok(got)
     }
+}
+
+/// In the directory of a layer: locked (shared) by whoever runs a command in an image whose top layer it is.
+pub(super) const IN_USE: &str = "in-use";
+
+impl Storage {
+    /// Keeps an image's layers from being removed as long as this process lives, whatever it becomes. The image is that
+    /// of `find`, asked again if its layers go meanwhile.
+    ///
+    /// Where nothing can be written, or there is no flock(2), nothing keeps them: a command has to run there, too.
+    pub fn keep_in_use(&self, find: &dyn Fn() -> Result<Option<Image>>) -> Result<Option<Image>> {
+        loop {
+            let Some(image) = find()? else { return Ok(None) };
+            let Some(top) = image.layers.last() else { return Ok(Some(image)) };
+            let path = self.in_use_path(top);
+            let file = match open(&path).or_else(|_| super::layout::open_file(&path).context(|| "can't open a lock")) {
+                Ok(file) => file,
+                // One that is gone is told by whoever looks for its files.
+                Err(_) => return Ok(Some(image)),
+            };
+            match sysfs::flock(&file, Lock::Shared, Wait::Yes) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e.into()),
+                Err(_) => return Ok(Some(image)),
+                Ok(_) => {}
+            }
+            // It may have been removed before we had the lock.
+            if is_still(&file, &path) {
+                sysfs::keep_on_exec(&file).context(|| format!("can't keep {}", path.display()))?;
+                return Ok(Some(image));
+            }
+        }
+    }
+
+    /// `None` if a command runs in an image with this top layer.
+    pub(super) fn claim_layer(&self, id: &LayerId) -> Option<LayerClaim> {
+        claim(&self.in_use_path(id))
+    }
+
+    fn in_use_path(&self, id: &LayerId) -> PathBuf {
+        self.path().join("layers").join(id.to_string()).join(IN_USE)
+    }
+}
+
+/// The right to remove a layer. Without a file where there are no locks.
+pub(super) struct LayerClaim {
+    _file: Option<File>,
+}
+
+fn claim(path: &Path) -> Option<LayerClaim> {
+    let Ok(file) = open(path) else { return Some(LayerClaim { _file: None }) };
+    match sysfs::flock(&file, Lock::Exclusive, Wait::No) {
+        Ok(false) => None,
+        Ok(true) => Some(LayerClaim { _file: Some(file) }),
+        Err(_) => Some(LayerClaim { _file: None }),
+    }
+}
+
+/// An error if a command runs in an image of the storage directory at `place`.
+pub(super) fn refuse_in_use(place: &Path) -> Result<()> {
+    for entry in fs::read_dir(place.join("layers")).into_iter().flatten().flatten() {
+        let lock = entry.path().join(IN_USE);
+        if lock.is_file() && claim(&lock).is_none() {
+            return Err(Error::new(format!("can't reset {}: a command runs in one of its images", place.display()))
+                .hint("end what ch-run has started, then try again"));
+        }
+    }
+    Ok(())
 }
 
 /// Opens a lock file, made if need be.

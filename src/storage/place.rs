@@ -306,6 +306,7 @@ impl Storage {
         }
         let _lock = StorageLock::take(&place, Lock::Exclusive)?;
         check_directories(&place)?;
+        locks::refuse_in_use(&place)?;
         complete(&place).context(|| format!("can't reset {}", place.display()))?;
         // Out of sight first, images before what they name: whenever we are killed, what is left is whole.
         let mut moved = 0;

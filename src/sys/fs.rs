@@ -50,6 +50,17 @@ pub fn unlock(file: &File) -> io::Result<()> {
     cvt(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) }).map(drop)
 }
 
+/// Keeps what is open, and its flock(2), for whatever this process becomes by execve(2): a second descriptor that stays
+/// open, out of the way of those that commands choose for themselves.
+pub fn keep_on_exec(file: &File) -> io::Result<()> {
+    let copy = |least: libc::c_int| {
+        // SAFETY: the descriptor is open for the duration of the call.
+        cvt(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, least) })
+    };
+    // EINVAL: the limit of open files is lower.
+    copy(100).or_else(|_| copy(3)).map(drop)
+}
+
 /// syncfs(2): everything of the file system that `file` is on.
 pub fn syncfs(file: impl AsFd) -> io::Result<()> {
     // SAFETY: the descriptor is open for the duration of the call.

@@ -1,11 +1,11 @@
-//! Directories that others can exchange while they are used.
+//! Directories that others can exchange while they are used, and images that are removed while they run.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::harness::registry::Registry;
-use crate::harness::wait::{meanwhile, wait_for};
+use crate::harness::wait::{endless, meanwhile, runs, wait_for};
 use crate::harness::{Site, Tree, hold, image, in_each_mode};
 
 fn chmod(path: &Path, mode: u32) {
@@ -202,4 +202,54 @@ fn a_directory_is_exchanged_while_it_is_pushed() {
             }
         }
     });
+}
+
+/// What a command runs in stays until it ends, whoever deletes the image: also where storage can only be read.
+#[test]
+fn images_in_use_are_not_removed() {
+    in_each_mode(|site| {
+        for remove in ["delete", "gc", "import"] {
+            site.import(image::small(), "base");
+            let signal = site.path("signal");
+            let _ = fs::remove_dir_all(&signal);
+            fs::create_dir(&signal).unwrap();
+            let bind = format!("{}:/mnt/0", signal.display());
+            let script = "touch /mnt/0/ready; until test -e /mnt/0/go; do sleep 0.05; done; cat /etc/passwd >/dev/null && \
+                          ls /bin/busybox /usr/bin /bin | grep -c . >/dev/null && echo there";
+            let running = site.ch_run_with(&["-b", &bind], "base").args(["sh", "-c", script]).start();
+            wait_for("the command", || signal.join("ready").exists());
+            site.run("reset").stderr_has("a command runs in one of its images").failure();
+            match remove {
+                "delete" => drop(site.run("delete").arg("base").success()),
+                "import" => site.import(image::odd(), "base"),
+                _ => {
+                    fs::remove_file(site.storage().join("images/base+latest.json")).unwrap();
+                    site.run("gc").success();
+                }
+            }
+            let layers = || fs::read_dir(site.storage().join("layers")).unwrap().count();
+            let before = layers();
+            fs::write(signal.join("go"), "").unwrap();
+            let done = running.into_done(&[]);
+            assert_eq!((done.stdout.as_str(), done.status.code()), ("there\n", Some(0)), "{remove}: {}", done.stderr);
+            // Then it goes.
+            site.run("gc").success();
+            assert!(layers() < before, "{remove}");
+            site.run("fsck").success();
+            site.run("reset").success();
+        }
+    });
+}
+
+/// The lock is the command's: neither what it leaves behind nor what ended before keeps an image for ever.
+#[test]
+fn a_killed_command_keeps_nothing() {
+    let site = Site::new();
+    site.import(image::small(), "base");
+    let sleep = endless();
+    let mut running = site.ch_run("base").args(sleep.split(' ')).start();
+    wait_for("the command", || runs(&sleep));
+    running.kill();
+    site.run("delete").arg("base").success();
+    assert_eq!(fs::read_dir(site.storage().join("layers")).unwrap().count(), 0);
 }
