@@ -49,6 +49,7 @@ pub struct Options {
     pub target: Option<String>,
     pub why: bool,
     // list
+    pub all: bool,
     pub long: bool,
     pub json: bool,
     // pull
@@ -227,6 +228,7 @@ pub(crate) const TABLE: &[Row] = &[
         "build up to this stage (default: the last)",
     ),
     row(None, "why", &["build"], Flag(|o| o.why = true), "say for each step that is not cached what has changed"),
+    row(Some('a'), "all", &["list"], Flag(|o| o.all = true), "show stages of builds (NAME/_stageN), too"),
     row(Some('l'), "long", &["list"], Flag(|o| o.long = true), "show size, age, base and layers"),
     row(None, "json", &["list", "doctor"], Flag(|o| o.json = true), "print JSON"),
     row(

@@ -27,7 +27,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
             Arg::Short('h') => return Ok(print_help(sub)),
             Arg::Short(c) => TABLE
                 .iter()
-                .find(|r| r.short == Some(c) && applies(r, sub))
+                .filter(|r| r.short == Some(c) && applies(r, sub))
+                // What a subcommand means by a letter comes before what all mean by it.
+                .max_by_key(|r| !r.of.is_empty())
                 .ok_or_else(|| unknown(&format!("-{c}"), sub))?,
             Arg::Long(name) => match find_long(name, sub)? {
                 Long::Help => return Ok(print_help(sub)),

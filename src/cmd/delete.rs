@@ -4,7 +4,7 @@ use super::Host;
 use crate::error::{Error, Result};
 use crate::info;
 use crate::oci::reference::ImageRef;
-use crate::storage::Access;
+use crate::storage::{Access, Storage};
 
 pub fn delete(host: &Host, images: &[String]) -> Result<()> {
     let references = images.iter().map(|text| ImageRef::parse(text)).collect::<Result<Vec<_>>>()?;
@@ -14,6 +14,7 @@ pub fn delete(host: &Host, images: &[String]) -> Result<()> {
         let _lock = storage.lock_image(reference)?;
         if storage.delete_image(reference)? {
             info!("deleting image: {reference}");
+            delete_stages(&storage, reference)?;
         } else {
             missing.push(reference.to_string());
         }
@@ -25,4 +26,15 @@ pub fn delete(host: &Host, images: &[String]) -> Result<()> {
             Err(Error::new(format!("{} image not found", missing.join(", "))).hint("ch-image list shows what there is"))
         }
     }
+}
+
+/// Stages of builds are not listed, and go with their image.
+fn delete_stages(storage: &Storage, reference: &ImageRef) -> Result<()> {
+    for image in storage.images()?.into_iter().flatten() {
+        let Some(n) = image.stage() else { continue };
+        if reference.stage(n)?.storage_name() == image.reference.storage_name() {
+            storage.delete_image(&image.reference)?;
+        }
+    }
+    Ok(())
 }

@@ -24,8 +24,12 @@ pub fn gc(host: &Host, options: &Options) -> Result<()> {
         0 => String::new(),
         n => format!(", {} of them caches and unfinished downloads", list::bytes(n)),
     };
+    let stages = match garbage.stages.len() {
+        0 => String::new(),
+        n => format!("{n} stages of builds, "),
+    };
     let (layers, blobs) = (garbage.layers.len(), garbage.blobs.len());
-    info!("{verb} {layers} layers and {blobs} blobs: {}{others}", list::bytes(garbage.bytes));
+    info!("{verb} {stages}{layers} layers and {blobs} blobs: {}{others}", list::bytes(garbage.bytes));
     Ok(())
 }
 

@@ -24,6 +24,8 @@ pub fn storage(host: &Host, options: &Options) -> Result<()> {
     let mut images = Vec::new();
     for image in storage.images()? {
         match image {
+            // They are there to look inside after a failure, and few want to see them otherwise.
+            Ok(image) if image.stage().is_some() && !options.all => {}
             Ok(image) => images.push(image),
             Err((name, e)) => warning!("damaged image: {}: {e}", log::escape(&name)),
         }

@@ -112,6 +112,17 @@ impl ImageRef {
         format!("{}:{port}/{}{}", bracketed(&host), self.repository(), self.suffix())
     }
 
+    /// The name that a stage of a build of this image has.
+    pub fn stage(&self, number: usize) -> Result<ImageRef> {
+        let name = self.storage_name();
+        let (path, version) = match name.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path.to_owned(), format!(":{tag}")),
+            _ => (name.clone(), String::new()),
+        };
+        let path = path.split('@').next().unwrap_or(&path);
+        ImageRef::parse(&format!("{path}/_stage{number}{version}"))
+    }
+
     /// The one text under which storage keeps this image: `docker.io/library/alpine` is `alpine:latest`.
     pub fn storage_name(&self) -> String {
         let mut full = String::new();

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::layers::tree_size;
-use super::{LayerId, LayerKind, Storage};
+use super::{Image, LayerId, LayerKind, Storage};
 use crate::error::Result;
 use crate::oci::digest::Digest;
+use crate::oci::reference::ImageRef;
 use crate::oci::size::total;
 use crate::sys::signal;
 use crate::{debug, verbose};
@@ -23,6 +24,8 @@ pub enum Keep {
 /// What garbage collection removes (or would).
 #[derive(Default, Debug, PartialEq)]
 pub struct Garbage {
+    /// Stages of builds: to look inside after a failure.
+    pub stages: Vec<ImageRef>,
     pub layers: Vec<LayerId>,
     pub blobs: Vec<Digest>,
     pub bytes: u64,
@@ -42,7 +45,7 @@ impl Storage {
             verbose!("storage directory in use: layers are freed later");
             return Ok(());
         }
-        let used = self.used_layers(true)?;
+        let used = self.used_layers()?;
         self.remove_layers(self.layers()?.into_iter().filter(|id| !used.contains(id)).collect())
     }
 
@@ -73,7 +76,9 @@ impl Storage {
 
     /// What [`Storage::collect`] would remove.
     pub fn garbage(&self, keep: Keep) -> Result<Garbage> {
-        let mut used = self.used_layers(false)?;
+        let goes = |image: &Image| image.stage().is_some() && !matches!(keep, Keep::Since(time) if image.made >= time);
+        let (stages, images): (Vec<Image>, Vec<Image>) = self.images()?.into_iter().flatten().partition(goes);
+        let mut used: HashSet<LayerId> = images.iter().flat_map(|image| image.layers.iter().copied()).collect();
         for id in self.layers()? {
             if !used.contains(&id) && self.claim_layer(&id).is_none() {
                 used.extend(self.chain(&id));
@@ -85,7 +90,8 @@ impl Storage {
         unused.sort_by(|a, b| b.cmp(a));
         let mut kept = used;
         let mut kept_bytes = 0u64;
-        let mut garbage = Garbage::default();
+        let stages = stages.into_iter().map(|image| image.reference).collect();
+        let mut garbage = Garbage { stages, ..Garbage::default() };
         for (last_use, id) in unused {
             if kept.contains(&id) {
                 continue;
@@ -116,6 +122,9 @@ impl Storage {
 
     /// Removes it. The storage directory must be open with [`super::Access::Exclusive`].
     pub fn collect(&self, garbage: &Garbage) -> Result<()> {
+        for stage in &garbage.stages {
+            self.delete_image(stage)?;
+        }
         self.remove_layers(garbage.layers.clone())?;
         for blob in &garbage.blobs {
             signal::check()?;
@@ -129,17 +138,15 @@ impl Storage {
         Ok(())
     }
 
-    /// Layers of all images and, if asked for, cached steps; always with everything below them.
-    fn used_layers(&self, with_steps: bool) -> Result<HashSet<LayerId>> {
+    /// Layers of all images and cached steps, with everything below them.
+    fn used_layers(&self) -> Result<HashSet<LayerId>> {
         let mut used: HashSet<LayerId> = HashSet::new();
         for image in self.images()?.into_iter().flatten() {
             used.extend(image.layers);
         }
-        if with_steps {
-            for id in self.layers()? {
-                if self.layer_info(&id).is_ok_and(|info| info.kind == LayerKind::Step) {
-                    used.extend(self.chain(&id));
-                }
+        for id in self.layers()? {
+            if self.layer_info(&id).is_ok_and(|info| info.kind == LayerKind::Step) {
+                used.extend(self.chain(&id));
             }
         }
         Ok(used)

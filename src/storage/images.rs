@@ -51,6 +51,17 @@ impl Image {
         Image { reference, layers, config, source: None, base: None, made }
     }
 
+    /// If it is a stage of a build (`NAME/_stageN`, facts A5): its number.
+    pub fn stage(&self) -> Option<usize> {
+        let name = self.reference.storage_name();
+        let path = match name.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => path,
+            _ => &name,
+        };
+        let digits = path.rsplit_once('/')?.1.strip_prefix("_stage")?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "format": 1,

@@ -230,6 +230,41 @@ fn a_failed_run_can_be_looked_into() {
     });
 }
 
+/// The stage that a failed build leaves to be looked into is not in the way: neither of `list`, nor of the disk's space.
+#[test]
+fn stages_of_failed_builds_do_not_stay() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let fail = || {
+            site.build("out", "FROM base\nRUN echo half >/half; exit 3\n").failure();
+            site.run("list").arg("-a").stdout_has("out/_stage0:latest (").success();
+            assert!(!site.images().iter().any(|name| name.contains("_stage")));
+            assert!(!site.run("list").arg("--json").success().stdout.contains("_stage"));
+            site.run("list").args(["--json", "--all"]).stdout_has("out/_stage0:latest").success();
+        };
+        let has_stage = || site.run("list").arg("--all").success().stdout.contains("_stage");
+        fail();
+        // Of another image it stays.
+        site.build("other", "FROM base\nRUN true\n").success();
+        assert!(has_stage());
+        site.build("out", "FROM base\nRUN echo whole >/whole\n").success();
+        assert!(!has_stage());
+        fail();
+        site.run("gc").arg("--keep=1d").success();
+        assert!(has_stage());
+        site.run("gc").arg("-n").stderr_has("would remove 1 stages of builds, ").success();
+        assert!(has_stage());
+        site.run("gc").stderr_has("removed 1 stages of builds, ").success();
+        assert!(!has_stage());
+        fail();
+        site.run("delete").arg("out").success();
+        assert!(!has_stage());
+        site.run("fsck").arg("--deep").success();
+        // The letter means the architecture everywhere else.
+        site.run("list").args(["--arch", "s390x"]).stdout_has("base:latest").success();
+    });
+}
+
 /// Builds with steps in common do each of them at least once, and none spoils another's.
 #[test]
 fn builds_side_by_side() {

@@ -146,6 +146,7 @@ impl Build<'_> {
             Some(_) | None => self.plan.order.iter().try_for_each(|&index| self.grow(dockerfile, index))?,
         }
         self.tag_others()?;
+        self.forget_stages()?;
         self.force.conclude();
         info!("grown in {} instructions: {}", self.number.get(), self.tag);
         Ok(())
@@ -233,6 +234,17 @@ impl Build<'_> {
 
     fn is_finished(&self, index: usize) -> bool {
         self.finished.borrow().contains_key(&index)
+    }
+
+    /// Stages that failed builds have left under this name are of no use any more.
+    fn forget_stages(&self) -> Result<()> {
+        for image in self.storage.images()?.into_iter().flatten() {
+            let Some(n) = image.stage().filter(|n| *n == self.plan.target || !self.is_finished(*n)) else { continue };
+            if self.stage_reference(n)?.storage_name() == image.reference.storage_name() {
+                self.storage.delete_image(&image.reference)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether steps of earlier builds count.
@@ -359,13 +371,7 @@ impl Build<'_> {
     }
 
     pub fn stage_reference(&self, index: usize) -> Result<ImageRef> {
-        let name = self.reference.storage_name();
-        let (path, version) = match name.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => (path.to_owned(), format!(":{tag}")),
-            _ => (name.clone(), String::new()),
-        };
-        let path = path.split('@').next().unwrap_or(&path);
-        ImageRef::parse(&format!("{path}/_stage{index}{version}"))
+        self.reference.stage(index)
     }
 }
 
