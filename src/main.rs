@@ -2,6 +2,7 @@
 
 mod cli;
 mod cmd;
+mod compress;
 mod container;
 mod dockerfile;
 mod error;
@@ -10,8 +11,10 @@ mod log;
 mod oci;
 mod registry;
 mod rootfs;
+mod squashfs;
 mod storage;
 mod sys;
+mod tree;
 
 use std::process::ExitCode;
 

@@ -31,6 +31,7 @@ pub enum Command {
     Build { context: OsString },
     Delete { images: Vec<String> },
     Doctor,
+    Export { image: String, path: PathBuf },
     Fsck,
     Gc,
     Import { path: PathBuf, image: String },
@@ -56,12 +57,17 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
     },
     Subcommand { name: "delete", operands: "IMAGE_REF...", help: "delete images from the storage directory" },
     Subcommand { name: "doctor", operands: "", help: "say what this machine offers and what to ask the administrator" },
+    Subcommand {
+        name: "export",
+        operands: "IMAGE_REF PATH",
+        help: "write an image into one file: a packed image (PATH.sqfs), which import reads; - for standard output",
+    },
     Subcommand { name: "fsck", operands: "", help: "check the storage directory" },
     Subcommand { name: "gc", operands: "", help: "remove cached layers and downloads that no image needs" },
     Subcommand {
         name: "import",
         operands: "PATH IMAGE_REF",
-        help: "copy an image directory, a tarball or a saved image (docker save, OCI) into the storage directory",
+        help: "copy a directory, a tarball, a saved (docker save, OCI) or packed image into the storage directory",
     },
     Subcommand { name: "list", operands: "[IMAGE_REF]", help: "list images, or tell what is known about one" },
     Subcommand {

@@ -59,6 +59,11 @@ pub struct Options {
     pub image: Option<PathBuf>,
     pub layers: bool,
     pub ownership: bool,
+    // export
+    pub block_size: Option<String>,
+    pub compress: Option<String>,
+    pub export_format: Option<String>,
+    pub overwrite: bool,
     // gc, fsck
     pub keep: Option<String>,
     pub deep: bool,
@@ -265,10 +270,32 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         None,
         "ownership",
-        &["push"],
+        &["push", "export"],
         Flag(|o| o.ownership = true),
-        "push the owners that --force=notify recorded instead of root:root",
+        "keep the owners and set-id bits that --force=notify recorded, instead of root:root and none",
     ),
+    row(
+        None,
+        "block-size",
+        &["export"],
+        Required("SIZE", |o, v| put(&mut o.block_size, text(v))),
+        "size of compressed blocks: 4K to 1M, a power of two (default 128K)",
+    ),
+    row(
+        None,
+        "compress",
+        &["export"],
+        Required("ALG[:LEVEL]", |o, v| put(&mut o.compress, text(v))),
+        "zstd (default), gzip, lz4 or none; levels: zstd 1 to 22, gzip 1 to 9",
+    ),
+    row(
+        None,
+        "format",
+        &["export"],
+        Required("FORMAT", |o, v| put(&mut o.export_format, text(v))),
+        "what is written, whatever PATH is called: squashfs",
+    ),
+    row(None, "overwrite", &["export"], Flag(|o| o.overwrite = true), "replace a file that exists"),
     row(
         None,
         "keep",

@@ -145,6 +145,7 @@ fn command(sub: &Subcommand, operands: Vec<OsString>) -> Result<Command> {
             Command::Delete { images }
         }
         "doctor" => Command::Doctor,
+        "export" => Command::Export { image: text(next("IMAGE_REF")?)?, path: next("PATH")?.into() },
         "fsck" => Command::Fsck,
         "gc" => Command::Gc,
         "import" => Command::Import { path: next("PATH")?.into(), image: text(next("IMAGE_REF")?)? },

@@ -200,7 +200,7 @@ fn directory_config(host: &Host, directory: &Path, root: &Root) -> Result<Config
 }
 
 /// `$SOURCE_DATE_EPOCH`, seconds since 1970 (reproducible-builds.org).
-fn source_date_epoch() -> Result<Option<i64>> {
+pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Err(_) => Ok(None),
         Ok(text) if text.is_empty() => Ok(None),

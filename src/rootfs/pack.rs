@@ -366,7 +366,8 @@ fn set_name(header: &mut Header, path: &[u8]) -> bool {
     whole
 }
 
-fn xattrs_of(fd: std::os::fd::BorrowedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+/// `user.*` attributes but overlayfs's own, in the order of their names.
+pub(super) fn xattrs_of(fd: std::os::fd::BorrowedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut list = Vec::new();
     for name in file::flistxattr(fd)? {
         if name.starts_with(b"user.")

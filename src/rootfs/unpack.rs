@@ -32,12 +32,12 @@ use crate::error::{Context, Result};
 use crate::oci::digest::Digest;
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat};
 
-const MAX_PATH: usize = 4096;
+pub(super) const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
-const MAX_DEPTH: usize = 512;
+pub(super) const MAX_DEPTH: usize = 512;
 /// After so many bytes or members it is checked whether enough is free.
-const CHECK_BYTES: u64 = 64 << 20;
-const CHECK_ENTRIES: u64 = 1 << 14;
+pub(super) const CHECK_BYTES: u64 = 64 << 20;
+pub(super) const CHECK_ENTRIES: u64 = 1 << 14;
 /// Mode of directories that an archive uses without saying anything of them.
 pub(super) const IMPLIED_MODE: u32 = 0o755;
 

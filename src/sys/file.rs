@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cvt;
 
-pub use libc::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY};
+pub use libc::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_WRONLY};
 
 /// Absolute paths and links stay below the directory (openat2(2)).
 pub const RESOLVE_IN_ROOT: u64 = libc::RESOLVE_IN_ROOT;
@@ -202,6 +202,16 @@ pub fn linkat(from_dir: BorrowedFd, from: &[u8], to_dir: BorrowedFd, to: &[u8]) 
         with_c(to, |t| {
             // SAFETY: both strings are NUL-terminated and outlive the call; both descriptors are open.
             cvt(unsafe { libc::linkat(from_dir.as_raw_fd(), f, to_dir.as_raw_fd(), t, 0) }).map(drop)
+        })
+    })
+}
+
+/// linkat(2) of an open file, that may have no name yet (`O_TMPFILE`).
+pub fn link_open(file: BorrowedFd, to_dir: BorrowedFd, to: &[u8]) -> io::Result<()> {
+    with_c(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes(), |f| {
+        with_c(to, |t| {
+            // SAFETY: both strings are NUL-terminated and outlive the call; both descriptors are open.
+            cvt(unsafe { libc::linkat(libc::AT_FDCWD, f, to_dir.as_raw_fd(), t, libc::AT_SYMLINK_FOLLOW) }).map(drop)
         })
     })
 }

@@ -31,6 +31,7 @@ mod join;
 mod messages;
 mod options;
 mod owners;
+mod packed;
 mod registry;
 mod registry_logins;
 mod registry_mirrors;

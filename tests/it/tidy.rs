@@ -11,22 +11,42 @@ use sha2::{Digest, Sha256};
 const USES: &[(&str, &[&str])] = &[
     ("main", &["cli", "cmd", "log", "sys"]),
     ("cli", &["container", "log", "oci"]),
-    ("cmd", &["cli", "container", "dockerfile", "fs", "glob", "log", "oci", "registry", "rootfs", "storage", "sys"]),
+    (
+        "cmd",
+        &[
+            "cli",
+            "compress",
+            "container",
+            "dockerfile",
+            "fs",
+            "glob",
+            "log",
+            "oci",
+            "registry",
+            "rootfs",
+            "squashfs",
+            "storage",
+            "sys",
+        ],
+    ),
     ("registry", &["log", "oci", "sys"]),
-    ("rootfs", &["fs", "glob", "log", "oci", "sys"]),
+    ("rootfs", &["fs", "glob", "log", "oci", "sys", "tree"]),
+    ("squashfs", &["compress", "log", "tree"]),
     ("storage", &["fs", "log", "oci", "rootfs", "sys"]),
     ("container", &["log", "sys"]),
     ("fs", &["log", "sys"]),
     ("log", &["sys"]),
+    ("compress", &[]),
     ("dockerfile", &[]),
     ("error", &[]),
     ("glob", &[]),
     ("oci", &[]),
     ("sys", &[]),
+    ("tree", &[]),
 ];
 
 /// Modules that are bytes in, values out: no files, no network, no clock, no environment.
-const PURE: &[&str] = &["dockerfile", "oci", "glob"];
+const PURE: &[&str] = &["compress", "dockerfile", "oci", "glob", "tree"];
 const WORLD: &[&str] = &["std::fs", "std::net", "std::env", "std::time", "std::process", "std::os"];
 
 /// Names under which a thing that has no home gets hidden.

@@ -2,7 +2,7 @@
 
 use crate::harness::Site;
 
-const SUBCOMMANDS: &[&str] = &["build", "delete", "import", "list", "pull", "push", "reset", "storage-path"];
+const SUBCOMMANDS: &[&str] = &["build", "delete", "export", "import", "list", "pull", "push", "reset", "storage-path"];
 
 #[test]
 fn answers_that_need_nothing() {

@@ -1,5 +1,6 @@
-//! `import`: an image directory, a tarball or a saved image becomes an image.
+//! `import`: an image directory, a tarball, a saved or a packed image becomes an image. Files are told by content.
 
+mod packed;
 mod saved;
 
 use std::fs;
@@ -7,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::thread;
 
+use self::packed::Packed;
 use self::saved::Operand;
 use super::ahead::ahead;
 use super::layers::Held;
@@ -78,7 +80,11 @@ fn saved_image(
         let root = Root::open(path)?;
         (!layers::looks_like_image(&root)?).then(|| (Bundle::of_dir(root), None))
     } else {
-        saved::open_file(&mut fs::File::open(path)?, storage)?
+        let mut file = fs::File::open(path)?;
+        if operand.format.is_none() && Packed::of(&file)?.is_some() {
+            return Ok(None);
+        }
+        saved::open_file(&mut file, storage)?
     };
     let found = match &opened {
         Some((bundle, _)) => saved::find(bundle, operand.format, wish, wanted)?.map(|found| (bundle, found)),
@@ -97,7 +103,7 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
     let draft = layers::new_tree(storage)?;
     let tree = draft.path().join("tree");
     let mut owners = TableWriter::new(&draft);
-    let (mut held, digest) = if path.is_dir() {
+    let (mut held, name) = if path.is_dir() {
         storage.refuse_within(path)?;
         let copied =
             rootfs::copy_tree(path, &tree, Some(storage.inode()?)).context(|| format!("can't import {shown}"))?;
@@ -107,8 +113,23 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         // On this machine all is the user's: the directory cannot tell.
         (Held { size: copied.bytes, content: None }, None)
     } else {
-        let (unpacked, digest) = unpack(path, &tree, &mut owners)?;
-        (Held { size: unpacked.bytes, content: unpacked.content }, Some(digest))
+        let file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
+        let failed = || format!("cannot open: {shown}");
+        // Of the same bytes comes the same layer, and another one if they are understood otherwise.
+        let (unpacked, name) = match Packed::of(&file).context(failed)? {
+            Some(packed) => {
+                let (unpacked, digest) = packed.unpack(&tree).context(failed)?;
+                (unpacked, format!("import squashfs 1 {digest}"))
+            }
+            None => {
+                let (unpacked, digest) = unpack(file, path, &tree, &mut owners)?;
+                (unpacked, format!("import 1 {digest}"))
+            }
+        };
+        if unpacked.ignored_devices > 0 {
+            info!("ignored {} devices and/or FIFOs", unpacked.ignored_devices);
+        }
+        (Held { size: unpacked.bytes, content: unpacked.content }, Some(name))
     };
     let root = Root::open(&tree)?;
     if !layers::looks_like_image(&root)? {
@@ -124,7 +145,7 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         config.set_arch(host.arch());
     }
     held.add(&layers::add_meta(&root, &config)?);
-    let id = store(storage, draft, held, digest, owners, path)?;
+    let id = store(storage, draft, held, name, owners, path)?;
     Ok(Image::new(reference, vec![id], config))
 }
 
@@ -144,9 +165,8 @@ fn refuse_saved(tree: &Path, path: &Path) -> Result<()> {
 }
 
 /// What was unpacked, and its digest.
-fn unpack(path: &Path, tree: &Path, owners: &mut TableWriter) -> Result<(Unpacked, Digest)> {
+fn unpack(file: fs::File, path: &Path, tree: &Path, owners: &mut TableWriter) -> Result<(Unpacked, Digest)> {
     let shown = path.display();
-    let file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
     let root = Root::open(tree)?;
     let limits = Limits::of(&root)?;
     let label = path.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
@@ -161,27 +181,24 @@ fn unpack(path: &Path, tree: &Path, owners: &mut TableWriter) -> Result<(Unpacke
         if enclosed {
             info!("layers: single enclosing directory, using its contents");
         }
-        if unpacked.ignored_devices > 0 {
-            info!("ignored {} devices and/or FIFOs", unpacked.ignored_devices);
-        }
         Ok((unpacked, tar.hasher().digest()))
     })
 }
 
-/// The same tarball has the same name each time, so that what was built on it stays cached.
+/// The same file has the same name each time, so that what was built on it stays cached.
 fn store(
     storage: &Storage,
     draft: Draft,
     held: Held,
-    digest: Option<Digest>,
+    name: Option<String>,
     owners: TableWriter,
     path: &Path,
 ) -> Result<LayerId> {
     let made_by = format!("import {}", path.display());
-    let (Mode::Overlay, Some(digest)) = (storage.mode(), digest) else {
+    let (Mode::Overlay, Some(name)) = (storage.mode(), name) else {
         return layers::store_tree(storage, draft, held, &made_by, whole(owners)?);
     };
-    let id = LayerId::new(Digest::of(format!("import 1 {digest}").as_bytes()));
+    let id = LayerId::new(Digest::of(name.as_bytes()));
     if !storage.has_layer(&id) {
         let kind = LayerKind::Base;
         let info = LayerInfo {
