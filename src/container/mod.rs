@@ -8,6 +8,7 @@
 //! Deliberately absent: seccomp as a defence (a command runs as the user, with the host's network; a mount namespace is
 //! no security boundary), cgroups, the UTS and IPC namespaces.
 
+mod answerer;
 mod caller;
 pub mod ch_run;
 mod creation;

@@ -1,4 +1,4 @@
-//! Who answers the calls that the recording filter traps? This process, while it waits for the command.
+//! Who answers the calls that the recording filter traps? A process of our own ([`super::answerer`]), while RUN lasts.
 //!
 //! A call that names a file is followed to the file itself, which [`Record`] then knows.
 //!
@@ -23,7 +23,6 @@ use super::filter::{self, Call, Machine};
 use super::ledger::{Device, DeviceKind, Ledger, Owner};
 use super::people::People;
 use super::record::{Record, fd_path, key_of};
-use crate::debug;
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY};
 use crate::sys::fs::euid;
 use crate::sys::process::Pid;
@@ -47,7 +46,6 @@ pub struct Supervisor {
     groups: bool,
     /// Whether anything has set-id bits at all.
     set_id: bool,
-    calls: u64,
 }
 
 impl Supervisor {
@@ -60,7 +58,6 @@ impl Supervisor {
             capabilities: ledger.iter().any(|(_, owner)| owner.capability.is_some()),
             groups: ledger.iter().any(|(_, owner)| owner.bits & libc::S_ISGID != 0),
             set_id: ledger.iter().any(|(_, owner)| owner.bits != 0),
-            calls: 0,
         }
     }
 
@@ -77,7 +74,6 @@ impl Supervisor {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => return Ok(()),
             Err(e) => return Err(e),
         };
-        self.calls += 1;
         let answer = self.answer(listener, &notification);
         match seccomp::answer(listener, notification.id, answer) {
             Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
@@ -445,9 +441,7 @@ impl Supervisor {
 
     /// What the tree is now.
     pub fn finish(self) -> Ledger {
-        let ledger = self.files.finish();
-        debug!("root emulation: {} calls, {} entries", self.calls, ledger.len());
-        ledger
+        self.files.finish()
     }
 }
 

@@ -7,14 +7,16 @@
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::answerer::Answerer;
 use super::ledger::Ledger;
 use super::notify::Supervisor;
 use super::output::Output;
 use super::plan::{Extras, Role, plan};
+use super::record::Record;
 use super::step::Step;
 use super::target::{self, Made};
 use super::walk::{Walk, walk};
@@ -23,7 +25,6 @@ use crate::debug;
 use crate::error::{Context, Error, Result};
 use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
 use crate::sys::process::{self, Dumpable, Ended, Fork, Pid, Ready, Want};
-use crate::sys::seccomp;
 use crate::sys::signal::{self, Catcher, Mask};
 
 /// How a command ended.
@@ -75,29 +76,42 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     mask.set().context(|| "can't unblock signals")?;
     let child = child.map_err(|e| cannot_start(&e, spec.network))?;
     drop((writer, ends, child_socket));
-    let mut recorder = Recorder { socket: record.then_some(socket), listener: None, supervisor: None };
-    // Without a filter nothing is trapped, but what was recorded may be moved and removed.
-    if record || !ledger.is_empty() {
-        let mut supervisor = Supervisor::new(&spec.root, ledger);
-        if let Some(believed) = &spec.believed {
-            supervisor.begin_as(child, believed);
-        }
-        recorder.supervisor = Some(supervisor);
+    // The gate opens when the files were looked for where they are before the command.
+    let (mut answerer, mut own) = (None, None);
+    let mut begun = Ok(());
+    if record {
+        let mask = Mask::all().set().context(|| "can't block signals")?;
+        let supervisor = || {
+            let mut supervisor = Supervisor::new(&spec.root, ledger);
+            if let Some(believed) = &spec.believed {
+                supervisor.begin_as(child, believed);
+            }
+            supervisor
+        };
+        let started = Answerer::start(supervisor, socket, opened);
+        mask.set().context(|| "can't unblock signals")?;
+        begun = started.map(|started| answerer = Some(started)).context(|| "root emulation: can't start a process");
+    } else {
+        // Nothing is trapped, but what was recorded may be moved and removed.
+        own = (!ledger.is_empty()).then(|| Record::new(&spec.root, ledger));
+        drop(opened);
     }
-    // Not earlier: it looks for the files where they were before the command.
-    drop(opened);
-    let mut told = listen(child, reader, &mut signals, &mut recorder, &mut output);
+    let mut told = begun.and_then(|()| listen(child, reader, &mut signals, answerer.as_mut(), &mut output));
     if told.is_err() {
         // Its calls would wait for an answer for ever.
         let _ = process::kill(child, libc::SIGKILL);
     }
-    let ended = process::wait(child).context(|| "can't wait for a child");
+    let ended = wait_for_all(child, &mut signals);
     if let Ok(told) = &mut told {
-        say_the_rest(told, &mut signals, &mut output)?;
+        hear_the_rest(told, &mut signals, answerer.as_mut(), &mut output)?;
     }
     drop(catcher);
-    if let Some(supervisor) = recorder.supervisor.take() {
-        *ledger = supervisor.finish();
+    if let Some(record) = own {
+        *ledger = record.finish();
+    }
+    if let (Some(answerer), Ok(Told { interrupted: None, .. })) = (&answerer, &told) {
+        *ledger = answerer.ledger()?;
+        debug!("root emulation: {} entries", ledger.len());
     }
     match (told?, ended?) {
         (Told { interrupted: Some(signal), .. }, _) => Ok(Status::Interrupted(signal)),
@@ -273,53 +287,12 @@ struct Told {
     interrupted: Option<i32>,
 }
 
-/// Receives the listener of a recording filter, then what arrives on it.
-struct Recorder {
-    socket: Option<OwnedFd>,
-    listener: Option<Listening>,
-    supervisor: Option<Supervisor>,
-}
-
-enum Listening {
-    Open(OwnedFd),
-    /// No process with the filter is left.
-    Done,
-}
-
-impl Recorder {
-    fn waits_for(&self) -> Option<BorrowedFd<'_>> {
-        match (&self.listener, &self.socket) {
-            (Some(Listening::Open(listener)), _) => Some(listener.as_fd()),
-            (Some(Listening::Done), _) | (None, None) => None,
-            (None, Some(socket)) => Some(socket.as_fd()),
-        }
-    }
-
-    fn serve(&mut self, ready: Ready) -> Result<()> {
-        match (&self.listener, &mut self.supervisor, &self.socket) {
-            (Some(Listening::Open(listener)), Some(supervisor), _) if ready == Ready::Yes => {
-                supervisor.serve(listener.as_fd()).context(|| "root emulation: can't answer a system call")?;
-            }
-            (Some(Listening::Open(_)), ..) => self.listener = Some(Listening::Done),
-            (None, _, Some(socket)) => match seccomp::receive_descriptor(socket).context(|| "root emulation")? {
-                Some(listener) => {
-                    seccomp::prefer_sync(&listener);
-                    self.listener = Some(Listening::Open(listener));
-                }
-                None => self.socket = None,
-            },
-            (Some(Listening::Done), ..) | (None, _, None) => {}
-        }
-        Ok(())
-    }
-}
-
 /// Waits for the end of the command, passing on signals, and what it says.
 fn listen(
     child: Pid,
     mut reader: PipeReader,
     signals: &mut PipeReader,
-    recorder: &mut Recorder,
+    mut answerer: Option<&mut Answerer>,
     output: &mut Output,
 ) -> Result<Told> {
     let mut told = Told::default();
@@ -327,12 +300,15 @@ fn listen(
     loop {
         let wait = deadline.map(|d| d.saturating_duration_since(Instant::now()).as_millis() as i32);
         // Something has to stand in the third place.
-        let third = recorder.waits_for().unwrap_or(signals.as_fd());
+        let third = answerer.as_ref().and_then(|answerer| answerer.waits_for()).unwrap_or(signals.as_fd());
         let mut fds = [reader.as_fd(), signals.as_fd(), third].map(|fd| (fd, Want::Read)).to_vec();
         fds.extend(output.waits_for());
         let ready = process::poll_each(&fds, wait).context(|| "can't wait for a command")?;
-        if ready[2] != Ready::No {
-            recorder.serve(ready[2])?;
+        if let Some(answerer) = &mut answerer
+            && answerer.waits_for().is_some()
+            && ready[2] != Ready::No
+        {
+            answerer.take()?;
         }
         output.pass_on(&ready[3..]);
         if ready[0] != Ready::No {
@@ -367,18 +343,51 @@ fn listen(
     }
 }
 
-/// When the command and all that it started are gone: passes on what they said. Who was asked to stop does not wait for
-/// whoever listens.
-fn say_the_rest(told: &mut Told, signals: &mut PipeReader, output: &mut Output) -> Result<()> {
+/// Waits until no process of the command is left. One that waits for a file system which does not answer can't be
+/// ended; then a signal ends the wait.
+fn wait_for_all(child: Pid, signals: &mut PipeReader) -> Result<Ended> {
+    let failed = || "can't wait for a child";
+    loop {
+        if let Some(ended) = process::wait_or_signal(child).context(failed)? {
+            return Ok(ended);
+        }
+        let mut byte = [0];
+        if process::poll(&[signals.as_fd()], Some(0)).context(failed)?.first() == Some(&Ready::Yes)
+            && signals.read(&mut byte).is_ok_and(|n| n == 1)
+        {
+            match i32::from(byte[0]) {
+                libc::SIGTSTP => drop(process::kill(process::pid(), libc::SIGSTOP)),
+                signal => {
+                    signal::request(signal);
+                    let e =
+                        Error::new("a process of RUN can't be ended: it waits for a file system that does not answer");
+                    return Err(e.with_code(u8::try_from(128 + signal).unwrap_or(1)));
+                }
+            }
+        }
+    }
+}
+
+/// When the command and all that it started are gone: passes on what they said, and hears what was recorded. Who was asked
+/// to stop does not wait for others.
+fn hear_the_rest(
+    told: &mut Told,
+    signals: &mut PipeReader,
+    mut answerer: Option<&mut Answerer>,
+    output: &mut Output,
+) -> Result<()> {
     output.end();
     loop {
+        let report = answerer.as_ref().and_then(|answerer| answerer.waits_for());
         let mut fds = vec![(signals.as_fd(), Want::Read)];
+        fds.extend(report.map(|report| (report, Want::Read)));
+        let own = fds.len();
         fds.extend(output.waits_for());
         if fds.len() == 1 {
             return Ok(());
         }
         let wait = told.interrupted.map(|_| 0);
-        let ready = process::poll_each(&fds, wait).context(|| "can't wait for standard output")?;
+        let ready = process::poll_each(&fds, wait).context(|| "can't wait for the rest of a command")?;
         let mut byte = [0];
         if ready[0] == Ready::Yes && signals.read(&mut byte).is_ok_and(|n| n == 1) {
             match i32::from(byte[0]) {
@@ -388,7 +397,13 @@ fn say_the_rest(told: &mut Told, signals: &mut PipeReader, output: &mut Output) 
         } else if wait.is_some() && ready.iter().all(|ready| *ready == Ready::No) {
             return Ok(());
         }
-        output.pass_on(&ready[1..]);
+        if let Some(answerer) = &mut answerer
+            && own == 2
+            && ready[1] != Ready::No
+        {
+            answerer.take()?;
+        }
+        output.pass_on(&ready[own..]);
     }
 }
 

@@ -112,6 +112,17 @@ pub fn wait(pid: Pid) -> io::Result<Ended> {
     }
 }
 
+/// The same, not retried: `None` if a signal came first.
+pub fn wait_or_signal(pid: Pid) -> io::Result<Option<Ended>> {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writing.
+    match cvt(unsafe { libc::waitpid(pid, &mut status, 0) }) {
+        Ok(_) => Ok(Some(Ended::of(status))),
+        Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// kill(2)
 pub fn kill(pid: Pid, signal: c_int) -> io::Result<()> {
     // SAFETY: touches no memory.

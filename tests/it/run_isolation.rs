@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::site::in_tmp;
@@ -201,4 +202,51 @@ fn certificates_of_the_site() {
         let seen = site.ch_run("out").args(["sh", "-c", seen]).success().stdout;
         assert!(!seen.contains("ca-certificates.crt") && !seen.contains("site") && seen.ends_with("public"), "{seen}");
     });
+}
+
+/// What looks at files for RUN may have to wait for them for ever (a FUSE server that does not answer): we end all the same
+/// when asked to. Here nothing waits, it is stopped.
+#[test]
+fn a_process_that_answers_calls_and_hangs() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.write(
+            "context/Dockerfile",
+            "FROM base\nRUN touch /mnt/0/begun; while chown 5:6 /etc/passwd; do :; done\n",
+        );
+        for signal in ["INT", "KILL"] {
+            let begun = site.path("begun");
+            let run = site.heeding_signals().args(["build", "--force=notify", "-t", "out", "--bind"]);
+            let run = run.arg(format!("{}:/mnt/0", site.path("").display())).arg(site.path("context"));
+            let running = run.start();
+            wait_for("RUN to begin", || begun.exists());
+            fs::remove_file(&begun).unwrap();
+            let id = running.child.id();
+            let send = |signal: &str, pid: u32| {
+                let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+                assert!(sent.unwrap().success());
+            };
+            let made = children(id);
+            // Process 1 of RUN, and the process that answers its calls.
+            assert_eq!(made.len(), 2, "{made:?}");
+            made.iter().for_each(|&pid| send("STOP", pid));
+            send(signal, id);
+            let done = running.into_done(&[]);
+            assert_eq!(done.status.code(), (signal == "INT").then_some(130), "{}", done.stderr);
+            let gone = |pid: &u32| !Path::new("/proc").join(pid.to_string()).exists();
+            wait_for("its processes to end", || made.iter().all(gone));
+        }
+        // And nobody holds a lock.
+        site.build("out", "FROM base\nRUN true\n").success();
+    });
+}
+
+/// The processes that a process has made.
+fn children(of: u32) -> Vec<u32> {
+    let numbers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parent = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    numbers.filter(|pid| parent(pid) == Some(of)).collect()
 }
