@@ -318,6 +318,8 @@ impl Prepared {
     /// A file on a tmpfs of this process's own mount namespace.
     fn hidden(&mut self, build: &Build, content: &[u8], mode: u32) -> Result<PathBuf> {
         let draft = build.storage.draft()?;
+        // Where that is forbidden, its error names the setting that is in the way.
+        container::enter()?;
         let at = c_path(draft.path()).context(|| "can't mount a tmpfs")?;
         let flags = mount::NO_SUID | mount::NO_DEV;
         mount::mount(Some(c"none"), &at, Some(c"tmpfs"), flags, Some(c"mode=700")).context(|| "can't mount a tmpfs")?;
