@@ -60,7 +60,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "export",
         operands: "IMAGE_REF PATH",
-        help: "write an image into one file: a packed image (PATH.sqfs), which import reads; - for standard output",
+        help: "write an image into one file (.sqfs, .tar, docker-archive:FILE, oci-archive:FILE) or a directory (DIR/, oci:DIR)",
     },
     Subcommand { name: "fsck", operands: "", help: "check the storage directory" },
     Subcommand { name: "gc", operands: "", help: "remove cached layers and downloads that no image needs" },

@@ -293,7 +293,7 @@ pub(crate) const TABLE: &[Row] = &[
         "format",
         &["export"],
         Required("FORMAT", |o, v| put(&mut o.export_format, text(v))),
-        "what is written, whatever PATH is called: squashfs",
+        "what is written, whatever PATH is called: squashfs, tar, dir, docker-archive, oci-archive, oci",
     ),
     row(None, "overwrite", &["export"], Flag(|o| o.overwrite = true), "replace a file that exists"),
     row(

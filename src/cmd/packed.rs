@@ -152,7 +152,7 @@ impl Plan<'_> {
 }
 
 /// The archive goes in, the blob comes out; both are hashed.
-fn tar_into<W: Write>(out: W) -> Hashing<Encoder<Hashing<W>>> {
+pub fn tar_into<W: Write>(out: W) -> Hashing<Encoder<Hashing<W>>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     Hashing::new(Encoder::new(Hashing::new(out), threads))
 }

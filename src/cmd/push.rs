@@ -211,9 +211,9 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     }
 }
 
-/// Configuration and manifest, with OCI's types.
-fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>, Manifest) {
-    let mut config = pushed.config.clone();
+/// A configuration as others read it.
+pub(super) fn portable(host: &Host, config: &Config) -> Config {
+    let mut config = config.clone();
     if config.arch().is_none() {
         config.set_arch(host.arch());
     }
@@ -222,6 +222,12 @@ fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>,
     if config.get("config").is_none_or(serde_json::Value::is_null) {
         config.set("config", json!({}));
     }
+    config
+}
+
+/// Configuration and manifest, with OCI's types.
+fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>, Manifest) {
+    let mut config = portable(host, &pushed.config);
     let descriptor = |media_type: &str, digest, size| Descriptor { media_type: media_type.to_owned(), digest, size };
     let (mut layers, mut diff_ids, mut history) = match &pushed.base {
         Some(base) => (base.layers.clone(), base.diff_ids.clone(), base.history.clone()),

@@ -48,7 +48,7 @@ pub use import::import_tar;
 pub use limits::{Limits, Room};
 pub use merged::{Item, ItemId, Merged, Step, Survey, file_xattrs};
 pub use owners::{Cover, Fate, Ownership, Told};
-pub use pack::{PackOptions, pack};
+pub use pack::{PackOptions, Packed, pack};
 pub use plant::plant;
 pub use remove::{remove_opened, remove_tree};
 pub use root::{Last, Root};

@@ -13,6 +13,7 @@ mod ch_run;
 mod crash;
 mod debian;
 mod doctor;
+mod exported;
 mod faults_crash;
 mod faults_exchange;
 mod faults_input;

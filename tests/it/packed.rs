@@ -122,7 +122,8 @@ fn nothing_is_overwritten_unasked() {
         let check = |path: &str, message: &str| {
             site.run("export").args(["base", path, "--overwrite"]).stderr_has(message).failure();
         };
-        fs::create_dir(site.path("dir.sqfs")).unwrap();
+        // An empty directory would be taken for an image directory to be made.
+        fs::create_dir_all(site.path("dir.sqfs/sub")).unwrap();
         check("dir.sqfs", "error: can't write dir.sqfs: exists and is not a regular file\n");
         check("nowhere/x.sqfs", "error: can't write nowhere/x.sqfs: can't open directory nowhere: No such file");
         site.run("export").args(["nix", "x.sqfs"]).stderr_has("error: can't export: no image nix\n").failure();

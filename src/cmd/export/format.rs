@@ -1,16 +1,54 @@
 //! What is written, by the options and the name of the file? Pure: text in, values out.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
 use crate::compress::Algorithm;
 use crate::error::{Error, Result};
 
-/// What the file is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Format {
     SquashFs(Packing),
+    Stream(Stream),
+    Tree(Tree),
+}
+
+/// A file that is written from its beginning to its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stream {
+    Tarball(Codec),
+    Saved(Saved),
+}
+
+/// A directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tree {
+    Directory,
+    Layout(Saved),
+}
+
+/// Whether an archive is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Codec {
+    Plain,
+    Gzip,
+}
+
+/// How other programs save images.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Docker,
+    Oci,
+}
+
+/// An image as other programs save it, and under which name (`None`: its own).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Saved {
+    pub kind: Kind,
+    pub codec: Codec,
+    pub name: Option<String>,
 }
 
 /// How it is compressed.
@@ -25,25 +63,84 @@ const BLOCK_SIZE: u32 = 128 << 10;
 /// As mksquashfs is often told to: twice the time buys 3 %.
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: i32 = 6;
-const HINT: &str = "PATH ends in .sqfs, .squashfs or .sqsh; or say --format=squashfs";
+const HINT: &str = "PATH ends in .sqfs, .tar, .tar.gz or / (a directory), or is docker-archive:FILE, oci-archive:FILE or oci:DIR; or say --format";
+const FORMATS: &str = "formats: squashfs, tar, dir, docker-archive, oci-archive, oci";
 
 impl Format {
-    pub fn of(path: &Path, options: &Options) -> Result<Format> {
-        let name = path.file_name().unwrap_or_default().as_bytes();
-        let is_squashfs = match options.export_format.as_deref() {
-            Some("squashfs") => true,
-            Some(other) => {
-                return Err(Error::usage(format!("--format: unknown format {other:?}")).hint("formats: squashfs"));
-            }
-            None => [&b".sqfs"[..], b".squashfs", b".sqsh"].iter().any(|ending| name.ends_with(ending)),
+    /// The format, and the path without what only tells the format. `is_empty_dir`: such a directory is there.
+    pub fn of(path: &Path, is_empty_dir: bool, options: &Options) -> Result<(Format, PathBuf)> {
+        let (word, rest, tag) = match options.export_format.as_deref() {
+            Some(format) => (format, path.to_owned(), None),
+            None => match prefixed(path) {
+                Some((word, rest, tag)) => (word, PathBuf::from(rest), tag.map(str::to_owned)),
+                None => (by_name(path, is_empty_dir)?, path.to_owned(), None),
+            },
         };
-        if !is_squashfs {
-            let shown = crate::log::escape(&path.to_string_lossy()).into_owned();
-            return Err(Error::usage(format!("can't tell from its name what {shown} is to be")).hint(HINT));
+        let gzip = rest.file_name().unwrap_or_default().as_bytes().ends_with(b"gz");
+        let saved = |kind, codec| Saved { kind, codec, name: tag };
+        let format = match word {
+            "squashfs" => Format::SquashFs(packing(options)?),
+            "tar" => Format::Stream(Stream::Tarball(codec(options, if gzip { Codec::Gzip } else { Codec::Plain })?)),
+            "docker-archive" => Format::Stream(Stream::Saved(saved(Kind::Docker, codec(options, Codec::Plain)?))),
+            "oci-archive" => Format::Stream(Stream::Saved(saved(Kind::Oci, codec(options, Codec::Gzip)?))),
+            "oci" => Format::Tree(Tree::Layout(saved(Kind::Oci, codec(options, Codec::Gzip)?))),
+            "dir" if options.compress.is_some() => {
+                return Err(Error::usage("--compress: a directory is not compressed"));
+            }
+            "dir" => Format::Tree(Tree::Directory),
+            other => {
+                return Err(Error::usage(format!("--format: unknown format {other:?}")).hint(FORMATS));
+            }
+        };
+        if !matches!(format, Format::SquashFs(_)) && options.block_size.is_some() {
+            return Err(Error::usage("--block-size: only packed images (SquashFS) have blocks"));
         }
-        let compress = options.compress.as_deref().map_or(Ok(Some((Algorithm::Zstd, ZSTD_LEVEL))), algorithm)?;
-        let block_size = options.block_size.as_deref().map_or(Ok(BLOCK_SIZE), block_size)?;
-        Ok(Format::SquashFs(Packing { compress, block_size }))
+        if matches!(format, Format::Tree(_)) && rest.as_os_str() == "-" {
+            return Err(Error::usage("a directory can't be written to standard output"));
+        }
+        Ok((format, rest))
+    }
+}
+
+/// `WORD:PATH[:TAG]`
+fn prefixed(path: &Path) -> Option<(&str, &str, Option<&str>)> {
+    let (word, rest) = path.to_str()?.split_once(':')?;
+    let word = ["docker-archive", "oci-archive", "oci"].into_iter().find(|known| *known == word)?;
+    match rest.split_once(':') {
+        Some((path, tag)) if !tag.is_empty() => Some((word, path, Some(tag))),
+        _ => Some((word, rest, None)),
+    }
+}
+
+fn by_name(path: &Path, is_empty_dir: bool) -> Result<&'static str> {
+    let whole = path.as_os_str().as_bytes();
+    let ends = |list: &[&[u8]]| list.iter().any(|ending| whole.ends_with(ending));
+    if whole.ends_with(b"/") || is_empty_dir {
+        return Ok("dir");
+    }
+    if ends(&[b".sqfs", b".squashfs", b".sqsh"]) {
+        return Ok("squashfs");
+    }
+    if ends(&[b".tar", b".tar.gz", b".tgz"]) {
+        return Ok("tar");
+    }
+    let shown = crate::log::escape(&path.to_string_lossy()).into_owned();
+    Err(Error::usage(format!("can't tell from its name what {shown} is to be")).hint(HINT))
+}
+
+fn packing(options: &Options) -> Result<Packing> {
+    let compress = options.compress.as_deref().map_or(Ok(Some((Algorithm::Zstd, ZSTD_LEVEL))), algorithm)?;
+    let block_size = options.block_size.as_deref().map_or(Ok(BLOCK_SIZE), block_size)?;
+    Ok(Packing { compress, block_size })
+}
+
+fn codec(options: &Options, usual: Codec) -> Result<Codec> {
+    match options.compress.as_deref() {
+        None => Ok(usual),
+        Some("gzip") => Ok(Codec::Gzip),
+        Some("none") => Ok(Codec::Plain),
+        Some(other) => Err(Error::usage(format!("--compress: archives can't be compressed with {other:?}"))
+            .hint("gzip or none; or pipe it: ch-image export --format=tar IMAGE - | zstd")),
     }
 }
 
@@ -99,7 +196,7 @@ mod tests {
             block_size: own(block),
             ..Options::default()
         };
-        Format::of(Path::new(path), &options)
+        Format::of(Path::new(path), false, &options).map(|(format, _)| format)
     }
 
     #[test]
@@ -117,6 +214,26 @@ mod tests {
         check("-", None, Err("can't tell from its name what - is to be"));
         check("a.sqfs/x", None, Err("can't tell from its name what a.sqfs/x is to be"));
         check("a.sqfs", Some("zip"), Err("--format: unknown format \"zip\""));
+    }
+
+    #[test]
+    fn archives_and_directories() {
+        let check = |path: &str, is_empty_dir, want: Format, rest: &str| {
+            let got = Format::of(Path::new(path), is_empty_dir, &Options::default()).unwrap();
+            assert_eq!(got, (want, PathBuf::from(rest)), "{path}");
+        };
+        let tarball = |codec| Format::Stream(Stream::Tarball(codec));
+        let saved = |kind, codec, name: Option<&str>| Saved { kind, codec, name: name.map(str::to_owned) };
+        check("a.tar", false, tarball(Codec::Plain), "a.tar");
+        check("a.b/c.tar.gz", false, tarball(Codec::Gzip), "a.b/c.tar.gz");
+        check("a.tgz", false, tarball(Codec::Gzip), "a.tgz");
+        check("a/", false, Format::Tree(Tree::Directory), "a/");
+        check("a.tar", true, Format::Tree(Tree::Directory), "a.tar");
+        let docker = |name| Format::Stream(Stream::Saved(saved(Kind::Docker, Codec::Plain, name)));
+        check("docker-archive:a", false, docker(None), "a");
+        check("docker-archive:/a/b.tar:c:1", false, docker(Some("c:1")), "/a/b.tar");
+        check("oci-archive:a:1", false, Format::Stream(Stream::Saved(saved(Kind::Oci, Codec::Gzip, Some("1")))), "a");
+        check("oci:a", false, Format::Tree(Tree::Layout(saved(Kind::Oci, Codec::Gzip, None))), "a");
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! `export`: an image leaves storage as one file. Its input is what `push` sends: the merged view of the layers, without
-//! a merged tree on disk and without a mount. What depends on the format is in a file of its own.
+//! `export`: an image leaves storage. Its input is what `push` sends: the merged view of the layers, without a mount.
+//! What depends on the format is in a file of its own.
 
+mod directory;
 mod format;
+mod saved;
 mod squashfs;
+mod tarball;
 mod target;
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, BufWriter, IsTerminal, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::destination::Destination;
 use super::list::bytes;
 use super::owners::{self, Which};
 use super::push::source_date_epoch;
@@ -18,21 +22,60 @@ use crate::cli::Options;
 use crate::container;
 use crate::container::ledger::Ledger;
 use crate::error::{Context, Error, Result};
+use crate::oci::arch::Arch;
+use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
-use crate::rootfs::Stack;
+use crate::rootfs::{PackOptions, Packed, Stack};
 use crate::storage::{Access, Storage};
-use crate::{info, verbose, warning};
-use format::Format;
-use squashfs::{Source, Written};
+use crate::{info, sys, verbose, warning};
+use format::{Format, Packing, Stream, Tree};
+use squashfs::Source;
 use target::{Existing, Target};
 
 /// Standard output.
 const STDOUT: &str = "-";
 
+/// The image, and what is wanted of it.
+pub struct Input<'a> {
+    pub host: &'a Host,
+    pub storage: &'a Storage,
+    pub reference: &'a ImageRef,
+    pub config: &'a Config,
+    /// Lowest first.
+    pub trees: Vec<PathBuf>,
+    pub pack: PackOptions,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    pub bytes: u64,
+    /// Names that are no directories.
+    pub files: u64,
+    /// Content of files, in bytes, each file once.
+    pub content: u64,
+    /// Sockets, devices and FIFOs, which are left out.
+    pub skipped: u64,
+}
+
+impl Input<'_> {
+    pub fn arch(&self) -> Arch {
+        self.config.arch().unwrap_or_else(|| self.host.arch().clone())
+    }
+}
+
+impl Written {
+    fn of(packed: &Packed) -> Written {
+        Written { bytes: 0, files: packed.entries, content: packed.bytes, skipped: packed.skipped }
+    }
+}
+
 pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Result<()> {
     let begun = Instant::now();
     let reference = ImageRef::parse(image)?;
-    let format = Format::of(path, options)?;
+    let is_empty_dir = std::fs::read_dir(path).is_ok_and(|mut list| list.next().is_none());
+    let (format, path) = Format::of(path, is_empty_dir, options)?;
+    let path = path.as_path();
     // As for push: what a build left unreadable is no obstacle inside a user namespace.
     if let Err(e) = container::enter() {
         verbose!("exporting without a user namespace: {e}");
@@ -50,32 +93,106 @@ pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Resul
     if options.ownership && ledger.is_empty() {
         warning!("--ownership: no owners are recorded in this image; build it with --force=notify");
     }
-    let stack = Stack::open(&layers::trees(&storage, &image.layers))?;
-    let source = Source { stack: &stack, owners: owners::for_archive(&ledger), not_after: source_date_epoch()? };
-    let write = |out: &File| match format {
-        Format::SquashFs(packing) => squashfs::write(&source, packing, out),
+    let pack = PackOptions {
+        clamp_mtime: source_date_epoch()?,
+        owners: owners::for_archive(&ledger),
+        ..PackOptions::default()
     };
-    let written = match path.as_os_str() == STDOUT {
-        true => to_stdout(&storage, write)?,
-        false => {
-            let existing = if options.overwrite { Existing::Replace } else { Existing::Keep };
-            let target = Target::new(path, existing)?;
-            let written = write(target.file()).context(|| format!("can't write {}", path.display()))?;
-            target.finish()?;
-            written
+    let trees = layers::trees(&storage, &image.layers);
+    let input = Input { host, storage: &storage, reference: &reference, config: &image.config, trees, pack };
+    let written = match (&format, path.as_os_str() == STDOUT) {
+        (Format::Tree(tree), _) => to_directory(&input, tree, path, options)?,
+        (Format::SquashFs(packing), true) => to_stdout(&storage, |out| packed(&input, *packing, out))?,
+        (Format::Stream(stream), true) => {
+            refuse_terminal()?;
+            let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+            streamed(&input, stream, &mut out).context(|| "can't write to standard output")?
         }
+        (Format::SquashFs(_) | Format::Stream(_), false) => to_file(&input, &format, path, options)?,
     };
     report(&written, begun);
     info!("done");
     Ok(())
 }
 
+fn packed(input: &Input, packing: Packing, out: &File) -> Result<Written> {
+    let stack = Stack::open(&input.trees)?;
+    let source = Source { stack: &stack, owners: input.pack.owners.clone(), not_after: input.pack.clamp_mtime };
+    squashfs::write(&source, packing, out)
+}
+
+fn streamed(input: &Input, format: &Stream, out: &mut dyn Write) -> Result<Written> {
+    match format {
+        Stream::Tarball(codec) => tarball::write(input, *codec, out),
+        Stream::Saved(saved) => saved.archive(input, out),
+    }
+}
+
+fn to_file(input: &Input, format: &Format, path: &Path, options: &Options) -> Result<Written> {
+    let existing = if options.overwrite { Existing::Replace } else { Existing::Keep };
+    let target = Target::new(path, existing)?;
+    let written = match format {
+        Format::SquashFs(packing) => packed(input, *packing, target.file()),
+        Format::Stream(stream) => streamed(input, stream, &mut BufWriter::with_capacity(1 << 20, target.file())),
+        Format::Tree(_) => Err(Error::new("not a file")),
+    };
+    let written = written.context(|| format!("can't write {}", path.display()))?;
+    target.finish()?;
+    Ok(written)
+}
+
+/// Made beside its place, then moved there.
+fn to_directory(input: &Input, tree: &Tree, path: &Path, options: &Options) -> Result<Written> {
+    let is_used = std::fs::read_dir(path).is_ok_and(|mut list| list.next().is_some());
+    if is_used && (!options.overwrite || matches!(tree, Tree::Layout(_))) {
+        let e = Error::new(format!("can't write {}: exists already", path.display()));
+        return Err(match tree {
+            Tree::Directory => e.hint("--overwrite replaces an image directory"),
+            Tree::Layout(_) => e.hint("name a directory that does not exist or is empty"),
+        });
+    }
+    let place = Destination::claim(path, input.storage)?;
+    let root = place.root()?;
+    let written = match tree {
+        Tree::Directory => directory::write(input, &root),
+        Tree::Layout(saved) => saved.layout(input, &root),
+    };
+    let failed = || format!("can't write {}", path.display());
+    let written = written.context(failed)?;
+    sys::fs::syncfs(&root).context(failed)?;
+    place.finish()?;
+    Ok(written)
+}
+
+fn refuse_terminal() -> Result<()> {
+    match io::stdout().is_terminal() {
+        true => Err(Error::new("can't write to standard output: it is a terminal").hint("name a file, or use a pipe")),
+        false => Ok(()),
+    }
+}
+
+/// Counts what it writes.
+struct Counting<'w> {
+    out: &'w mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counting<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(buf)?;
+        self.bytes = self.bytes.saturating_add(n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// A packed image is written from several places: it is made whole in storage, then copied.
 fn to_stdout(storage: &Storage, write: impl FnOnce(&File) -> Result<Written>) -> Result<Written> {
     let failed = || "can't write to standard output";
-    if io::stdout().is_terminal() {
-        return Err(Error::new("can't write to standard output: it is a terminal").hint("name a file, or use a pipe"));
-    }
+    refuse_terminal()?;
     let draft = storage.draft()?;
     let path = draft.path().join("image");
     let made = File::options().read(true).write(true).create_new(true).open(&path);

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::super::progress::{Part, Progress};
+use super::Written;
 use super::format::Packing;
 use crate::bail;
 use crate::error::{Context, Result};
@@ -20,18 +21,6 @@ pub struct Source<'a> {
     pub owners: HashMap<Vec<u8>, Ownership>,
     /// No file is newer than this, seconds since 1970; and the file system is made then.
     pub not_after: Option<i64>,
-}
-
-/// What was written.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Written {
-    pub bytes: u64,
-    /// Names that are no directories.
-    pub files: u64,
-    /// Content of files, in bytes, each file once.
-    pub content: u64,
-    /// Sockets, devices and FIFOs, which are left out.
-    pub skipped: u64,
 }
 
 pub fn write(source: &Source, packing: Packing, out: &File) -> Result<Written> {

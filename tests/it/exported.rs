@@ -1,0 +1,122 @@
+//! Do images leave storage as tarballs, directories, Docker archives and OCI layouts, which others read, and come back?
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{Mode, Site, Tree, image, in_each_mode};
+use crate::needs;
+
+fn source() -> Tree {
+    Tree::of_tarball(image::odd()).unprivileged().without(Site::GIVEN).without_dir_times()
+}
+
+const DOCKERFILE: &str = "FROM odd\nENV OURS=yes\nWORKDIR /etc\nCMD [\"true\"]\nLABEL a=b\n";
+
+/// The image in storage: its configuration, as `import` may restore it, and its files.
+fn check(site: &Site, name: &str) {
+    let document = crate::build_cases::document(site, name);
+    let config = &document["config"]["config"];
+    assert!(config["Env"].as_array().unwrap().contains(&"OURS=yes".into()), "{name}: {document}");
+    assert_eq!(
+        (&config["WorkingDir"], &config["Cmd"][0], &config["Labels"]["a"]),
+        (&"/etc".into(), &"true".into(), &"b".into())
+    );
+}
+
+#[test]
+fn every_format_comes_back() {
+    in_each_mode(|site| {
+        site.import(image::odd(), "odd");
+        site.build("ours", DOCKERFILE).success();
+        let at = |name: &str| site.path(name).display().to_string();
+        let operands = [
+            at("a.tar"),
+            at("a.tar.gz"),
+            at("a.tgz"),
+            at("directory/"),
+            format!("docker-archive:{}", at("docker")),
+            format!("docker-archive:{}:x:1", at("docker-named")),
+            format!("oci-archive:{}", at("oci")),
+            format!("oci-archive:{}:1", at("oci-named")),
+            format!("oci:{}", at("layout")),
+            format!("oci:{}:1", at("layout-named")),
+        ];
+        for operand in &operands {
+            site.run("export").args(["ours", operand]).stdout("").stderr_has("written:").success();
+            site.run("import").args([operand, "back"]).success();
+            check(site, "back");
+            let out = site.path("back.tar");
+            site.run("export").args(["--overwrite", "back"]).arg(&out).success();
+            let tree = Tree::of_tarball(&out).without(Site::GIVEN).without_dir_times();
+            tree.assert_same(&source(), operand);
+            // Nothing is overwritten that is not to be.
+            site.run("export").args(["ours", operand]).stderr_has("exists already").failure();
+        }
+        // The same bytes each time, whatever they are written to.
+        let bytes = |name: &str| fs::read(site.path(name)).unwrap();
+        for (format, name) in [("tar", "a.tar"), ("docker-archive", "docker"), ("oci-archive", "oci")] {
+            let run = site.run("export").args(["--format", format, "ours", "-"]).into_file(&site.path("out"));
+            run.success();
+            assert!(bytes("out") == bytes(name), "{format}");
+        }
+        // Into an empty directory that is there; and what is left out of its place stays.
+        fs::create_dir(site.path("empty")).unwrap();
+        site.run("export").arg("ours").arg(site.path("empty")).success();
+        assert!(site.path("empty/etc/large").exists());
+        site.run("export").args(["--overwrite", "ours", &at("directory/")]).success();
+        assert_eq!(fs::metadata(site.path("a.tar")).unwrap().permissions().mode() & 0o777, 0o644);
+        let left: Vec<_> = fs::read_dir(site.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".ch-image")), "{left:?}");
+    });
+}
+
+#[test]
+fn exports_that_cannot_be() {
+    let site = Site::new();
+    site.import(image::small(), "base");
+    let check = |args: &[&str], want: &str| {
+        site.run("export").args(args).stderr_has(want).usage();
+    };
+    check(&["base", "x"], "can't tell from its name what x is to be");
+    check(&["--format", "zip", "base", "x"], "--format: unknown format \"zip\"");
+    check(&["--format", "dir", "base", "-"], "a directory can't be written to standard output");
+    check(&["--compress", "zstd", "base", "x.tar"], "archives can't be compressed with \"zstd\"");
+    check(&["--block-size", "4K", "base", "x.tar"], "only packed images (SquashFS) have blocks");
+    site.run("export").args(["base", "no/x.tar"]).stderr_has("can't open directory").failure();
+    site.run("export").args(["none", "x.tar"]).stderr_has("can't export: no image none").failure();
+    site.write("file", "");
+    site.run("export").args(["base", "oci:file"]).failure();
+    assert!(!site.path("x.tar").exists());
+}
+
+#[test]
+fn others_read_what_we_export() {
+    needs!("skopeo", "umoci");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let text = "FROM base\nENV OURS=yes\nWORKDIR /opt\nRUN echo made >made\n";
+        site.build("ours", text).success();
+        let at = |name: &str| site.path(name).display().to_string();
+        let docker = format!("docker-archive:{}", at("docker.tar"));
+        let (archive, layout) = (format!("oci-archive:{}", at("oci.tar")), format!("oci:{}:1", at("layout")));
+        for operand in [&docker, &archive, &layout] {
+            site.run("export").args(["ours", operand]).success();
+            let inspected = site.program("skopeo").args(["inspect", operand]).success().stdout;
+            assert!(inspected.contains("OURS=yes"), "{operand}: {inspected}");
+        }
+        let theirs = Tree::of_tarball(image::small()).unprivileged().without(Site::GIVEN).without(&["etc"]);
+        for (n, operand) in [&docker, &archive, &layout].into_iter().enumerate() {
+            let copy = format!("{}:1", at(&format!("copy-{n}")));
+            site.program("skopeo").args(["copy", "-q", operand, &format!("oci:{copy}")]).success();
+            let bundle = site.path(&format!("bundle-{n}"));
+            site.program("umoci").args(["unpack", "--rootless", "--image", &copy]).arg(&bundle).success();
+            let tree = Tree::of_dir(&bundle.join("rootfs")).without(Site::GIVEN).without(&["etc"]);
+            assert!(tree.0.contains_key("opt/made"), "{operand}");
+            tree.without(&["opt"]).assert_same(&theirs, operand);
+        }
+        if site.mode() == Mode::Overlay {
+            site.run("export").args(["ours", &at("directory/")]).success();
+            site.ch_run("./directory").args(["cat", "/opt/made"]).stdout("made\n").success();
+        }
+    });
+}
