@@ -78,7 +78,7 @@ fn options(site: &Site) {
         &["build", "-f", "/dev", "."],
         &["build", "--target", "\u{1b}[31m", "."],
         &["gc", "--keep", "1Z"],
-        &["list", "-a"],
+        &["list", "--arch"],
         &["list", "-s", ""],
         &["import", "/dev/zero", "x"],
         &["import", "/dev/null", "x"],

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// Who may use whom (README, code map). `error` and `log`'s macros everybody may use.
+/// Who may use whom (src/README.md). `error` and `log`'s macros everybody may use.
 /// Nothing flows back: only `cmd` knows that registries, storage and file trees have to do with each other.
 const USES: &[(&str, &[&str])] = &[
     ("main", &["cli", "cmd", "log", "sys"]),
@@ -18,7 +18,6 @@ const USES: &[(&str, &[&str])] = &[
             "compress",
             "container",
             "dockerfile",
-            "fs",
             "glob",
             "log",
             "oci",
@@ -30,11 +29,10 @@ const USES: &[(&str, &[&str])] = &[
         ],
     ),
     ("registry", &["log", "oci", "sys"]),
-    ("rootfs", &["fs", "glob", "log", "oci", "sys", "tree"]),
+    ("rootfs", &["glob", "log", "oci", "sys", "tree"]),
     ("squashfs", &["compress", "log", "tree"]),
-    ("storage", &["fs", "log", "oci", "rootfs", "sys"]),
+    ("storage", &["log", "oci", "rootfs", "sys"]),
     ("container", &["log", "sys"]),
-    ("fs", &["log", "sys"]),
     ("log", &["sys"]),
     ("compress", &[]),
     ("dockerfile", &[]),
@@ -387,23 +385,6 @@ fn read(name: &str) -> String {
 #[track_caller]
 fn report(wrong: &[String]) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
-}
-
-/// What the README promises has a test of that name.
-#[test]
-fn promises_have_their_tests() {
-    let readme = read("README.md");
-    let section = readme.split("## What you can rely on").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-    let tests = tests();
-    let promises: Vec<&str> = section.split("\n* ").skip(1).collect();
-    assert!(promises.len() >= 5, "the promises were not found");
-    for promise in promises {
-        let names: Vec<&str> = promise.split('`').skip(1).step_by(2).filter(|name| name.contains('_')).collect();
-        assert!(!names.is_empty(), "no test is named: {promise}");
-        for name in names {
-            assert!(tests.contains(name), "there is no test {name}: {promise}");
-        }
-    }
 }
 
 /// Every row of the tables in tests/README.md names tests, and they exist.
