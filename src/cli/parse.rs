@@ -158,7 +158,7 @@ fn command(sub: &Subcommand, operands: Vec<OsString>) -> Result<Command> {
     };
     match words.next() {
         Some(extra) => {
-            let forced = if sub.name == "build" { "; a mode of --force stands behind =: --force=seccomp" } else { "" };
+            let forced = if sub.name == "build" { "; give --force its mode with =, as in --force=seccomp" } else { "" };
             Err(Error::usage(format!("{}: extra operand: {extra:?}", sub.name))
                 .hint(format!("usage: ch-image {} {}{forced}", sub.name, sub.operands)))
         }

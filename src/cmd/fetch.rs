@@ -146,7 +146,7 @@ impl Fetcher<'_> {
             let unpacked = self.receive(&mut ingest, descriptor, label, want, progress, stop);
             if arrived > 0 && ingest.is_complete() && !ingest.is_right() {
                 // After a power cut it may be zeros; the registry is not to blame.
-                warning!("{label}: what an earlier download left is damaged, downloading again");
+                warning!("{label}: the partial download is damaged, downloading again");
                 ingest.restart()?;
                 continue;
             }

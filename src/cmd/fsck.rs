@@ -31,13 +31,13 @@ pub fn fsck(host: &Host, options: &Options) -> Result<()> {
     let place = storage.path().display();
     match damaged {
         0 => {
-            info!("storage is sound: {place}");
+            info!("no damage found: {place}");
             Ok(())
         }
         n if options.repair => {
             let (pulled, lost) = damaged_images(&storage, &found)?;
             storage.repair(&found)?;
-            info!("dropped what is damaged: {}", things(n));
+            info!("dropped damaged objects: {}", things(n));
             let remotes = (!pulled.is_empty()).then(|| Remotes::new(options, Named::Storage)).transpose();
             let again = |image: &Image| match &remotes {
                 Ok(Some(remotes)) => Puller { host, options, storage: &storage, remotes }.again(image),

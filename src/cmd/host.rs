@@ -55,7 +55,7 @@ impl Host {
         }
         log::set_level(level);
         verbose!("verbose level: {level}");
-        let machine = sys::host::uname().context(|| "can't tell this machine's architecture")?.machine;
+        let machine = sys::host::uname().context(|| "can't determine this machine's architecture")?.machine;
         verbose!("host architecture from uname: {machine}");
         let arch = Arch::from_uname(&machine).unwrap_or_else(|| Arch::new(machine));
         verbose!("host architecture for registry: {arch}");

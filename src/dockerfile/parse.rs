@@ -137,7 +137,7 @@ impl File<'_> {
                 Ok((Statement::Instruction(kind), at)) => {
                     if is_broken_array(&kind) {
                         let message = format!(
-                            "{}: no valid JSON array, so it is taken word for word (strings want double quotes)",
+                            "{}: not a valid JSON array (use double quotes); treated as shell form",
                             kind.keyword()
                         );
                         file.warnings.push(Warning { line: logical.line + 1, message });

@@ -427,7 +427,7 @@ fn empty_lines_are_warned_about() {
 fn broken_arrays_are_warned_about() {
     let warns = |text: &str| match &parse(format!("FROM x\n{text}\n").as_bytes()).unwrap().warnings[..] {
         [] => false,
-        [Warning { line: 2, message }] => message.contains("no valid JSON"),
+        [Warning { line: 2, message }] => message.contains("not a valid JSON"),
         other => panic!("{text}: {other:?}"),
     };
     for text in

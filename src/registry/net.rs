@@ -165,7 +165,7 @@ fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<Plain, Unreachable> {
         Ok(addresses) => alternate(addresses.collect()),
         Err(e) => return Err(unresolved(endpoint, &e)),
     };
-    let mut last = Error::new("name has no address");
+    let mut last = Error::new("host name has no address");
     for address in &addresses {
         match TcpStream::connect_timeout(address, timeout) {
             Ok(stream) => {
@@ -175,9 +175,8 @@ fn dial(endpoint: &Endpoint, timeout: Duration) -> Result<Plain, Unreachable> {
             Err(e) => {
                 debug!("{endpoint}: {address}: {}", io_text(&e));
                 last = match e.kind() {
-                    io::ErrorKind::ConnectionRefused => {
-                        Error::new(io_text(&e)).hint("nothing listens there: is the port right, is the server running?")
-                    }
+                    io::ErrorKind::ConnectionRefused => Error::new(io_text(&e))
+                        .hint("connection refused: check the port, and whether the server is running"),
                     io::ErrorKind::TimedOut => Error::new(format!("no answer within {} s", timeout.as_secs())),
                     _ => Error::new(io_text(&e)),
                 };
@@ -197,7 +196,7 @@ pub fn unresolved(endpoint: &Endpoint, e: &io::Error) -> Unreachable {
     // getaddrinfo(3) EAI_AGAIN, as glibc and musl word it.
     let again = cause.contains("Temporary failure") || cause.contains("Try again");
     let error =
-        error.hint("is the name right, and does this machine reach the internet directly (else set HTTPS_PROXY)?");
+        error.hint("check the name, and whether this machine reaches the internet directly (if not, set HTTPS_PROXY)");
     if again { unreached(error) } else { lasting(error) }
 }
 

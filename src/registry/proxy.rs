@@ -106,7 +106,7 @@ impl Proxy {
             "socks5h" | "socks" => (Kind::Socks(Names::Remote), 1080),
             other => {
                 return Err(Error::new(format!("unknown kind of proxy: {other:?}"))
-                    .hint("http://, https://, socks5:// and socks5h:// are known"));
+                    .hint("supported: http://, https://, socks5:// and socks5h://"));
             }
         };
         let rest = rest.split(['/', '?', '#']).next().unwrap_or("");

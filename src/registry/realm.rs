@@ -28,7 +28,7 @@ pub fn check(registry: &Origin, realm: &str, purpose: Purpose) -> Result<Url> {
         return Err(Error::new(format!(
             "registry {host} wants the user name and password sent to {theirs}, which is not known to belong to it"
         ))
-        .hint("is the registry's name spelled right?"));
+        .hint("check the spelling of the registry's name"));
     }
     Ok(url)
 }

@@ -268,7 +268,7 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-const EXPIRED: &str = "is the clock of this machine right? Else the registry needs a new certificate; \
+const EXPIRED: &str = "check this machine's clock Else the registry needs a new certificate; \
                        --tls-no-verify does without";
 
 /// `DnsName("registry.example.org")`, `IpAddress(10.0.0.1)`: what is in the parentheses.
@@ -292,7 +292,7 @@ pub fn explain(e: &rustls::Error) -> Error {
                 Error::new(format!("certificate has expired {since} ago")).hint(EXPIRED)
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                Error::new("certificate is not valid yet").hint("is the clock of this machine right?")
+                Error::new("certificate is not valid yet").hint("check this machine's clock")
             }
             CertificateError::NotValidForName => {
                 Error::new("certificate is for another host name").hint("name the registry as its certificate does")
@@ -315,9 +315,8 @@ pub fn explain(e: &rustls::Error) -> Error {
         rustls::Error::PeerIncompatible(why) => {
             Error::new(format!("server does not speak TLS 1.2 or 1.3 as we do: {why:?}"))
         }
-        rustls::Error::InvalidMessage(_) => Error::new("server does not speak TLS").hint(
-            "plain HTTP is spoken to registries on this machine alone; ssh -L 5000:HOST:PORT makes another one such",
-        ),
+        rustls::Error::InvalidMessage(_) => Error::new("server does not speak TLS")
+            .hint("plain HTTP is used only for registries on this machine; ssh -L 5000:HOST:PORT forwards another one"),
         other => Error::new(format!("TLS: {other}")),
     }
 }

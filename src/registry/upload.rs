@@ -278,8 +278,8 @@ impl Client {
 
 /// Where the upload goes on: `Location`, perhaps on another host, which then sees no secret of ours.
 fn location(response: &Response, from: &Url) -> Result<Url> {
-    let Some(text) = response.header("location") else { bail!("{from}: registry names no place to upload to") };
-    let url = from.join(text).map_err(|e| e.context(format!("{from}: invalid place to upload to")))?;
+    let Some(text) = response.header("location") else { bail!("{from}: registry gave no upload location") };
+    let url = from.join(text).map_err(|e| e.context(format!("{from}: invalid upload location")))?;
     forbid_downgrade(from, &url)?;
     Ok(url)
 }

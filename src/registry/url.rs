@@ -71,7 +71,7 @@ impl Url {
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
-            other => bail!("URL scheme {other:?} is not spoken here"),
+            other => bail!("unsupported URL scheme {other:?}"),
         };
         Url::after_scheme(scheme, rest)
     }

@@ -269,7 +269,7 @@ fn types_sizes_and_headers() {
         check(
             "content of a directory by its slash",
             &Tar::default().block(header(flag, b"x/", 5)).data(b"12345").end(),
-            "is no regular file",
+            "is not a regular file",
         );
     }
     let mut contiguous = header(b'7', b"x", 1);

@@ -193,7 +193,7 @@ fn types_change() {
 fn a_file_below_is_no_parent() {
     let scratch = Scratch::new();
     assert!(plain(&scratch, &["f=1", "f/a=2"]).unwrap_err().contains("Not a directory"));
-    assert!(overlay(&scratch, &["f=1", "f/a=2"]).unwrap_err().contains("none in the layers below"));
+    assert!(overlay(&scratch, &["f=1", "f/a=2"]).unwrap_err().contains("not a directory in the lower layers"));
 }
 
 #[test]

@@ -376,7 +376,7 @@ fn check_member(member: &Member) -> Result<()> {
     match member.kind {
         Type::File => Ok(()),
         Type::Dir | Type::Special | Type::Symlink | Type::Hardlink if member.size != 0 => {
-            bail!("has {} bytes of content but is no regular file", member.size)
+            bail!("has {} bytes of content but is not a regular file", member.size)
         }
         Type::Symlink | Type::Hardlink if member.target.is_empty() => bail!("link without a target"),
         Type::Symlink | Type::Hardlink if member.target.len() > MAX_TARGET => {

@@ -146,7 +146,7 @@ impl Settle<'_, '_> {
                 let target = file::readlinkat(self.merged.layer(layer).as_fd(), path)?;
                 self.through_link(path, &target)
             }
-            Some(Found::Other(..)) => bail!("is used as a directory, but is none in the layers below"),
+            Some(Found::Other(..)) => bail!("not a directory in the lower layers"),
         }
     }
 
@@ -373,7 +373,7 @@ impl Settle<'_, '_> {
                 file::fchmod(copy.as_fd(), stat.mode)?;
                 Ok(file::futimens(copy.as_fd(), stat.mtime)?)
             }
-            Kind::Dir | Kind::Whiteout | Kind::Special => bail!("hard link to something that is no file"),
+            Kind::Dir | Kind::Whiteout | Kind::Special => bail!("hard link to something that is not a file"),
         }
     }
 

@@ -34,7 +34,7 @@ impl std::fmt::Display for Damage {
             Damage::Layer(id, why) => write!(f, "layer {id}: {why}"),
             Damage::Blob(digest, why) => write!(f, "blob {digest}: {why}"),
             Damage::Image(name, why) => write!(f, "image {}: {why}", name.replace('%', "/").replace('+', ":")),
-            Damage::Foreign(path) => write!(f, "not ours: {path}"),
+            Damage::Foreign(path) => write!(f, "not created by ch-image: {path}"),
         }
     }
 }

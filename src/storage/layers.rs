@@ -337,7 +337,7 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>> {
     let mut bytes = Vec::new();
     file.take(strict::MAX_DOCUMENT as u64 * 2).read_to_end(&mut bytes).context(failed)?;
     if !is_as_written(&bytes) {
-        bail!("{} is not what was written", path.display());
+        bail!("{} does not match its checksum", path.display());
     }
     strict::parse(&bytes).map(Some).context(failed)
 }

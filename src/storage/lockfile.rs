@@ -101,7 +101,7 @@ impl LockFile {
     pub(super) fn take(dir: &Path) -> Result<LockFile> {
         static WARNED: Once = Once::new();
         WARNED.call_once(|| {
-            warning!("the file system of {} has no locks: one process at a time uses it", dir.display());
+            warning!("the file system of {} has no file locks: only one process at a time can use it", dir.display());
         });
         LockFile::take_named(dir.join(NAME))
     }

@@ -166,7 +166,7 @@ fn read(path: &Path, table: &Table, each: &mut dyn FnMut(&str) -> Result<()>) ->
         }
         found.bytes = found.bytes.saturating_add(n as u64);
         found.sum = crc32::update(found.sum, &line);
-        let changed = || Error::new(format!("{} is not what was written", path.display()));
+        let changed = || Error::new(format!("{} does not match its checksum", path.display()));
         if found.bytes > table.bytes {
             return Err(changed());
         }
@@ -174,7 +174,7 @@ fn read(path: &Path, table: &Table, each: &mut dyn FnMut(&str) -> Result<()>) ->
         each(text).context(failed)?;
     }
     if found != *table {
-        bail!("{} is not what was written", path.display());
+        bail!("{} does not match its checksum", path.display());
     }
     Ok(())
 }

@@ -348,5 +348,6 @@ fn report_foreign(place: &Path) -> Result<()> {
         return Ok(());
     }
     let names = crate::log::escape(&foreign.join(" ")).into_owned();
-    Err(Error::new(format!("not ours, left alone in {}: {names}", place.display())).hint("move it elsewhere"))
+    Err(Error::new(format!("not created by ch-image, left in place in {}: {names}", place.display()))
+        .hint("move it elsewhere"))
 }

@@ -127,9 +127,7 @@ fn files_that_change_meanwhile() {
                 let bind = format!("{}:/mnt/0", site.path("context").display());
                 site.build("out", &dockerfile).args(["--why", "--bind", &bind])
             };
-            let warning = format!(
-                "warning: RUN: files changed while they were taken{said}: the result is kept for this build alone\n"
-            );
+            let warning = format!("warning: RUN: source files changed during the step{said}; not caching it\n");
             build().stdout("new\n").stderr_has(&warning).success();
             site.write("context/file", "old\n");
             let why = "    why: changed: files while they were taken\n";

@@ -157,7 +157,7 @@ fn odd_files_in_a_context() {
     symlink("../elsewhere", site.path("context/docker/Dockerfile.dockerignore")).unwrap();
     make("kept\n", "elsewhere");
     let file = site.path("context/docker/Dockerfile");
-    build().arg("-f").arg(&file).arg(site.path("context")).stderr_has("it is left out by .dockerignore").failure();
+    build().arg("-f").arg(&file).arg(site.path("context")).stderr_has("it is excluded by .dockerignore").failure();
     build().arg(site.path("context")).success();
     // The user's own choice.
     fs::rename(&file, site.path("named")).unwrap();

@@ -109,7 +109,9 @@ fn downloads() {
         build(&format!("{} /srv/", url("/nix"))).stderr_has("404").failure();
         let busy = build(&format!("{} /srv/", url("/busy")));
         busy.stdout("/srv/busy 600 1700000000\nversion 2\n").stderr_has("again in 3").success();
-        build(&format!("{} /srv/x", url("/own"))).stderr_has("invalid redirect: URL scheme \"file\"").failure();
+        build(&format!("{} /srv/x", url("/own")))
+            .stderr_has("invalid redirect: unsupported URL scheme \"file\"")
+            .failure();
         build(&format!("{} /srv/", url("/dir/"))).stderr_has("no name for the file").failure();
         build(&format!("{} /srv/named", url("/dir/"))).stdout("/srv/named 600 1700000000\nversion 2\n").success();
     });

@@ -235,10 +235,10 @@ fn records_of_owners_that_are_damaged_or_missing() {
     let dockerfile = format!("FROM {base}\nRUN stat -c %u:%g /o/f\n");
     site.build("x", &dockerfile)
         .arg("--force=notify")
-        .stderr_has(" is not what was written\n")
+        .stderr_has(" does not match its checksum\n")
         .stderr_has("hint: ch-image fsck --repair ")
         .failure();
-    site.run("fsck").stdout_has("/owners is not what was written\n").failure();
+    site.run("fsck").stdout_has("/owners does not match its checksum\n").failure();
     // As an earlier version has it.
     fs::remove_file(layer.join("owners")).unwrap();
     let record = fs::read_to_string(layer.join("layer.json")).unwrap();

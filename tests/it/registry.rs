@@ -118,7 +118,9 @@ fn absent_images_are_named_in_full() {
     site.run("pull").arg(&name).stderr_has(&format!("error: not in registry: {name}\n")).failure();
     site.import(image::small(), "base");
     site.build("out", &format!("FROM base\nCOPY --from={name} /a /b\n"))
-        .stderr_has(&format!(": line 2: COPY: no stage is called {name}, so it is an image: not in registry: {name}\n"))
+        .stderr_has(&format!(
+            ": line 2: COPY: no stage is named {name}, so it is taken for an image: not in registry: {name}\n"
+        ))
         .failure();
     let want = format!("error: SITE/context/Dockerfile: line 1: FROM: not in registry: {name}\n");
     for jobs in ["1", "2"] {

@@ -132,7 +132,7 @@ pub const MEANWHILE: &str = "meanwhile";
 const CONTENT: &str = "content";
 const CONTENT_OF: &str = "content of ";
 
-/// How files changed while they were taken; `None` if they did not. The text is empty if they look as before.
+/// How source files changed during the step; `None` if they did not. The text is empty if they look as before.
 pub fn meanwhile(before: &Contents, after: Result<Contents>) -> Option<String> {
     let list = |contents: &Contents| {
         let mut inputs = Inputs::default();

@@ -313,7 +313,7 @@ impl Build<'_> {
 
     /// An image that COPY or a mount names.
     pub fn named_image(&self, name: &str) -> Result<Image> {
-        self.base_image(name, None).context(|| format!("no stage is called {name}, so it is an image"))
+        self.base_image(name, None).context(|| format!("no stage is named {name}, so it is taken for an image"))
     }
 
     /// An image of storage, pulled if it is not there, or not for the platform that FROM asks for.

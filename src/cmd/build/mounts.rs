@@ -129,7 +129,7 @@ impl Mounts {
                     let Some(content) = secret::find(&build.options.secrets, id)? else {
                         if *required {
                             return Err(Error::new(format!("secret {id} is required"))
-                                .hint(format!("give it: --secret id={id},src=FILE or id={id},env=VARIABLE")));
+                                .hint(format!("pass it with --secret id={id},src=FILE or id={id},env=VARIABLE")));
                         }
                         continue;
                     };
@@ -175,7 +175,7 @@ impl Prepared {
         let is_dir = path.is_dir();
         let hides = *origin == Origin::Context && !build.ignore.is_empty();
         if hides && build.is_ignored(source, is_dir) {
-            return Err(Error::new(format!("not found: {source}")).hint("it is left out by .dockerignore"));
+            return Err(Error::new(format!("not found: {source}")).hint("it is excluded by .dockerignore"));
         }
         if read_only && !(is_dir && hides) {
             self.binds.push(Bind { read_only: true, ..Bind::new(path, target) });

@@ -308,10 +308,7 @@ impl<'b> Stage<'b> {
             }
             if let Validity::Once(changes) = validity {
                 let changes = if changes.is_empty() { String::new() } else { format!(": {changes}") };
-                warning!(
-                    "{}: files changed while they were taken{changes}: the result is kept for this build alone",
-                    step.keyword
-                );
+                warning!("{}: source files changed during the step{changes}; not caching it", step.keyword);
                 inputs.make_unique(MEANWHILE);
             }
             inputs

@@ -53,7 +53,7 @@ impl WebFile {
         let note = match (ask(url, note.as_ref().map(|n| &n.validators)).context(failed)?, note) {
             (Answer::Is(download), _) => save(build, url, download).context(failed)?,
             (Answer::Unchanged, Some(note)) => note,
-            (Answer::Unchanged, None) => return Err(Error::new("the server sends nothing").context(failed())),
+            (Answer::Unchanged, None) => return Err(Error::new("the server sent no data").context(failed())),
         };
         Ok(WebFile { url: url.to_owned(), name, digest: note.digest, time: note.time, is_here: true })
     }
@@ -70,7 +70,7 @@ impl WebFile {
         // It may have decayed since.
         if !self.is_here || !holds(&build.storage.web_file(&self.digest), &self.digest) {
             let Answer::Is(download) = ask(&self.url, None).context(failed)? else {
-                return Err(Error::new("the server sends nothing").context(failed()));
+                return Err(Error::new("the server sent no data").context(failed()));
             };
             let note = save(build, &self.url, download).context(failed)?;
             let got = note.digest;
@@ -78,7 +78,7 @@ impl WebFile {
             if got != self.digest {
                 return Err(Error::new(format!("digest mismatch: expected {} but got {got}", self.digest))
                     .context(failed())
-                    .hint("the file is not what --checksum says: check who changed it"));
+                    .hint("the file does not match --checksum: find out who changed it"));
             }
         }
         let draft = build.storage.draft()?;

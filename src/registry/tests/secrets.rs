@@ -170,7 +170,7 @@ fn redirects_that_go_nowhere() {
         server.lines().len()
     };
     assert_eq!(check("/again", "more than 10 redirects"), 11);
-    assert_eq!(check("file:///etc/passwd", "invalid redirect: URL scheme \"file\""), 1);
+    assert_eq!(check("file:///etc/passwd", "invalid redirect: unsupported URL scheme \"file\""), 1);
     assert_eq!(check("ftp://h/", "invalid redirect"), 1);
     assert_eq!(check("", "invalid redirect: empty URL"), 1);
     assert_eq!(check("http://h x/", "invalid redirect"), 1);

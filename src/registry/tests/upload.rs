@@ -154,8 +154,8 @@ fn uploads_that_are_refused() {
     };
     check(Reply::new(403).body("quota"), "PUT", "403 Forbidden: quota");
     check(Reply::new(403).body("read only"), "POST", "can't start an upload: POST http://");
-    check(Reply::new(202), "POST", "names no place to upload to");
-    check(Reply::new(202).header("Location", "file:///x"), "POST", "invalid place to upload to");
+    check(Reply::new(202), "POST", "gave no upload location");
+    check(Reply::new(202).header("Location", "file:///x"), "POST", "invalid upload location");
     check(Reply::new(503), "POST", "gave up after 3 tries");
     check(Reply::redirect(302, "/v2/elsewhere"), "POST", "can't follow a redirect of an upload");
     check(Reply::redirect(307, "/v2/elsewhere"), "POST", "more than 10 redirects");

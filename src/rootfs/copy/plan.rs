@@ -60,7 +60,7 @@ pub fn plan(sources: &Sources) -> Result<Plan> {
         }
         if items.len() == before {
             let e = Error::new(format!("can't copy: not found: {}", crate::log::escape(pattern)));
-            return Err(if ignored { e.hint("it is left out by .dockerignore") } else { e });
+            return Err(if ignored { e.hint("it is excluded by .dockerignore") } else { e });
         }
     }
     Ok(Plan { items })
