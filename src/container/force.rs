@@ -208,6 +208,30 @@ pub fn seems_privileged<S: AsRef<OsStr>>(argv: &[S]) -> bool {
     has_word(argv, PRIVILEGED)
 }
 
+/// Whether a RUN makes a home directory with useradd(8), which ends with 0 although it can't give files to the new user,
+/// and then leaves the first of them empty and the others out.
+pub fn makes_home<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    let mut in_useradd = false;
+    for word in argv.iter().flat_map(|arg| arg.as_ref().as_bytes().split(|b| b.is_ascii_whitespace())) {
+        let bare = word.strip_suffix(b";").unwrap_or(word);
+        if bare == b"useradd" || bare.ends_with(b"/useradd") {
+            in_useradd = true;
+        } else if in_useradd && wants_home(bare) {
+            return true;
+        }
+        if bare.len() < word.len() || matches!(word, b"&&" | b"||" | b"|" | b"&") {
+            in_useradd = false;
+        }
+    }
+    false
+}
+
+/// `-m`, also behind options that take no value.
+fn wants_home(option: &[u8]) -> bool {
+    let letters = option.strip_prefix(b"-").unwrap_or_default();
+    option == b"--create-home" || letters.iter().find(|b| !b"lMNorU".contains(b)) == Some(&b'm')
+}
+
 /// Whether one of the words of a RUN, separated by blanks, is among these.
 fn has_word<S: AsRef<OsStr>>(argv: &[S], words: &[&str]) -> bool {
     argv.iter()
@@ -223,6 +247,27 @@ mod tests {
     fn privileged_commands_are_recognised() {
         assert!(seems_privileged(&["/bin/sh", "-c", "mkdir x && chown 1:1 x"]));
         assert!(!seems_privileged(&["/bin/sh", "-c", "echo chowned >x"]));
+    }
+
+    #[test]
+    fn commands_that_make_a_home_are_recognised() {
+        let check = |text: &str, want: bool| assert_eq!(makes_home(&["/bin/sh", "-c", text]), want, "{text}");
+        for text in [
+            "useradd -m bob",
+            "/usr/sbin/useradd bob -rm; id",
+            "x && useradd -ms /bin/sh bob",
+            "useradd --create-home b",
+        ] {
+            check(text, true);
+        }
+        for text in
+            ["useradd bob", "useradd -M bob", "useradd -d/home/me bob", "useradd bob; ls -m", "useradd b && x -m"]
+        {
+            check(text, false);
+        }
+        for text in ["useradds -m", "groupadd -m", "-m useradd bob", ""] {
+            check(text, false);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Server, Site, image, in_each_mode};
+use crate::harness::{Mode, Server, Site, image, in_each_mode};
 use crate::{needs, skip};
 
 /// Packages whose files belong to others than root, or have set-id bits.
@@ -183,6 +183,28 @@ fn options_that_exclude_each_other() {
         .args(["--force", "--no-force-detect"])
         .stderr_has("error: --force and --no-force-detect are incompatible\n")
         .usage();
+}
+
+/// useradd(8) ends with 0 when it can't give the files of a new home to their user.
+#[test]
+fn incomplete_homes_are_told() {
+    const WARNING: &str = "warning: RUN: useradd can't give a new home directory to its user, and may have left it incomplete: use --force=seccomp or --force=notify\n";
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let dockerfile = |option: &str| format!("FROM base\nRUN useradd() {{ :; }}; useradd {option} bob\n");
+        let done = site.build("out", &dockerfile("-m")).success();
+        assert_eq!(done.stderr.matches(WARNING).count(), 1, "{}", done.stderr);
+        if site.mode() == Mode::Overlay {
+            // From the build cache.
+            site.build("out", &dockerfile("-m")).stderr_lacks(WARNING).success();
+        }
+        site.build("out", &dockerfile("-M")).stderr_lacks("warning").success();
+        for mode in ["seccomp", "notify"] {
+            site.build("out", &dockerfile("-m")).arg(format!("--force={mode}")).stderr_lacks(WARNING).success();
+        }
+        // Who says so knows.
+        site.build("out", &dockerfile("-m")).args(["--no-cache", "--force=none"]).stderr_lacks(WARNING).success();
+    });
 }
 
 /// Amazon's, say: --force=seccomp asks for no table of distributions.

@@ -216,6 +216,21 @@ impl Force {
         }
     }
 
+    /// After a RUN that succeeded: does its image lack what the kernel refused? Nobody hears of it who does not want
+    /// advice.
+    pub fn warn_of_homes(&self, prepared: &Prepared) {
+        let is_refused = match self.mode {
+            Some(Mode::Fakeroot) => prepared.env.is_empty(),
+            None => self.detect,
+            Some(Mode::Seccomp | Mode::Notify | Mode::None) => false,
+        };
+        if is_refused && distributions::makes_home(&prepared.argv) {
+            warning!(
+                "RUN: useradd can't give a new home directory to its user, and may have left it incomplete: use --force=seccomp or --force=notify"
+            );
+        }
+    }
+
     /// A way out after a failed RUN, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self.mode {

@@ -230,6 +230,7 @@ impl<'b> Stage<'b> {
                 failure = Some(f);
                 error
             })?;
+            build.force.warn_of_homes(&prepared);
             Ok(mounts.meanwhile(build).into())
         });
         if checked {
