@@ -278,7 +278,7 @@ fn without_flock_one_at_a_time() {
     let no_locks = |command: &[String]| strace(&site, "flock:error=ENOLCK", command);
     let pull: Vec<String> = ["pull", "-a", "amd64", &name].map(str::to_owned).into();
     let done = no_locks(&pull).success();
-    assert_eq!(done.stderr.matches("has no locks").count(), 1, "{}", done.stderr);
+    assert_eq!(done.stderr.matches("has no file locks").count(), 1, "{}", done.stderr);
     site.write("context/Dockerfile", &format!("FROM {name}\nCOPY Dockerfile /etc/\n"));
     let context = site.path("context").display().to_string();
     let running: Vec<_> = (0..4)

@@ -47,7 +47,7 @@ for round in $(seq "$ROUNDS"); do
     for name in kept "built$round"; do
         "$program" list | grep -q "^$name:latest " || { echo "power-cut.sh: round $round: $name is lost" >&2; exit 1; }
     done
-    "$program" fsck --deep 2>&1 | tee "$work/log" | grep -q '^storage is sound' ||
+    "$program" fsck --deep 2>&1 | tee "$work/log" | grep -q '^no damage found' ||
         { echo "power-cut.sh: round $round:" >&2; cat "$work/log" >&2; exit 1; }
     "$program" build -t "cut$round" --build-arg "ROUND=cut$round" "$work/context" >"$work/log" 2>&1 ||
         { echo "power-cut.sh: round $round: the build that was cut does not go on:" >&2; cat "$work/log" >&2; exit 1; }
