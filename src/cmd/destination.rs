@@ -44,7 +44,7 @@ struct Draft {
 }
 
 impl Destination {
-    /// The target may be absent, empty, or an image already (facts A5, "Layer flattening rules", 9), which is then
+    /// The target may be absent, empty, or an image already (F5), which is then
     /// replaced.
     pub fn claim(target: &Path, storage: &Storage) -> Result<Destination> {
         let shown = target.display();

@@ -51,7 +51,7 @@ impl Image {
         Image { reference, layers, config, source: None, base: None, made }
     }
 
-    /// If it is a stage of a build (`NAME/_stageN`, facts A5): its number.
+    /// If it is a stage of a build (`NAME/_stageN`, A.20, "stages"): its number.
     pub fn stage(&self) -> Option<usize> {
         let name = self.reference.storage_name();
         let path = match name.rsplit_once(':') {

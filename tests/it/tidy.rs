@@ -426,6 +426,11 @@ fn labels_are_explained() {
         };
         for (i, line) in text.lines().enumerate() {
             let comment = line.split_once("//").map_or("", |(_, comment)| comment);
+            for elsewhere in
+                ["facts A", "reliability.md", "design.md", "code map"].iter().filter(|e| comment.contains(**e))
+            {
+                wrong.push(format!("{}:{}: {elsewhere:?} is no document of this repository", file.display(), i + 1));
+            }
             for label in labels_in(comment) {
                 cited += 1;
                 if !known.contains(&label) {

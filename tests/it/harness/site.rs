@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::run::Run;
 use super::tree::Tree;
 
-/// How the storage directory keeps images (the manual page knows nothing of it; see the code map in the README).
+/// How the storage directory keeps images (the manual page knows nothing of it; see src/README.md).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     Overlay,
