@@ -2,7 +2,7 @@
 //!
 //! [`parse`] is pure: arguments in, [`Invocation`] out. What depends on the environment is a parameter.
 
-pub mod ch_run;
+pub mod ch_run_args;
 mod help;
 mod options;
 mod parse;

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::layers;
-use crate::cli::ch_run::{self, Invocation};
-use crate::container::ch_run::{Image as Root, Place, Request, become_command};
+use crate::cli::ch_run_args::{self, Invocation};
+use crate::container::request::{Image as Root, Place, Request, become_command};
 use crate::error::{Context, Error, Result};
 use crate::oci::reference::ImageRef;
 use crate::storage::{self, Access, Image, Storage};
@@ -26,8 +26,8 @@ use crate::{info, log};
 const LARGE: u64 = 512 << 20;
 
 pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
-    let (request, verbosity) = match ch_run::parse(args)? {
-        Invocation::Help => return super::print(ch_run::HELP).map(|()| ExitCode::SUCCESS),
+    let (request, verbosity) = match ch_run_args::parse(args)? {
+        Invocation::Help => return super::print(ch_run_args::HELP).map(|()| ExitCode::SUCCESS),
         Invocation::Version => {
             return super::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS);
         }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::ahead::{ahead, start};
 use super::progress::{Part, Progress};
+use super::readahead::{ahead, start};
 use super::remote::Remote;
 use super::{layers, owners};
 use crate::error::{Context, Error, Result};

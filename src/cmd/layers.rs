@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::owners::{self, Which};
-use super::{build, meta};
+use super::{build, ch_layer};
 use crate::container::MAX_LAYERS;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
@@ -122,11 +122,12 @@ pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<Lay
     }
     let stack = Stack::open(&trees(storage, below))?.remembering();
     // What cannot be looked up (a loop of links) counts as there: it is left alone.
-    let archive = meta::archive(config, &|path| stack.lookup(path, Last::Keep).map_or(true, |found| found.is_some()))?;
+    let archive =
+        ch_layer::archive(config, &|path| stack.lookup(path, Last::Keep).map_or(true, |found| found.is_some()))?;
     let draft = new_tree(storage)?;
     let root = Root::open(&draft.path().join("tree"))?;
     let mut unpacked = rootfs::unpack(&mut &archive[..], &root, Form::Overlay, "metadata", &Limits::none())?;
-    let content = rootfs::settle(&mut unpacked, &root, &stack)?;
+    let content = rootfs::reconcile(&mut unpacked, &root, &stack)?;
     let info = LayerInfo {
         parent,
         kind: LayerKind::Meta,
@@ -142,7 +143,7 @@ pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<Lay
 
 /// The same for a whole tree.
 pub fn add_meta(root: &Root, config: &Config) -> Result<Unpacked> {
-    let archive = meta::archive(config, &|path| root.stat(path, Last::Keep).map_or(true, |found| found.is_some()))?;
+    let archive = ch_layer::archive(config, &|path| root.stat(path, Last::Keep).map_or(true, |found| found.is_some()))?;
     rootfs::unpack(&mut &archive[..], root, Form::Plain, "metadata", &Limits::none())
 }
 

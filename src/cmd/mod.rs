@@ -2,9 +2,9 @@
 //!
 //! Only this directory knows that registries, storage and file trees have to do with each other.
 
-mod ahead;
-mod base;
+mod base_layers;
 mod build;
+mod ch_layer;
 pub mod ch_run;
 mod delete;
 mod destination;
@@ -17,13 +17,13 @@ mod host;
 mod import;
 mod layers;
 mod list;
-mod meta;
 mod owners;
-mod packed;
 mod probe;
 mod progress;
 mod pull;
 mod push;
+mod push_layer;
+mod readahead;
 mod remote;
 mod secrets;
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use crate::container::ledger::{Device, DeviceKind, Ledger, Line, Owner};
+use crate::container::ownership::{Device, DeviceKind, Ledger, Line, Owner};
 use crate::error::{Context, Result};
 use crate::rootfs::{Cover, Fate, Ownership, Root, Told};
 use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Owners, Storage, TableWriter};

@@ -1,7 +1,7 @@
 //! `pull`: from a registry into storage, or into a directory.
 //!
 //! Layers are downloaded, verified and unpacked by a few threads at a time, each into a draft of its own; then they
-//! are settled in order (what one implies about those below), named, and the image is committed.
+//! are reconciled in order (what one implies about those below), named, and the image is committed.
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +14,7 @@ use super::owners::{self, Below};
 use super::remote::{self, Named, Remote, Remotes, Resolved, Wanted};
 use super::{Host, layers, print};
 use crate::cli::Options;
-use crate::container::ledger::{Line, Owner};
+use crate::container::ownership::{Line, Owner};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
@@ -164,7 +164,7 @@ impl Puller<'_> {
             ingests.extend(ingest);
             report(&label, &apart.unpacked);
             let (content, owners) =
-                settle(&mut apart.unpacked, &apart.draft, apart.owners, &lower, &mut |at, path| {
+                reconcile(&mut apart.unpacked, &apart.draft, apart.owners, &lower, &mut |at, path| {
                     ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
                 })?;
             let info = LayerInfo {
@@ -297,7 +297,7 @@ impl Puller<'_> {
 }
 
 /// Sets a layer right by those below it, and ends the table of its owners.
-pub fn settle(
+pub fn reconcile(
     unpacked: &mut Unpacked,
     draft: &Draft,
     mut table: TableWriter,
@@ -306,7 +306,7 @@ pub fn settle(
 ) -> Result<(Option<u64>, Owners)> {
     let root = Root::open(&draft.path().join("tree"))?;
     let mut told = |path: &[u8], told| owners::write(&mut table, path, &told, below);
-    let content = rootfs::settle_owned(unpacked, &root, lower, &mut told)?;
+    let content = rootfs::reconcile_owned(unpacked, &root, lower, &mut told)?;
     if unpacked.root_described && !lower.is_empty() && table.is_empty() {
         // Root's, whosever it is below.
         table.write(format!("{}\n", Line::Is(b"", &Owner::default())).as_bytes()).context(|| "can't record owners")?;

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::base::Base;
+use super::base_layers::Base;
 use super::owners::{self, Which};
-use super::packed::{self, Files, Packed, Plan};
 use super::progress::Progress;
+use super::push_layer::{self, Files, Packed, Plan};
 use super::remote::{self, Named, Remote, Remotes};
-use super::{Host, layers, meta};
+use super::{Host, ch_layer, layers};
 use crate::cli::{Format, Options};
 use crate::container;
-use crate::container::ledger::Ledger;
+use crate::container::ownership::Ledger;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
@@ -145,7 +145,7 @@ impl Pushed {
         }
         let trees = layers::trees(storage, &layers);
         let given = match &trees[..] {
-            [tree] => meta::given(&Root::open(tree)?)?,
+            [tree] => ch_layer::given(&Root::open(tree)?)?,
             _ => Vec::new(),
         };
         let files = Files::Layers(trees);
@@ -156,7 +156,7 @@ impl Pushed {
         // Opened once: it may belong to somebody else, who could exchange it for a link to what is not theirs.
         let root = Root::open(directory)?;
         let config = directory_config(host, directory, &root)?;
-        let given = meta::given(&root)?;
+        let given = ch_layer::given(&root)?;
         let (files, ledger, marked) = (Files::Directory(root), Ledger::new(), Vec::new());
         Ok(Pushed { layers: Vec::new(), files, given, config, ledger, marked, base: None, has_layer_of_ours: true })
     }
@@ -170,7 +170,7 @@ impl Pushed {
         let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude, owners, marked, above };
         let key = match self.layers.is_empty() || options.no_cache {
             true => None,
-            false => packed::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack),
+            false => push_layer::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack),
         };
         Ok(Plan { storage, files: &self.files, options: pack, number: above + 1, key })
     }
@@ -188,9 +188,9 @@ fn directory_config(host: &Host, directory: &Path, root: &Root) -> Result<Config
         return Err(Error::new(format!("can't push: {shown} does not appear to be an image"))
             .hint("an image directory has bin, dev and usr"));
     }
-    let metadata = root.read(Path::new(meta::METADATA), 1 << 20)?;
+    let metadata = root.read(Path::new(ch_layer::METADATA), 1 << 20)?;
     let mut config = match metadata {
-        Some(bytes) => meta::restore(&bytes).context(|| format!("can't push {shown}"))?,
+        Some(bytes) => ch_layer::restore(&bytes).context(|| format!("can't push {shown}"))?,
         None => Config::default(),
     };
     if config.arch().is_none() {

@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use crate::cli::Options;
 use crate::error::{Error, Result};
 use crate::registry::Endpoint;
+use crate::registry::credential_sources::{self, CredentialSources, Given, Prompt, Sources};
 use crate::registry::credentials::{Credentials, Login};
-use crate::registry::logins::{self, Given, Logins, Prompt, Sources};
 use crate::registry::settings::Settings;
 use crate::{sys, warning};
 
@@ -49,7 +49,7 @@ pub fn credentials(
             warning!("--password-stdin: not used: {elsewhere}");
             None
         }
-        true => Some(logins::password_from(&mut io::stdin().lock())?),
+        true => Some(credential_sources::password_from(&mut io::stdin().lock())?),
         false => password,
     };
     let login = match (user, password) {
@@ -74,5 +74,5 @@ pub fn credentials(
         (true, true) => Prompt::EachTime,
     };
     let files = settings.credential_files.clone();
-    Ok(Arc::new(Logins::new(Sources { given: Given { login, registries, elsewhere }, files, prompt })))
+    Ok(Arc::new(CredentialSources::new(Sources { given: Given { login, registries, elsewhere }, files, prompt })))
 }

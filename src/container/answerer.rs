@@ -7,8 +7,8 @@
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::ledger::Ledger;
-use super::notify::Supervisor;
+use super::ownership::Ledger;
+use super::supervisor::Supervisor;
 use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Fork, Pid, Ready};
 use crate::sys::seccomp;

@@ -2,7 +2,7 @@
 //!
 //! A program in the container is "root" with a single user ID: the kernel refuses chown to others, set*id, device nodes.
 //! The *pretending* filter lets these succeed without doing anything. The *recording* one traps them for
-//! [`super::notify`], together with the calls that would reveal the lie.
+//! [`super::supervisor`], together with the calls that would reveal the lie.
 //!
 //! BPF sees numbers only, not what pointers point to. So pretending covers all setxattr calls (the name of the attribute
 //! is behind a pointer): user attributes are lost too, which in an image hardly anyone has. Only the size tells something:
@@ -79,7 +79,7 @@ pub enum Call {
     /// Of interest for programs with set-id bits.
     Execve,
     Execveat,
-    /// Of interest for `RLIMIT_RTTIME`, by which [`super::people`] knows processes.
+    /// Of interest for `RLIMIT_RTTIME`, by which [`super::credentials`] knows processes.
     SetRlimit,
     Prlimit,
 }
@@ -93,7 +93,7 @@ use Call::{
     SetXattr, SetXattrAt, Stat, Statx, Symlink, Symlinkat,
 };
 
-/// Numbers for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
+/// Ids for x86_64, i386, aarch64, ARM; -1 where there is no such call. (From the kernel's tables of calls.)
 const CALLS: &[(Call, [i32; 4])] = &[
     (Chown, [92, 182, -1, 182]),
     (Lchown, [94, 16, -1, 16]),

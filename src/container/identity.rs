@@ -1,4 +1,4 @@
-//! Who does a process believe to be? The rules of set*id calls, applied to numbers that are only believed.
+//! The emulated identity of one process, and the rules by which set*id calls change it.
 //!
 //! As the kernel does it for a process with CAP_SETUID and CAP_SETGID, which is here: whose effective user is 0, or
 //! which has kept its rights.
@@ -8,16 +8,16 @@ use super::filter::Call;
 
 const NONE: u32 = u32::MAX;
 
-/// Real, effective, saved and file-system number.
+/// Real, effective, saved and file-system ID.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Numbers {
+pub struct Ids {
     pub real: u32,
     pub effective: u32,
     pub saved: u32,
     pub files: u32,
 }
 
-impl Numbers {
+impl Ids {
     fn has(&self, id: u32) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
     }
@@ -28,7 +28,7 @@ impl Numbers {
             return Err(libc::EINVAL);
         }
         if root {
-            *self = Numbers { real: id, effective: id, saved: id, files: id };
+            *self = Ids { real: id, effective: id, saved: id, files: id };
         } else if id == self.real || id == self.saved {
             (self.effective, self.files) = (id, id);
         } else {
@@ -84,8 +84,8 @@ impl Numbers {
 /// Root to begin with.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Identity {
-    pub user: Numbers,
-    pub group: Numbers,
+    pub user: Ids,
+    pub group: Ids,
     /// `None`: never set; the kernel's answer stands.
     pub groups: Option<Vec<u32>>,
     /// Rights outlive the change of user (`PR_SET_KEEPCAPS`). That an exec ends it, nobody tells us.
@@ -95,7 +95,7 @@ pub struct Identity {
 impl Identity {
     /// A user who has been nobody else before.
     pub fn of(uid: u32, gid: u32, groups: Vec<u32>) -> Identity {
-        let all = |id: u32| Numbers { real: id, effective: id, saved: id, files: id };
+        let all = |id: u32| Ids { real: id, effective: id, saved: id, files: id };
         Identity { user: all(uid), group: all(gid), groups: Some(groups), keeps_rights: false }
     }
 
@@ -176,7 +176,7 @@ mod tests {
             for (call, [a, b, c]) in calls {
                 got = identity.change(*call, [*a, *b, *c, 0, 0, 0]).unwrap();
             }
-            let Numbers { real, effective, saved, files } = identity.user;
+            let Ids { real, effective, saved, files } = identity.user;
             assert_eq!((got, [real, effective, saved, files]), (want, numbers), "{calls:?}");
         };
         check(&[(SetUid, [5, 0, 0])], Ok(0), [5, 5, 5, 5]);
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn who_may_give_files_away() {
-        let numbers = |id: u32| Numbers { real: id, effective: id, saved: id, files: id };
+        let numbers = |id: u32| Ids { real: id, effective: id, saved: id, files: id };
         let mut joe = Identity { user: numbers(5), group: numbers(6), groups: Some(vec![7]), ..Identity::default() };
         let own = (5, 6);
         for (user, group, want) in [

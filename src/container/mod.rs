@@ -1,7 +1,7 @@
 //! How is a command isolated?
 //!
-//! A [`Spec`] says what the command shall see; [`plan`] turns it into a list of steps, plain data with `Display`;
-//! one loop ([`walk`]) does them, in a child that must not allocate and reports the step that failed and its errno.
+//! A [`Spec`] says what the command shall see; [`setup::plan`] turns it into a list of steps, plain data with `Display`;
+//! one loop ([`execute`]) does them, in a child that must not allocate and reports the step that failed and its errno.
 //! [`run_recorded`] is for RUN: a child, waited for, with a PID namespace so that nothing survives it. [`exec`] is for ch-run:
 //! this process becomes the command, as MPI launchers and batch systems want.
 //!
@@ -9,37 +9,37 @@
 //! no security boundary), cgroups, the UTS and IPC namespaces.
 
 mod answerer;
-mod caller;
-pub mod ch_run;
-mod creation;
+mod credentials;
+mod emulate_create;
 mod enter;
 mod env;
+mod execute;
 mod filter;
 pub mod force;
 mod identity;
+mod inode_owners;
 mod join;
-pub mod ledger;
-mod notify;
+mod launch;
+mod mountpoint;
 mod output;
 mod overlay;
-mod people;
-mod plan;
+pub mod ownership;
 mod probe;
-mod record;
-mod run;
+pub mod request;
+mod setup;
 mod step;
-mod target;
-mod walk;
+mod supervisor;
+mod tracee;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use enter::{can_enter, enter, invoker, separate};
 pub use env::{finish as finish_environment, set as set_variable};
+pub use inode_owners::{Record, follow};
+pub use launch::{Status, exec, run_recorded};
 pub use overlay::{MAX_LAYERS, Overlay};
 pub use probe::{Obstacle, can_record};
-pub use record::{Record, follow};
-pub use run::{Status, exec, run_recorded};
 
 /// What a command shall see, and as whom.
 #[derive(Debug, Clone)]
@@ -68,13 +68,13 @@ pub struct Spec {
     pub emulation: Emulation,
     /// The name of a mount by which peers find the container.
     pub mark: Option<String>,
-    /// Who the command believes to be at first, with [`Emulation::Notify`]; else, or if not said, it is root.
-    pub believed: Option<Believed>,
+    /// The emulated user that the command starts as, with [`Emulation::Notify`]. `None`, and otherwise: root.
+    pub run_as: Option<ImageUser>,
 }
 
 /// A user of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Believed {
+pub struct ImageUser {
     pub uid: u32,
     pub gid: u32,
     /// Supplementary groups.
@@ -102,7 +102,7 @@ impl Spec {
             stdin: Stdin::Null,
             emulation: Emulation::None,
             mark: None,
-            believed: None,
+            run_as: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! would empty, nor a socket, which can't be opened; and what is typed at the terminal is not for it. There is one pipe where
 //! both go to the same place, so that the order stays.
 //!
-//! Nothing here waits: [`super::run`] waits, for this and for signals. At the end only what is in the pipes counts: whoever
+//! Nothing here waits: [`super::launch`] waits, for this and for signals. At the end only what is in the pipes counts: whoever
 //! has been given the other end of one, and lives on elsewhere, keeps nobody waiting.
 
 use std::fs::File;

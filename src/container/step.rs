@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::enter::Maps;
-use super::target::{Shape, Target};
+use super::mountpoint::{Shape, Target};
 use crate::log::escape;
 use crate::sys::process::Words;
 use crate::sys::seccomp::Instruction;

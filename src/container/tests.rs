@@ -10,8 +10,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::ledger::Ledger;
 use super::overlay::MAX_LAYERS;
+use super::ownership::Ledger;
 use super::*;
 use crate::sys::process::{self, Ended, Fork};
 
@@ -338,7 +338,7 @@ fn nothing_of_the_host_is_seen_and_nothing_survives() {
         assert_eq!(
             output(&mut spec, &format!("{script}; kill -9 -1")).0,
             Status::Exited(0),
-            "it reaches not its caller"
+            "it does not reach its tracee"
         );
         assert!(!runs(&endless));
         let wait = "until ps -o args | grep -q '^sleep 1'; do true; done";
@@ -515,12 +515,14 @@ fn ch_run(root: &Path, line: &str) -> (Ended, String) {
     let failure = std::env::temp_dir().join(format!("ch-failure-{}", process::pid()));
     let pid = match process::fork(0).unwrap() {
         Fork::Child => {
-            let crate::cli::ch_run::Invocation::Run { request, .. } = crate::cli::ch_run::parse(args).unwrap() else {
+            let crate::cli::ch_run_args::Invocation::Run { request, .. } =
+                crate::cli::ch_run_args::parse(args).unwrap()
+            else {
                 panic!("not a command")
             };
             let host = [("PATH", "/bin"), ("USER", "me"), ("HOME", "/etc")].map(|(n, v)| (n.into(), v.into())).to_vec();
-            let image = ch_run::Image::directory(Path::new(&request.image)).unwrap();
-            let Err(e) = ch_run::become_command(&request, host, image);
+            let image = request::Image::directory(Path::new(&request.image)).unwrap();
+            let Err(e) = request::become_command(&request, host, image);
             // The tree may have become the root by now.
             fs::write(&failure, e.to_string()).unwrap();
             process::exit(99)
@@ -593,7 +595,7 @@ fn peers_share_a_container() {
         let peers: Vec<_> = (0..5)
             .map(|i| {
                 let request = {
-                    let mut request = ch_run::Request::new(root.clone().into());
+                    let mut request = request::Request::new(root.clone().into());
                     // The container lasts as long as somebody is in it: until all have come.
                     let script = format!(
                         "{{ readlink /proc/self/ns/mnt; readlink /proc/self/ns/user; }} > /out{i}; \
@@ -601,13 +603,13 @@ fn peers_share_a_container() {
                     );
                     (request.home, request.writable) = (false, true);
                     request.argv = words(&["/bin/sh", "-c", &script]);
-                    request.join = Some(ch_run::Join { count: Some(5), tag: Some(tag.clone().into()), pid: None });
+                    request.join = Some(request::Join { count: Some(5), tag: Some(tag.clone().into()), pid: None });
                     request
                 };
                 match process::fork(0).unwrap() {
                     Fork::Child => {
-                        let image = ch_run::Image::directory(&root).unwrap();
-                        let Err(e) = ch_run::become_command(&request, Vec::new(), image);
+                        let image = request::Image::directory(&root).unwrap();
+                        let Err(e) = request::become_command(&request, Vec::new(), image);
                         fs::write(root.join(format!("out{i}")), e.to_string()).unwrap();
                         process::exit(99)
                     }

@@ -1,6 +1,6 @@
 //! Which flags does an instruction have? `--name=value` words before its arguments (A.4).
 
-use super::fault::{Mistake, nearest};
+use super::diagnostic::{SyntaxError, nearest};
 
 /// A flag as written, quotes and escapes removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ fn read_word(text: &str, escape: char) -> (String, usize) {
 }
 
 /// Checks flags against the table of an instruction.
-pub fn check(keyword: &str, flags: Vec<Flag>, table: &[(&'static str, Type)]) -> Result<Flags, Mistake> {
+pub fn check(keyword: &str, flags: Vec<Flag>, table: &[(&'static str, Type)]) -> Result<Flags, SyntaxError> {
     let mut checked: Vec<(&'static str, String, usize)> = Vec::new();
     for Flag { word, at } in flags {
         let (given, value) = match word[2..].split_once('=') {
@@ -74,7 +74,7 @@ pub fn check(keyword: &str, flags: Vec<Flag>, table: &[(&'static str, Type)]) ->
             return Err(unknown(keyword, given, at, table));
         };
         if kind != Type::List && checked.iter().any(|(seen, ..)| *seen == name) {
-            return Err(Mistake::instr(at, format!("{keyword}: repeated option --{name}")));
+            return Err(SyntaxError::instr(at, format!("{keyword}: repeated option --{name}")));
         }
         let value = match (kind, value) {
             (Type::Bool, None) => "true".to_owned(),
@@ -82,13 +82,13 @@ pub fn check(keyword: &str, flags: Vec<Flag>, table: &[(&'static str, Type)]) ->
                 lower @ ("true" | "false") => lower.to_owned(),
                 _ => {
                     let message = format!("{keyword}: expected --{name}, --{name}=true or --{name}=false");
-                    return Err(Mistake::instr(at, message));
+                    return Err(SyntaxError::instr(at, message));
                 }
             },
             (Type::Text | Type::List, Some(value)) => value.to_owned(),
             (Type::Text | Type::List, None) => {
                 let message = format!("{keyword}: expected a value: --{name}=VALUE");
-                return Err(Mistake::instr(at, message));
+                return Err(SyntaxError::instr(at, message));
             }
         };
         checked.push((name, value, at));
@@ -96,18 +96,18 @@ pub fn check(keyword: &str, flags: Vec<Flag>, table: &[(&'static str, Type)]) ->
     Ok(Flags(checked))
 }
 
-fn unknown(keyword: &str, given: &str, at: usize, table: &[(&'static str, Type)]) -> Mistake {
-    let mistake = Mistake::instr(at, format!("{keyword}: invalid option --{given}"));
+fn unknown(keyword: &str, given: &str, at: usize, table: &[(&'static str, Type)]) -> SyntaxError {
+    let error = SyntaxError::instr(at, format!("{keyword}: invalid option --{given}"));
     let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
     match nearest(given, &names) {
         Some(name) if table.iter().any(|&(n, kind)| n == name && kind == Type::Bool) => {
-            mistake.hint(format!("did you mean --{name}?"))
+            error.hint(format!("did you mean --{name}?"))
         }
-        Some(name) => mistake.hint(format!("did you mean --{name}=?")),
+        Some(name) => error.hint(format!("did you mean --{name}=?")),
         None if names.is_empty() => {
-            mistake.hint(format!("{keyword} has no options; write -- before an argument that begins with --"))
+            error.hint(format!("{keyword} has no options; write -- before an argument that begins with --"))
         }
-        None => mistake.hint(format!("options of {keyword}: --{}", names.join(" --"))),
+        None => error.hint(format!("options of {keyword}: --{}", names.join(" --"))),
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
             match (shown, want) {
                 (Ok(got), Ok(want)) => assert_eq!(got.trim_end(), want, "{text}"),
                 (Err(e), Err(want)) => {
-                    assert_eq!((e.message.as_str(), e.level), (want, super::super::fault::Level::Instr), "{text}")
+                    assert_eq!((e.message.as_str(), e.level), (want, super::super::diagnostic::Level::Instr), "{text}")
                 }
                 (got, want) => panic!("{text}: {got:?} {want:?}"),
             }

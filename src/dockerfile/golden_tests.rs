@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-use super::{dump, fault, parse};
+use super::{diagnostic, dump, parse};
 
 const SEPARATOR: &str = "\n----\n";
 
@@ -37,8 +37,8 @@ fn shown(text: &str) -> String {
             let warnings = file.warnings.iter().map(|w| format!("warning: line {}: {}\n", w.line, w.message));
             warnings.collect::<String>() + &dump::dump(&file)
         }
-        Err(faults) => {
-            let e = fault::error("Dockerfile", &faults);
+        Err(diagnostics) => {
+            let e = diagnostic::error("Dockerfile", &diagnostics);
             let detail = e.get_detail().map(|detail| format!("{detail}\n")).unwrap_or_default();
             let hint = e.get_hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
             format!("error: {e}\n{detail}{hint}")

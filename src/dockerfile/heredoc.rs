@@ -1,7 +1,7 @@
 //! Which words of a line begin a heredoc? (A.7)
 
 use super::ast::Heredoc;
-use super::fault::Mistake;
+use super::diagnostic::SyntaxError;
 use super::lines::Lines;
 use super::words::{self, WordError};
 
@@ -42,7 +42,7 @@ pub enum Missing {
 
 /// The heredocs that a logical line begins, their bodies taken from the lines that follow. `offset` is where in the
 /// line a mistake is shown.
-pub fn take(line: &str, lines: &mut Lines, missing: Missing) -> Result<Vec<Heredoc>, Mistake> {
+pub fn take(line: &str, lines: &mut Lines, missing: Missing) -> Result<Vec<Heredoc>, SyntaxError> {
     if !line.contains("<<") {
         return Ok(Vec::new());
     }
@@ -53,7 +53,8 @@ pub fn take(line: &str, lines: &mut Lines, missing: Missing) -> Result<Vec<Hered
     let mut found = Vec::new();
     let at = line.find("<<").unwrap_or(0);
     for word in &words {
-        let marker = marker(word).map_err(|e| Mistake::ast(at, format!("malformed heredoc {word}: {}", e.message)))?;
+        let marker =
+            marker(word).map_err(|e| SyntaxError::ast(at, format!("malformed heredoc {word}: {}", e.message)))?;
         let Some(mut marker) = marker else { continue };
         if let Some(body) = lines.take_body(&marker.name, marker.strip_tabs) {
             found.push((marker, body));
@@ -62,7 +63,7 @@ pub fn take(line: &str, lines: &mut Lines, missing: Missing) -> Result<Vec<Hered
         let operator = marker.name.find([';', '|', '&', '(', ')', '<', '>']);
         let Some(operator) = operator.filter(|_| missing == Missing::Bend) else {
             let hint = format!("end it with a line that holds nothing but {}", marker.name);
-            return Err(Mistake::ast(at, format!("unterminated heredoc: expected {}", marker.name)).hint(hint));
+            return Err(SyntaxError::ast(at, format!("unterminated heredoc: expected {}", marker.name)).hint(hint));
         };
         marker.name.truncate(operator);
         match lines.take_body(&marker.name, marker.strip_tabs).filter(|_| operator > 0) {
@@ -156,7 +157,7 @@ mod tests {
             let mut lines = Lines::new(&source, '\\');
             let shown = match take(line, &mut lines, missing) {
                 Ok(found) => found.iter().map(|h| format!("{}:{};", h.name, h.body.escape_debug())).collect(),
-                Err(mistake) => mistake.message,
+                Err(error) => error.message,
             };
             assert_eq!(
                 (shown.as_str(), lines.next_logical().map_or(String::new(), |l| l.text).as_str()),

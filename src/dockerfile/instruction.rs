@@ -8,12 +8,12 @@ use super::ast::{
     Add, Arg, Check, Command, Copy, From, Healthcheck, Heredoc, Kind, List, Network, Onbuild, Pairs, Run, Security,
     Source, Transfer,
 };
-use super::fault::{Level, Mistake, nearest};
+use super::diagnostic::{Level, SyntaxError, nearest};
 use super::flags::{self, Flag, Type};
 use super::heredoc::{self, Missing};
 use super::json::{self, Array};
 use super::lines::{Lines, Logical, is_blank, is_separator};
-use super::{duration, mount, shape};
+use super::{duration, mount_flag, split};
 
 const KEYWORDS: [&str; 18] = [
     "ADD",
@@ -36,7 +36,7 @@ const KEYWORDS: [&str; 18] = [
     "WORKDIR",
 ];
 
-type Parsed<T> = Result<T, Mistake>;
+type Parsed<T> = Result<T, SyntaxError>;
 
 /// What one logical line says.
 pub enum Statement {
@@ -51,7 +51,7 @@ impl Statement {
         let text = logical.text.trim_end_matches(is_blank);
         let start = text.len() - text.trim_start_matches(is_blank).len();
         let text = &text[start..];
-        let (keyword, rest) = shape::split_once(text).unwrap_or((text, ""));
+        let (keyword, rest) = split::split_once(text).unwrap_or((text, ""));
         let keyword = upper(keyword);
         let base = start + text.len() - rest.len();
         let (flags, arguments_at) = flags::split(rest, base, escape);
@@ -121,7 +121,7 @@ impl Parser<'_> {
         }
         let (keyword, text) = match self.keyword {
             "ONBUILD" => {
-                let (keyword, rest) = shape::split_once(self.text).unwrap_or((self.text, ""));
+                let (keyword, rest) = split::split_once(self.text).unwrap_or((self.text, ""));
                 let (_, at) = flags::split(rest, 0, self.escape);
                 (upper(keyword), rest[at..].trim_matches(is_blank))
             }
@@ -162,17 +162,17 @@ impl Parser<'_> {
         }
     }
 
-    fn unknown(&self) -> Mistake {
+    fn unknown(&self) -> SyntaxError {
         if self.keyword.is_empty() {
-            return Mistake::instr(self.keyword_at, "expected an instruction");
+            return SyntaxError::instr(self.keyword_at, "expected an instruction");
         }
-        let mistake = Mistake::instr(self.keyword_at, format!("unknown instruction: {}", self.keyword));
+        let error = SyntaxError::instr(self.keyword_at, format!("unknown instruction: {}", self.keyword));
         if self.keyword.contains(|c| is_blank(c) && !is_separator(c)) {
-            return mistake.hint("there is a no-break or other special space in it; use an ordinary one");
+            return error.hint("there is a no-break or other special space in it; use an ordinary one");
         }
         match nearest(self.keyword, &KEYWORDS) {
-            Some(near) => mistake.hint(format!("did you mean {near}?")),
-            None => mistake,
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error,
         }
     }
 
@@ -180,8 +180,8 @@ impl Parser<'_> {
         flags::check(self.keyword, std::mem::take(&mut self.flags), table)
     }
 
-    fn expected(&self, what: &str) -> Mistake {
-        Mistake::instr(self.at, format!("{}: expected {what}", self.keyword))
+    fn expected(&self, what: &str) -> SyntaxError {
+        SyntaxError::instr(self.at, format!("{}: expected {what}", self.keyword))
     }
 
     /// All the text, which may not be empty.
@@ -193,7 +193,7 @@ impl Parser<'_> {
     fn accept_json(&self) -> Parsed<Option<Vec<String>>> {
         match json::array(self.text) {
             Array::Strings(strings) => Ok(Some(strings)),
-            Array::Others => Err(Mistake::ast(self.at, "expected only strings in the JSON array")),
+            Array::Others => Err(SyntaxError::ast(self.at, "expected only strings in the JSON array")),
             Array::No => Ok(None),
         }
     }
@@ -213,7 +213,7 @@ impl Parser<'_> {
     fn json_or_words(&self) -> Parsed<List> {
         Ok(match self.accept_json()? {
             Some(strings) => List::Json(strings),
-            None => List::Words(shape::words(self.text)),
+            None => List::Words(split::words(self.text)),
         })
     }
 
@@ -225,7 +225,7 @@ impl Parser<'_> {
     }
 
     fn parse_from(&mut self) -> Parsed<From> {
-        let words = shape::words(self.text);
+        let words = split::words(self.text);
         let (image, name) = match words.as_slice() {
             [image] => (image, None),
             [image, middle, name] if middle.eq_ignore_ascii_case("as") => (image, Some(self.stage_name(name)?)),
@@ -245,7 +245,7 @@ impl Parser<'_> {
             None => {
                 let at = self.at + self.text.len() - name.len();
                 let hint = "a letter, then letters, digits and any of _ . -";
-                Err(Mistake::instr(at, format!("FROM: invalid stage name: {name}")).hint(hint))
+                Err(SyntaxError::instr(at, format!("FROM: invalid stage name: {name}")).hint(hint))
             }
         }
     }
@@ -259,7 +259,7 @@ impl Parser<'_> {
             Some("none") => Some(Network::None),
             Some("host") => Some(Network::Host),
             Some(_) => {
-                return Err(Mistake::instr(flags.at("network"), "RUN: expected --network=default, none or host"));
+                return Err(SyntaxError::instr(flags.at("network"), "RUN: expected --network=default, none or host"));
             }
         };
         let security = match flags.text("security").as_deref() {
@@ -267,12 +267,12 @@ impl Parser<'_> {
             Some("sandbox") => Some(Security::Sandbox),
             Some("insecure") => Some(Security::Insecure),
             Some(_) => {
-                return Err(Mistake::instr(flags.at("security"), "RUN: expected --security=sandbox or insecure"));
+                return Err(SyntaxError::instr(flags.at("security"), "RUN: expected --security=sandbox or insecure"));
             }
         };
         let mounts = flags.list("mount");
         for text in &mounts {
-            mount::check_form(text).map_err(|message| Mistake::instr(flags.at("mount"), message))?;
+            mount_flag::check_form(text).map_err(|message| SyntaxError::instr(flags.at("mount"), message))?;
         }
         let heredocs = std::mem::take(&mut self.heredocs);
         Ok(Run { mounts, network, security, devices: flags.list("device"), command, heredocs })
@@ -326,11 +326,11 @@ impl Parser<'_> {
 
     /// ENV, LABEL.
     fn parse_pairs(&mut self) -> Parsed<Pairs> {
-        let words = shape::quoted_words(self.text, self.escape);
+        let words = split::quoted_words(self.text, self.escape);
         let pairs = match words.first() {
-            Some((first, _)) if !first.contains('=') => match shape::split_once(self.text) {
+            Some((first, _)) if !first.contains('=') => match split::split_once(self.text) {
                 Some((name, value)) if !value.is_empty() => Pairs::Legacy(name.to_owned(), value.to_owned()),
-                _ => return Err(Mistake::ast(self.at, format!("{}: expected NAME=VALUE", self.keyword))),
+                _ => return Err(SyntaxError::ast(self.at, format!("{}: expected NAME=VALUE", self.keyword))),
             },
             _ => Pairs::Words(self.parse_pair_words(&words)?),
         };
@@ -339,7 +339,8 @@ impl Parser<'_> {
             Pairs::Words(list) if list.is_empty() => Err(self.expected("NAME=VALUE")),
             Pairs::Words(list) => match list.iter().position(|(name, _)| name.is_empty()) {
                 Some(index) => {
-                    Err(Mistake::instr(self.at + words[index].1, format!("{}: expected a name before =", self.keyword)))
+                    let message = format!("{}: expected a name before =", self.keyword);
+                    Err(SyntaxError::instr(self.at + words[index].1, message))
                 }
                 None => Ok(pairs),
             },
@@ -351,8 +352,8 @@ impl Parser<'_> {
         let pair = |(word, at): &(&str, usize)| match word.split_once('=') {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
             None => {
-                let mistake = Mistake::ast(self.at + at, format!("{}: expected NAME=VALUE", self.keyword));
-                Err(mistake.hint("put a value with blanks in quotes"))
+                let error = SyntaxError::ast(self.at + at, format!("{}: expected NAME=VALUE", self.keyword));
+                Err(error.hint("put a value with blanks in quotes"))
             }
         };
         words.iter().map(pair).collect()
@@ -360,12 +361,12 @@ impl Parser<'_> {
 
     /// Its flags are dropped unseen (A.18 no. 6).
     fn parse_arg(&mut self) -> Parsed<Vec<Arg>> {
-        let words = shape::quoted_words(self.text, self.escape);
+        let words = split::quoted_words(self.text, self.escape);
         if words.is_empty() {
             return Err(self.expected("NAME or NAME=DEFAULT"));
         }
         let arg = |(word, at): &(&str, usize)| match word.split_once('=') {
-            Some(("", _)) => Err(Mistake::instr(self.at + at, "ARG: expected a name before =")),
+            Some(("", _)) => Err(SyntaxError::instr(self.at + at, "ARG: expected a name before =")),
             Some((name, default)) => Ok(Arg { name: name.to_owned(), default: Some(default.to_owned()) }),
             None => Ok(Arg { name: (*word).to_owned(), default: None }),
         };
@@ -374,7 +375,7 @@ impl Parser<'_> {
 
     fn parse_expose(&mut self) -> Parsed<Vec<String>> {
         self.check_flags(&[])?;
-        let ports = shape::words(self.text);
+        let ports = split::words(self.text);
         if ports.is_empty() { Err(self.expected("PORT[/PROTOCOL]")) } else { Ok(ports) }
     }
 
@@ -400,11 +401,9 @@ impl Parser<'_> {
     }
 
     fn parse_healthcheck(&mut self) -> Parsed<Healthcheck> {
-        let (kind, rest) = match self.text.split_once(is_blank) {
-            Some((kind, rest)) => (kind, rest.trim_start_matches(is_blank)),
-            None => (self.text, ""),
-        };
-        let mistake = self.expected("NONE or CMD COMMAND");
+        let (kind, rest) = self.text.split_once(is_blank).unwrap_or((self.text, ""));
+        let rest = rest.trim_start_matches(is_blank);
+        let error = self.expected("NONE or CMD COMMAND");
         let kind_at = self.at;
         self.at += self.text.len() - rest.len();
         self.text = rest;
@@ -414,7 +413,7 @@ impl Parser<'_> {
             "NONE" if rest.is_empty() || command == Command::Exec(Vec::new()) => Ok(Healthcheck::None),
             "NONE" => Err(self.expected("nothing after NONE")),
             "CMD" => self.parse_check(command).map(Healthcheck::Check),
-            _ => Err(Mistake { at: kind_at, ..mistake }),
+            _ => Err(SyntaxError { at: kind_at, ..error }),
         }
     }
 
@@ -428,13 +427,15 @@ impl Parser<'_> {
             Some(Some(time)) if time == 0 || time >= 1_000_000 => Ok(time),
             Some(_) => {
                 let message = format!("HEALTHCHECK: expected a duration of at least 1 ms: --{name}=30s");
-                Err(Mistake::instr(flags.at(name), message))
+                Err(SyntaxError::instr(flags.at(name), message))
             }
         };
         let retries = match flags.text("retries").map(|text| text.parse::<i32>()) {
             None => 0,
             Some(Ok(number)) if number >= 0 => i64::from(number),
-            Some(_) => return Err(Mistake::instr(flags.at("retries"), "HEALTHCHECK: expected a number: --retries=3")),
+            Some(_) => {
+                return Err(SyntaxError::instr(flags.at("retries"), "HEALTHCHECK: expected a number: --retries=3"));
+            }
         };
         Ok(Check {
             interval: time("interval")?,
@@ -447,14 +448,14 @@ impl Parser<'_> {
     }
 
     fn parse_onbuild(&mut self) -> Parsed<Onbuild> {
-        let (keyword, rest) = shape::split_once(self.text).unwrap_or((self.text, ""));
+        let (keyword, rest) = split::split_once(self.text).unwrap_or((self.text, ""));
         let keyword = upper(keyword).into_owned();
         self.check_tree(&keyword, rest)?;
         self.check_flags(&[])?;
         match keyword.as_str() {
             "" => return Err(self.expected("an instruction")),
             "ONBUILD" | "FROM" | "MAINTAINER" => {
-                return Err(Mistake::instr(self.at, format!("{keyword} is not allowed in ONBUILD")));
+                return Err(SyntaxError::instr(self.at, format!("{keyword} is not allowed in ONBUILD")));
             }
             _ => {}
         }
@@ -477,7 +478,7 @@ impl Parser<'_> {
         let heredocs = Vec::new();
         let mut inner = Parser { keyword, keyword_at: self.at, text, at, flags, escape: self.escape, heredocs };
         match inner.parse_kind() {
-            Err(mistake) if mistake.level == Level::Ast => Err(mistake),
+            Err(error) if error.level == Level::Ast => Err(error),
             _ => Ok(()),
         }
     }

@@ -5,7 +5,7 @@
 //! before any of the second.
 
 use super::ast::{Command, Dockerfile, From, Instruction, Kind, List, Run, Source, Stage, Transfer, Warning};
-use super::fault::{Fault, Level, Mistake, excerpt};
+use super::diagnostic::{Diagnostic, Level, SyntaxError, excerpt};
 use super::heredoc;
 use super::instruction::Statement;
 use super::lines::{self, Lines, Logical, MAX_SOURCE, is_blank};
@@ -14,48 +14,56 @@ use super::lines::{self, Lines, Logical, MAX_SOURCE, is_blank};
 const MAX_FAULTS: usize = 1000;
 
 /// Reads a Dockerfile. The faults are in the order of the file.
-pub fn parse(bytes: &[u8]) -> Result<Dockerfile, Vec<Fault>> {
+pub fn parse(bytes: &[u8]) -> Result<Dockerfile, Vec<Diagnostic>> {
     if bytes.len() > MAX_SOURCE {
         return Err(vec![fileless(format!("Dockerfile larger than {MAX_SOURCE} bytes"))]);
     }
     let source = lines::Source::new(bytes);
-    let mut file = File { source: &source, faults: Vec::new() };
+    let mut file = File { source: &source, diagnostics: Vec::new() };
     let escape = file.parse_directives();
     file.parse_instructions(escape)
 }
 
 /// Reads a trigger of ONBUILD as an image configuration stores it: one instruction.
-pub fn parse_trigger(text: &str) -> Result<Instruction, Vec<Fault>> {
+pub fn parse_trigger(text: &str) -> Result<Instruction, Vec<Diagnostic>> {
     if text.len() > MAX_SOURCE {
         return Err(vec![fileless(format!("ONBUILD trigger larger than {MAX_SOURCE} bytes"))]);
     }
     let source = lines::Source::new(text.as_bytes());
-    let file = File { source: &source, faults: Vec::new() };
+    let file = File { source: &source, diagnostics: Vec::new() };
     let mut lines = Lines::new(&source, '\\');
     let Some(mut logical) = lines.next_logical() else { return Err(vec![fileless("empty ONBUILD trigger")]) };
     match Statement::parse(&logical, &mut lines, '\\') {
         Ok((Statement::Instruction(Kind::Onbuild(_)), _)) => {
-            Err(vec![file.fault(&logical, Mistake::instr(0, "ONBUILD is not allowed in ONBUILD"))])
+            Err(vec![file.diagnostic(&logical, SyntaxError::instr(0, "ONBUILD is not allowed in ONBUILD"))])
         }
         Ok((Statement::Instruction(kind), _)) => {
             let trigger = instruction(&mut logical, &lines, kind);
             match lines.next_logical() {
                 None => Ok(trigger),
                 Some(next) => {
-                    Err(vec![file.fault(&next, Mistake::instr(0, "expected only one instruction in ONBUILD"))])
+                    Err(vec![file.diagnostic(&next, SyntaxError::instr(0, "expected only one instruction in ONBUILD"))])
                 }
             }
         }
         Ok((Statement::From(_), _)) => {
-            Err(vec![file.fault(&logical, Mistake::instr(0, "FROM is not allowed in ONBUILD"))])
+            Err(vec![file.diagnostic(&logical, SyntaxError::instr(0, "FROM is not allowed in ONBUILD"))])
         }
-        Err(mistake) => Err(vec![file.fault(&logical, mistake)]),
+        Err(error) => Err(vec![file.diagnostic(&logical, error)]),
     }
 }
 
 /// About the file as a whole.
-fn fileless(message: impl Into<String>) -> Fault {
-    Fault { level: Level::Ast, line: 1, col: 1, offset: 0, message: message.into(), hint: None, excerpt: String::new() }
+fn fileless(message: impl Into<String>) -> Diagnostic {
+    Diagnostic {
+        level: Level::Ast,
+        line: 1,
+        col: 1,
+        offset: 0,
+        message: message.into(),
+        hint: None,
+        excerpt: String::new(),
+    }
 }
 
 fn instruction(logical: &mut Logical, lines: &Lines, kind: Kind) -> Instruction {
@@ -73,18 +81,18 @@ fn take_text(logical: &mut Logical) -> String {
 
 struct File<'a> {
     source: &'a lines::Source,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl File<'_> {
-    fn fault(&self, logical: &Logical, mistake: Mistake) -> Fault {
-        self.fault_at(logical.source_at(mistake.at), mistake)
+    fn diagnostic(&self, logical: &Logical, error: SyntaxError) -> Diagnostic {
+        self.diagnostic_at(logical.source_at(error.at), error)
     }
 
-    fn fault_at(&self, offset: usize, Mistake { level, message, hint, .. }: Mistake) -> Fault {
+    fn diagnostic_at(&self, offset: usize, SyntaxError { level, message, hint, .. }: SyntaxError) -> Diagnostic {
         let (line, col) = self.source.position(offset);
         let excerpt = excerpt(line + 1, self.source.line(line), col + 1);
-        Fault { level, line: line + 1, col: col + 1, offset, message, hint, excerpt }
+        Diagnostic { level, line: line + 1, col: col + 1, offset, message, hint, excerpt }
     }
 
     /// The comments at the top that mean something (A.2); returns the escape character.
@@ -97,12 +105,15 @@ impl File<'_> {
             let Some((name, value)) = directive(text) else { break };
             let at = offset + text.len() - value.len();
             if seen.contains(&name) {
-                self.faults.push(self.fault_at(offset, Mistake::ast(0, format!("repeated directive: {name}"))));
+                self.diagnostics
+                    .push(self.diagnostic_at(offset, SyntaxError::ast(0, format!("repeated directive: {name}"))));
             } else if name == "escape" {
                 match value.trim_end_matches(is_blank) {
                     "\\" => {}
                     "`" => escape = '`',
-                    _ => self.faults.push(self.fault_at(at, Mistake::ast(0, "expected escape=\\ or escape=`"))),
+                    _ => self
+                        .diagnostics
+                        .push(self.diagnostic_at(at, SyntaxError::ast(0, "expected escape=\\ or escape=`"))),
                 }
             }
             seen.push(name);
@@ -111,7 +122,7 @@ impl File<'_> {
         escape
     }
 
-    fn parse_instructions(mut self, escape: char) -> Result<Dockerfile, Vec<Fault>> {
+    fn parse_instructions(mut self, escape: char) -> Result<Dockerfile, Vec<Diagnostic>> {
         let mut file = Dockerfile { escape, globals: Vec::new(), stages: Vec::new(), warnings: Vec::new() };
         let mut lines = Lines::new(self.source, escape);
         // Whether the missing FROM was reported, and what to say of an unknown instruction after the line before.
@@ -127,8 +138,8 @@ impl File<'_> {
             match parsed {
                 Ok((Statement::From(from), _)) => {
                     // A damaged FROM still begins a stage.
-                    let from = from.unwrap_or_else(|mistake| {
-                        self.add(&logical, mistake);
+                    let from = from.unwrap_or_else(|error| {
+                        self.add(&logical, error);
                         From { platform: None, image: String::new(), name: None }
                     });
                     let (line, text) = (logical.line + 1, take_text(&mut logical));
@@ -150,35 +161,35 @@ impl File<'_> {
                         None if complained => {}
                         None => {
                             complained = true;
-                            self.add(&logical, Mistake::instr(at, "first instruction must be ARG or FROM"));
+                            self.add(&logical, SyntaxError::instr(at, "first instruction must be ARG or FROM"));
                         }
                     }
                 }
-                Err(mut mistake) => {
-                    if mistake.message.starts_with("unterminated") {
+                Err(mut error) => {
+                    if error.message.starts_with("unterminated") {
                         lines.stop();
                     }
-                    if mistake.message.starts_with("unknown instruction") {
-                        mistake.hint = advice.advise(mistake.hint, escape);
+                    if error.message.starts_with("unknown instruction") {
+                        error.hint = advice.advise(error.hint, escape);
                     }
                     complained = true;
-                    self.add(&logical, mistake);
+                    self.add(&logical, error);
                 }
             }
             advice = next_advice;
-            if self.faults.len() >= MAX_FAULTS {
+            if self.diagnostics.len() >= MAX_FAULTS {
                 break;
             }
         }
-        if empty && self.faults.is_empty() {
-            self.faults.push(fileless("no instructions found"));
+        if empty && self.diagnostics.is_empty() {
+            self.diagnostics.push(fileless("no instructions found"));
         }
-        if self.faults.is_empty() { Ok(file) } else { Err(self.faults) }
+        if self.diagnostics.is_empty() { Ok(file) } else { Err(self.diagnostics) }
     }
 
-    fn add(&mut self, logical: &Logical, mistake: Mistake) {
-        let fault = self.fault(logical, mistake);
-        self.faults.push(fault);
+    fn add(&mut self, logical: &Logical, error: SyntaxError) {
+        let diagnostic = self.diagnostic(logical, error);
+        self.diagnostics.push(diagnostic);
     }
 }
 

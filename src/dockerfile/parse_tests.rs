@@ -1,14 +1,14 @@
 use super::*;
 use crate::dockerfile::ast::{Arg, Command, Pairs, Source};
-use crate::dockerfile::fault;
+use crate::dockerfile::diagnostic;
 
 /// `level LINE,COL: message` of the first fault, or `ok`.
 fn verdict(text: &str) -> String {
     match parse(text.as_bytes()) {
         Ok(_) => "ok".to_owned(),
-        Err(faults) => {
-            let first = &faults[0];
-            let level = if fault::level(&faults) == Some(Level::Ast) { "ast" } else { "instr" };
+        Err(diagnostics) => {
+            let first = &diagnostics[0];
+            let level = if diagnostic::level(&diagnostics) == Some(Level::Ast) { "ast" } else { "instr" };
             format!("{level} {},{}: {}", first.line, first.col, first.message)
         }
     }
@@ -20,7 +20,8 @@ fn check(text: &str, want: &str) {
 }
 
 fn kind(text: &str) -> Kind {
-    let file = parse(format!("FROM x\n{text}\n").as_bytes()).unwrap_or_else(|faults| panic!("{text}: {faults:?}"));
+    let file =
+        parse(format!("FROM x\n{text}\n").as_bytes()).unwrap_or_else(|diagnostics| panic!("{text}: {diagnostics:?}"));
     file.stages[0].instructions[0].kind.clone()
 }
 
@@ -404,17 +405,17 @@ fn hints() {
 #[test]
 fn all_faults_are_shown() {
     let text = b"FROM x\nFOO\nRUN --x y\nENV a\nRUN good\n";
-    let faults = parse(text).unwrap_err();
-    let e = fault::error("Dockerfile", &faults);
+    let diagnostics = parse(text).unwrap_err();
+    let e = diagnostic::error("Dockerfile", &diagnostics);
     assert_eq!(e.to_string(), "can't parse: Dockerfile:2,1: unknown instruction: FOO");
     let want = "    2 | FOO\n      | ^\nalso: Dockerfile:3,5: RUN: invalid option --x\nalso: Dockerfile:4,5: ENV: expected NAME=VALUE";
     assert_eq!(e.get_detail(), Some(want));
     let many = parse(format!("FROM x\n{}", "FOO\n".repeat(13)).as_bytes()).unwrap_err();
-    assert!(fault::error("-", &many).get_detail().unwrap().ends_with("\nalso: 2 more"));
+    assert!(diagnostic::error("-", &many).get_detail().unwrap().ends_with("\nalso: 2 more"));
     let empty = parse(b"# x").unwrap_err();
-    assert_eq!(fault::error("-", &empty).to_string(), "no instructions found: -");
+    assert_eq!(diagnostic::error("-", &empty).to_string(), "no instructions found: -");
     let large = parse(&vec![b'#'; MAX_SOURCE + 1]).unwrap_err();
-    assert_eq!(fault::error("f", &large).to_string(), "Dockerfile larger than 8388608 bytes: f");
+    assert_eq!(diagnostic::error("f", &large).to_string(), "Dockerfile larger than 8388608 bytes: f");
 }
 
 #[test]

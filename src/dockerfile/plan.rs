@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::ast::{Dockerfile, Instruction, Kind, Run, Stage};
 use super::platform::Platform;
 use super::scope::{Globals, PROXIES, Scope};
-use super::uses::{self, Use};
+use super::stage_deps::{self, Use};
 use super::words::{self, Lookup, WordError};
-use super::{instruction, mount, parse, remote};
+use super::{instruction, mount_flag, parse, remote};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 
@@ -240,7 +240,7 @@ impl Plan {
 
     /// What `from`, expanded, means in `stage`; empty is the context. Only earlier stages may be used.
     pub fn origin(&self, stage: usize, from: &str, numbers: Numbers) -> Result<Origin> {
-        uses::ordered(stage, from, self.resolve(stage, from, numbers)?)
+        stage_deps::ordered(stage, from, self.resolve(stage, from, numbers)?)
     }
 
     /// The same, whatever the order of the stages.
@@ -292,7 +292,7 @@ impl Plan {
             open.extend(all.iter().filter_map(Use::stage));
             uses.insert(stage, all);
         }
-        uses::check_order(&uses, self.target)?;
+        stage_deps::check_order(&uses, self.target)?;
         let all = uses.values().flatten();
         self.images = all.filter_map(Use::image).collect();
         self.images.sort_by_key(|image| image.line);
@@ -318,7 +318,7 @@ impl Plan {
     fn collect_stage(&self, file: &Dockerfile, stage: usize, uses: &mut Vec<Use>) -> Result<()> {
         for text in &self.stages[stage].triggers {
             let line = file.stages[stage].line;
-            let trigger = parse::parse_trigger(text).map_err(|faults| trigger_error(text, &faults));
+            let trigger = parse::parse_trigger(text).map_err(|diagnostics| trigger_error(text, &diagnostics));
             let trigger = Instruction { line, ..trigger.context(|| at(line, "FROM"))? };
             self.collect(file, stage, &trigger, &Scope::default(), uses).context(|| at(line, trigger.keyword()))?;
         }
@@ -356,9 +356,10 @@ impl Plan {
                 Some(from) => add(expand_from(from, file.escape, scope, &self.globals)?, Numbers::AreStages),
                 None => Ok(()),
             },
-            Kind::Run(Run { mounts, .. }) => {
-                mounts.iter().filter_map(|text| mount::from(text)).try_for_each(|from| add(from, Numbers::AreNames))
-            }
+            Kind::Run(Run { mounts, .. }) => mounts
+                .iter()
+                .filter_map(|text| mount_flag::from(text))
+                .try_for_each(|from| add(from, Numbers::AreNames)),
             _ => Ok(()),
         }
     }
@@ -402,8 +403,8 @@ impl Plan {
 }
 
 /// The error for a trigger of a base image or stage that does not parse.
-pub fn trigger_error(text: &str, faults: &[super::fault::Fault]) -> Error {
-    let message = faults.first().map_or("", |fault| fault.message.as_str());
+pub fn trigger_error(text: &str, diagnostics: &[super::diagnostic::Diagnostic]) -> Error {
+    let message = diagnostics.first().map_or("", |diagnostic| diagnostic.message.as_str());
     let first = text.lines().next().unwrap_or_default();
     Error::new(format!("can't parse ONBUILD trigger {first:?}: {message}"))
 }

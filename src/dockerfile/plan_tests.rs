@@ -2,7 +2,7 @@ use super::*;
 use crate::dockerfile::parse as read;
 
 fn plan_of(text: &str, target: Option<&str>, args: &[(&str, &str)]) -> Result<Plan> {
-    let file = read(text.as_bytes()).unwrap_or_else(|faults| panic!("{text}: {faults:?}"));
+    let file = read(text.as_bytes()).unwrap_or_else(|diagnostics| panic!("{text}: {diagnostics:?}"));
     let build_args: Vec<(String, String)> = args.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
     let linux = Platform::linux("amd64", "");
     plan(&file, &Options { target, build_args: &build_args, build_platform: linux.clone(), target_platform: linux })

@@ -11,7 +11,7 @@ use super::ast::{
 };
 use super::chmod::Chmod;
 use super::ignore::Patterns;
-use super::mount::{self, Mount};
+use super::mount_flag::{self, Mount};
 use super::plan::{at, expand, expand_from, word_error};
 use super::remote::{self, Remote};
 use super::scope::{Globals, Scope};
@@ -327,7 +327,7 @@ impl State {
             }
         };
         let mounts =
-            run.mounts.iter().map(|text| mount::parse(text, &self.config.workdir, &|value| self.expand(value)));
+            run.mounts.iter().map(|text| mount_flag::parse(text, &self.config.workdir, &|value| self.expand(value)));
         let step = RunStep {
             env: self.scope.run_env(globals),
             workdir: self.config.workdir.clone(),

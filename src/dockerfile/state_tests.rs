@@ -6,7 +6,7 @@ use crate::dockerfile::{parse, parse_trigger};
 /// Evaluates all of a one-stage file on an image with `A=1`; the state and the last step.
 fn run(text: &str) -> Result<(State, Step)> {
     let text = format!("ARG G=g\nFROM x\n{text}");
-    let file = parse(text.as_bytes()).unwrap_or_else(|faults| panic!("{text}: {faults:?}"));
+    let file = parse(text.as_bytes()).unwrap_or_else(|diagnostics| panic!("{text}: {diagnostics:?}"));
     let build_args = [("BA".to_owned(), "ba".to_owned())];
     let linux = Platform::linux("amd64", "");
     let options =

@@ -18,16 +18,21 @@ fn examine(text: &str) -> Option<Dockerfile> {
     let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
     let file = match parse(text.as_bytes()) {
         Ok(file) => file,
-        Err(faults) => {
-            assert!(!faults.is_empty(), "{text:?}");
-            for fault in &faults {
-                assert!(fault.offset <= without_mark.len() && without_mark.is_char_boundary(fault.offset), "{text:?}");
+        Err(diagnostics) => {
+            assert!(!diagnostics.is_empty(), "{text:?}");
+            for diagnostic in &diagnostics {
                 assert!(
-                    fault.line >= 1 && fault.col >= 1 && fault.line <= without_mark.lines().count().max(1),
+                    diagnostic.offset <= without_mark.len() && without_mark.is_char_boundary(diagnostic.offset),
+                    "{text:?}"
+                );
+                assert!(
+                    diagnostic.line >= 1
+                        && diagnostic.col >= 1
+                        && diagnostic.line <= without_mark.lines().count().max(1),
                     "{text:?}"
                 );
             }
-            super::fault::error("Dockerfile", &faults);
+            super::diagnostic::error("Dockerfile", &diagnostics);
             return None;
         }
     };
@@ -40,7 +45,8 @@ fn examine(text: &str) -> Option<Dockerfile> {
         dump::instruction(instruction);
     }
     let printed = print::print(&file);
-    let again = parse(printed.as_bytes()).unwrap_or_else(|faults| panic!("{text:?} printed {printed:?}: {faults:?}"));
+    let again =
+        parse(printed.as_bytes()).unwrap_or_else(|diagnostics| panic!("{text:?} printed {printed:?}: {diagnostics:?}"));
     assert_eq!(dump::dump(&file), dump::dump(&again), "{text:?} printed {printed:?}");
     assert!(kinds(&file) == kinds(&again), "{text:?} printed {printed:?}");
     evaluate(&file);

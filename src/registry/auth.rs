@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::challenge::{Challenge, choose};
 use super::credentials::{Credentials, Login};
 use super::http::{Authorization, Failure, Http, Method, Payload, Request, Response};
-use super::realm::{self, Purpose};
+use super::token_server::{self, Purpose};
 use super::url::{self, Origin, Scheme, Url};
 use crate::error::{Error, Result};
 use crate::oci::json;
@@ -225,7 +225,7 @@ impl Auth {
             },
         };
         let purpose = if login.is_some() { Purpose::Secret } else { Purpose::Anonymous };
-        let realm = realm::check(&self.registry, &realm, purpose).map_err(Failure::Lasting)?;
+        let realm = token_server::check(&self.registry, &realm, purpose).map_err(Failure::Lasting)?;
         let scopes = merge(scope.texts(), scopes);
         let asked = Instant::now();
         let reply = ask(http, &realm, service.as_deref(), &scopes, login.as_ref())?;

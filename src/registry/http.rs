@@ -14,8 +14,8 @@ use ureq::{Agent, BodyReader, SendBody, Timeout};
 
 use super::net::{Network, Trouble, Unreachable};
 use super::retry;
+use super::ureq_transport::{Dialer, NoResolver};
 use super::url::Url;
-use super::wire::{Dialer, NoResolver};
 use crate::error::{Error, Result, io_text};
 use crate::oci::json;
 use crate::{debug, log, trace};

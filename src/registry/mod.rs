@@ -13,21 +13,21 @@ pub mod auth;
 pub mod blob;
 pub mod challenge;
 pub mod client;
+pub mod credential_sources;
 pub mod credentials;
 pub mod download;
 pub mod http;
-pub mod logins;
 pub mod mirrors;
 pub mod net;
 pub mod proxy;
-pub mod realm;
+pub mod proxy_handshake;
 pub mod retry;
 pub mod settings;
 pub mod tls;
-pub mod tunnel;
+pub mod token_server;
 pub mod upload;
+pub mod ureq_transport;
 pub mod url;
-pub mod wire;
 
 pub use client::{Accept, Client, Fetched, Options};
 

@@ -14,9 +14,9 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::Endpoint;
 use super::proxy::{Kind, Proxies};
+use super::ureq_transport::{Absolute, Line};
 use super::url::{Origin, Scheme};
-use super::wire::{Absolute, Line};
-use super::{tls, tunnel};
+use super::{proxy_handshake, tls};
 use crate::error::{Error, io_text};
 use crate::sys::signal::{self, LOOK};
 use crate::{debug, trace};
@@ -89,9 +89,9 @@ impl Network {
             socket = self.secure(socket, &own).map_err(about)?;
         }
         match proxy.kind {
-            Kind::Socks(names) => tunnel::socks(&mut socket, proxy, target, names).map_err(about)?,
+            Kind::Socks(names) => proxy_handshake::socks(&mut socket, proxy, target, names).map_err(about)?,
             Kind::Http | Kind::Https if origin.scheme == Scheme::Https => {
-                tunnel::connect(&mut socket, proxy, target).map_err(about)?
+                proxy_handshake::connect(&mut socket, proxy, target).map_err(about)?
             }
             Kind::Http | Kind::Https => {
                 return Ok(Line { socket, absolute: Some(Absolute::new(origin, proxy)) });

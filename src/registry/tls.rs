@@ -1,4 +1,4 @@
-//! Whom do we believe? Root certificates from where distributions keep them, and what a refusal means.
+//! Which servers are trusted? Root certificates from where distributions keep them, and what a refusal means.
 
 use std::fmt;
 use std::fs;

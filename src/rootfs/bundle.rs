@@ -1,7 +1,7 @@
 //! Files of somebody's tar archive or directory, read by their names in any order: how saved images travel.
 //!
 //! An archive is read once to see where everything is; its members are then read in place. Links in an archive are
-//! followed by us, within it; in a directory by `walk.rs`. Only regular files have content: what is a FIFO or device
+//! followed by us, within it; in a directory by `resolve.rs`. Only regular files have content: what is a FIFO or device
 //! is an error, and nothing is waited for. Deliberately absent: sparse members (nobody saves images so).
 
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::limits::Limits;
-use super::members::{Member, Members, Type};
+use super::resolve::{join, parts, split};
 use super::root::{Last, Root, show};
+use super::tar_reader::{Member, TarReader, Type};
 use super::unpack::checked;
-use super::walk::{join, parts, split};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::Kind;
@@ -75,7 +75,7 @@ impl Read for Part<'_> {
 
 /// The name of the first member that is not the top itself; `None` if there is none, or this is no archive.
 pub fn first_name(tar: &mut dyn Read) -> Option<Vec<u8>> {
-    let mut members = Members::new(tar);
+    let mut members = TarReader::new(tar);
     loop {
         let member = members.next_member().ok()??;
         if parts(&member.name).next().is_some() {
@@ -104,7 +104,7 @@ impl Bundle {
     /// Finds the members of an archive that is not compressed.
     pub fn of_tar(mut file: File) -> Result<Bundle> {
         let mut found = BTreeMap::new();
-        let mut members = Members::new(&mut file);
+        let mut members = TarReader::new(&mut file);
         while let Some(member) = members.next_member()? {
             let start = members.position();
             add(&mut found, &member, start).context(|| format!("member {}", show(&member.name)))?;

@@ -89,7 +89,7 @@ impl<'f> Writer<'f> {
 
     /// What comes next is at `offset`; a hole before it.
     pub fn skip_to(&mut self, offset: u64) -> io::Result<()> {
-        self.settle()?;
+        self.reconcile()?;
         self.at = offset;
         Ok(())
     }
@@ -103,7 +103,7 @@ impl<'f> Writer<'f> {
             rest = &rest[zeros..];
             let data = self.data(rest);
             if data > 0 {
-                self.settle()?;
+                self.reconcile()?;
                 self.put(&rest[..data])?;
             }
             rest = &rest[data..];
@@ -112,7 +112,7 @@ impl<'f> Writer<'f> {
     }
 
     pub fn finish(mut self) -> io::Result<()> {
-        self.settle()?;
+        self.reconcile()?;
         if self.end < self.at { self.file.set_len(self.at) } else { Ok(()) }
     }
 
@@ -141,7 +141,7 @@ impl<'f> Writer<'f> {
     }
 
     /// Writes the zeros that were seen last, unless they are a hole.
-    fn settle(&mut self) -> io::Result<()> {
+    fn reconcile(&mut self) -> io::Result<()> {
         let zeros = std::mem::take(&mut self.zeros);
         if zeros < SHORTEST {
             self.at -= zeros;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::pax::write_record;
 use super::testing::{Scratch, Tar, listing};
-use super::{Form, Limits, Root, Stack, Unpacked, fingerprint, settle, unpack};
+use super::{Form, Limits, Root, Stack, Unpacked, fingerprint, reconcile, unpack};
 use crate::error::Result;
 use crate::sys::time::of_this_thread;
 
@@ -27,7 +27,7 @@ fn watch(dir: &Path) -> Vec<String> {
 fn run(scratch: &Scratch, tar: &[u8], form: Form) -> Result<(Unpacked, Root)> {
     let root = scratch.root("root");
     let mut unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none())?;
-    let content = settle(&mut unpacked, &root, &Stack::new(Vec::new()))?;
+    let content = reconcile(&mut unpacked, &root, &Stack::new(Vec::new()))?;
     assert!(content.is_none_or(|content| content == fingerprint(&scratch.path("root")).unwrap()));
     Ok((unpacked, root))
 }
@@ -177,9 +177,9 @@ fn links_that_lead_too_deep() {
     {
         let root = scratch.root(&format!("r{n}"));
         let mut unpacked = unpack(&mut &Tar::of(&word)[..], &root, Form::Overlay, "layer", &Limits::none()).unwrap();
-        let settled = settle(&mut unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap());
-        assert_eq!(settled.is_ok(), fits, "{n}");
-        let why = settled.map_or_else(|e| e.to_string(), |_| String::new());
+        let reconciled = reconcile(&mut unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap());
+        assert_eq!(reconciled.is_ok(), fits, "{n}");
+        let why = reconciled.map_or_else(|e| e.to_string(), |_| String::new());
         let far = why.contains("links lead deeper than 512") || why.contains("File name too long");
         assert_ne!(far, fits, "{n}: {why}");
     }
@@ -535,7 +535,7 @@ fn time_is_proportional() {
             unpack(&mut &Tar::of("d/ d/a=1 e/f/g=1")[..], &root, Form::Plain, "l", &Limits::none()).unwrap();
             let start = of_this_thread();
             let mut unpacked = unpack(&mut &tar[..], &root, form, "layer", &Limits::none()).unwrap();
-            settle(&mut unpacked, &root, &Stack::new(Vec::new())).unwrap();
+            reconcile(&mut unpacked, &root, &Stack::new(Vec::new())).unwrap();
             let took = of_this_thread() - start;
             eprintln!("{what} {form:?}: {took:?}");
             assert!(took.as_secs() < SECONDS, "{what} {form:?} took {took:?}");
@@ -596,7 +596,7 @@ fn paths_take_no_long_way() {
     unpack(&mut &Tar::of("a=1")[..], &lower, Form::Overlay, "lower", &Limits::none()).unwrap();
     let root = scratch.root("root");
     let mut unpacked = unpack(&mut &deep[..], &root, Form::Overlay, "layer", &Limits::none()).unwrap();
-    settle(&mut unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap()).unwrap();
+    reconcile(&mut unpacked, &root, &Stack::open(&[scratch.path("lower")]).unwrap()).unwrap();
     let took = of_this_thread() - start;
     assert!(took.as_secs() < 60, "{took:?}");
 }
@@ -668,7 +668,7 @@ fn mutations() {
             "l",
             &Limits::none(),
         )
-        .and_then(|mut unpacked| settle(&mut unpacked, &root, &Stack::new(Vec::new())));
+        .and_then(|mut unpacked| reconcile(&mut unpacked, &root, &Stack::new(Vec::new())));
     }
     assert_eq!(watch(&outside), before);
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 use super::limits::Limits;
-use super::marks::open_dir;
+use super::metadata::open_dir;
 use super::owners::{Owners, Told};
 use super::root::Root;
 use super::unpack::{Form, Unpacked, unpack_owned};

@@ -1,4 +1,4 @@
-//! Layers of the legitimate kind, however odd: applied to a tree (plain form), and unpacked side by side, settled and
+//! Layers of the legitimate kind, however odd: applied to a tree (plain form), and unpacked side by side, reconciled and
 //! merged (overlay form), both must give the tree that is expected.
 
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::testing::{Scratch, Tar, listing, stack_listing};
-use super::{Form, Limits, PackOptions, Root, Stack, fingerprint, pack, settle, unpack};
+use super::{Form, Limits, PackOptions, Root, Stack, fingerprint, pack, reconcile, unpack};
 
 fn plain(scratch: &Scratch, layers: &[&str]) -> Result<Vec<String>, String> {
     let root = scratch.root("plain");
@@ -24,7 +24,7 @@ fn plain(scratch: &Scratch, layers: &[&str]) -> Result<Vec<String>, String> {
 fn overlay(scratch: &Scratch, layers: &[&str]) -> Result<Vec<PathBuf>, String> {
     let mut paths = Vec::new();
     let mut unpacked = Vec::new();
-    // All unpacked before any is settled, as pull does.
+    // All unpacked before any is reconciled, as pull does.
     for (i, layer) in layers.iter().enumerate() {
         let root = scratch.root(&format!("l{i}"));
         paths.push(scratch.path(&format!("l{i}")));
@@ -36,7 +36,7 @@ fn overlay(scratch: &Scratch, layers: &[&str]) -> Result<Vec<PathBuf>, String> {
     let mut lower = Stack::new(Vec::new()).remembering();
     for (i, unpacked) in unpacked.iter_mut().enumerate() {
         let root = Root::open(&paths[i]).unwrap();
-        let content = settle(unpacked, &root, &lower).map_err(|e| e.to_string())?;
+        let content = reconcile(unpacked, &root, &lower).map_err(|e| e.to_string())?;
         lower.push(Root::open(&paths[i]).unwrap());
         let read = fingerprint(&paths[i]).unwrap();
         assert!(content.is_none_or(|content| content == read), "content of layer {i} of {layers:?}");
@@ -427,7 +427,7 @@ fn squashed(scratch: &Scratch, layers: &[PathBuf], above: usize) -> Vec<String> 
     let root = scratch.root("squashed");
     let mut unpacked = unpack(&mut &tar[..], &root, Form::Overlay, "squashed", &Limits::none()).unwrap();
     let mut layers = layers[..above].to_vec();
-    settle(&mut unpacked, &root, &Stack::open(&layers).unwrap()).unwrap();
+    reconcile(&mut unpacked, &root, &Stack::open(&layers).unwrap()).unwrap();
     layers.push(scratch.path("squashed"));
     stack_listing(&Stack::open(&layers).unwrap())
 }

@@ -1,18 +1,18 @@
 //! What does a hard link in an archive mean? The file that had the target's name when the link was made.
 //!
 //! In overlay form that may be a file of lower layers, of which nothing is known yet: such a link is pending until
-//! `settle.rs` makes it. If the layer makes its target later, the link still means what was there before.
+//! `reconcile.rs` makes it. If the layer makes its target later, the link still means what was there before.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::marks::{OPAQUE, open_dir};
-use super::members::Member;
+use super::metadata::{OPAQUE, open_dir};
 use super::owners::Told;
+use super::resolve::{self, Dir, Fail, Missing};
 use super::root::{Bounds, Last, show};
+use super::tar_reader::Member;
 use super::unpack::{Form, Unpack, checked, id};
-use super::walk::{self, Dir, Fail, Missing};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::Digest;
@@ -40,7 +40,7 @@ impl Unpack<'_, '_> {
             return Ok(());
         }
         let root = self.root;
-        let place = walk::place(root.as_fd(), &target, Bounds::InRoot, Last::Keep, &mut Paced(self));
+        let place = resolve::place(root.as_fd(), &target, Bounds::InRoot, Last::Keep, &mut Paced(self));
         let found = match &place {
             Ok(place) => place.stat()?,
             Err(_) => None,
@@ -61,10 +61,10 @@ impl Unpack<'_, '_> {
                 if let Some(ours) = &mut self.ours
                     && !ours.ids.contains(&id(&stat))
                 {
-                    ours.links.insert(walk::join(&parent.path, name));
+                    ours.links.insert(resolve::join(&parent.path, name));
                 }
                 self.made(parent, name);
-                self.tell(&walk::join(&parent.path, name), Told::Link(place.path()))
+                self.tell(&resolve::join(&parent.path, name), Told::Link(place.path()))
             }
             (_, _, Form::Plain) | (_, Some(_), _) => Err(absent()),
             (place, _, Form::Overlay) => {
@@ -75,7 +75,7 @@ impl Unpack<'_, '_> {
                 if matches!(file::look(parent.fd.as_fd(), name)?, Some(stat) if stat.kind != Kind::Whiteout) {
                     self.clear_way(parent, name)?;
                 }
-                self.link_later(&walk::join(&parent.path, name), &target)
+                self.link_later(&resolve::join(&parent.path, name), &target)
             }
         }
     }
@@ -85,8 +85,8 @@ impl Unpack<'_, '_> {
         if self.report.root_opaque {
             return Ok(true);
         }
-        let mut dir = walk::start(self.root.as_fd())?.fd;
-        for name in walk::parts(path) {
+        let mut dir = resolve::start(self.root.as_fd())?.fd;
+        for name in resolve::parts(path) {
             self.step()?;
             match file::look(dir.as_fd(), name)? {
                 Some(stat) if stat.is_dir() => dir = open_dir(dir.as_fd(), name)?,
@@ -121,7 +121,7 @@ impl Unpack<'_, '_> {
         if self.pending.is_empty() {
             return;
         }
-        let path = walk::join(&parent.path, name);
+        let path = resolve::join(&parent.path, name);
         self.pending.remove(&path[..]);
         for at in self.targets.remove(&path[..]).unwrap_or_default() {
             self.report.links[at].overtaken = true;

@@ -7,9 +7,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::pack::xattrs_of;
+use super::resolve::{join, split};
 use super::root::show;
 use super::stack::{Found, Stack};
-use super::walk::{join, split};
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, Stat};
 

@@ -4,10 +4,10 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::marks::{OPAQUE, open_dir};
-use super::members::{Member, Type};
+use super::metadata::{OPAQUE, open_dir};
+use super::resolve::{join, split};
 use super::root::Root;
-use super::walk::{join, split};
+use super::tar_reader::{Member, Type};
 use crate::sys::file::{self, Kind};
 
 /// Owner and group, and what on disk no file has.
@@ -97,7 +97,7 @@ impl<'r> Cover<'r> {
         }
         match self.within(split(path).0)? {
             Fate::Stays => {}
-            settled => return Ok(settled),
+            reconciled => return Ok(reconciled),
         }
         Ok(match file::look(self.root.as_fd(), path)? {
             None => Fate::Stays,
@@ -115,7 +115,7 @@ impl<'r> Cover<'r> {
             self.trail.pop();
         }
         let (mut here, mut fate) = self.trail.last().cloned().unwrap_or((Vec::new(), Fate::Stays));
-        for name in super::walk::parts(&dir[here.len()..]) {
+        for name in super::resolve::parts(&dir[here.len()..]) {
             if fate != Fate::Stays {
                 break;
             }

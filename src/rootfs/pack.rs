@@ -12,14 +12,14 @@ use std::path::PathBuf;
 
 use tar::{EntryType, Header};
 
-use super::changes::{Below, Change, Changes};
+use super::diff::{Below, Change, Changes};
 use super::holes::{self, ZEROS};
-use super::marks::{OVERLAY_XATTRS, PLAIN_MODE};
+use super::metadata::{OVERLAY_XATTRS, PLAIN_MODE};
 use super::owners::Ownership;
 use super::pax::write_record;
+use super::resolve::{join, split};
 use super::root::show;
 use super::stack::{Found, Node, Stack};
-use super::walk::{join, split};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, Kind, Stat};

@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use super::marks::open_dir;
+use super::metadata::open_dir;
+use super::resolve::{self, Dir, Missing};
 use super::root::{Bounds, show};
 use super::unpack::{Form, IMPLIED_MODE, Unpack, id, within_limits};
-use super::walk::{self, Dir, Missing};
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_PATH, Stat, Time};
 
@@ -44,7 +44,7 @@ impl Unpack<'_, '_> {
         };
         // Links lead further down than any name says.
         within_limits(&dir.path, 1, 1)?;
-        self.report.deepest = self.report.deepest.max(walk::parts(&dir.path).count() + 1);
+        self.report.deepest = self.report.deepest.max(resolve::parts(&dir.path).count() + 1);
         let stat = file::fstat(dir.fd.as_fd())?;
         self.touch(&dir, &stat)?;
         self.last = Some(Last { path, dir: dir.clone(), time: stat.mtime, is_current: true });
@@ -77,7 +77,7 @@ impl Unpack<'_, '_> {
     /// In one call, if all is there and nothing on the way is a link: so deep paths cost little.
     pub(super) fn jump(&self, path: &[u8]) -> Option<Dir> {
         if path.is_empty() {
-            return walk::start(self.root.as_fd()).ok();
+            return resolve::start(self.root.as_fd()).ok();
         }
         let resolve = file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS;
         let fd = file::openat2(self.root.as_fd(), path, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, resolve).ok()??;
@@ -86,12 +86,12 @@ impl Unpack<'_, '_> {
 
     fn walk(&mut self, parents: &[&[u8]]) -> Result<Dir> {
         let root = self.root;
-        let mut dir = walk::start(root.as_fd())?;
+        let mut dir = resolve::start(root.as_fd())?;
         for name in parents {
             self.step()?;
-            dir = match walk::step(dir.fd.as_fd(), name) {
-                Ok(fd) => Dir { fd, path: walk::join(&dir.path, name) },
-                Err(_) => walk::walk(root.as_fd(), dir, name, Bounds::InRoot, &mut Implied(self))
+            dir = match resolve::step(dir.fd.as_fd(), name) {
+                Ok(fd) => Dir { fd, path: resolve::join(&dir.path, name) },
+                Err(_) => resolve::walk(root.as_fd(), dir, name, Bounds::InRoot, &mut Implied(self))
                     .context(|| format!("can't use {} as directory", show(name)))?,
             };
         }
@@ -105,12 +105,12 @@ impl Unpack<'_, '_> {
         if ours.ids.contains(&id(stat)) {
             return Ok(());
         }
-        let mut here = walk::start(self.root.as_fd())?;
-        let mut names = walk::parts(&dir.path);
+        let mut here = resolve::start(self.root.as_fd())?;
+        let mut names = resolve::parts(&dir.path);
         loop {
             ours.ids.insert(id(&file::fstat(here.fd.as_fd())?));
             let Some(name) = names.next() else { return Ok(()) };
-            here = Dir { fd: walk::step(here.fd.as_fd(), name)?, path: walk::join(&here.path, name) };
+            here = Dir { fd: resolve::step(here.fd.as_fd(), name)?, path: resolve::join(&here.path, name) };
         }
     }
 }

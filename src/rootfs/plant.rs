@@ -9,13 +9,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use super::content::FileSum;
-use super::ladder::Ladder;
+use super::checksum::FileSum;
+use super::dir_stack::DirStack;
 use super::limits::Limits;
-use super::marks::{PLAIN_MODE, open_dir, set_xattrs};
+use super::metadata::{PLAIN_MODE, open_dir, set_xattrs};
+use super::resolve::{join, reopen, split};
 use super::root::{Root, show};
 use super::unpack::{CHECK_BYTES, CHECK_ENTRIES, MAX_DEPTH, MAX_PATH, Unpacked};
-use super::walk::{join, reopen, split};
 use crate::bail;
 use crate::error::{Context, Result};
 use crate::sys::file::{self, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Time};
@@ -67,25 +67,25 @@ struct Level {
 
 impl Plant<'_> {
     fn run(&mut self) -> Result<()> {
-        let mut ladder = Ladder::new();
-        ladder.push(open_dir(self.root.as_fd(), b".")?)?;
+        let mut dir_stack = DirStack::new();
+        dir_stack.push(open_dir(self.root.as_fd(), b".")?)?;
         let root = self.tree.root();
         let attributes = self.tree.attributes(root)?;
         let mut levels = vec![self.level(root, Vec::new(), attributes)?];
         while let Some(level) = levels.last_mut() {
             let Some(name) = self.next_name(level)? else {
-                self.finish_dir(ladder.here()?, level).context(|| show(&level.path))?;
+                self.finish_dir(dir_stack.here()?, level).context(|| show(&level.path))?;
                 levels.pop();
-                ladder.pop()?;
+                dir_stack.pop()?;
                 continue;
             };
             let path = join(&level.path, &name.bytes);
             if path.len() > MAX_PATH || levels.len() >= MAX_DEPTH {
                 bail!("{}: deeper than {MAX_DEPTH} directories or {MAX_PATH} bytes", show(&path));
             }
-            let entered = self.name(ladder.here()?, &name, &path).context(|| show(&path))?;
+            let entered = self.name(dir_stack.here()?, &name, &path).context(|| show(&path))?;
             if let Some(attributes) = entered {
-                ladder.push(open_dir(ladder.here()?, &name.bytes)?)?;
+                dir_stack.push(open_dir(dir_stack.here()?, &name.bytes)?)?;
                 levels.push(self.level(name.id, path, attributes)?);
             }
         }

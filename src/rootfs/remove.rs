@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::ladder::Ladder;
+use super::dir_stack::DirStack;
 use super::root::show;
 use crate::bail;
 use crate::error::{Context, Error, Result, io_text};
@@ -54,7 +54,7 @@ pub fn remove_opened(parent: BorrowedFd, name: &[u8], dir: BorrowedFd) -> Result
 
 /// Removes `name` in `dir`, whatever it is. Nothing there is fine.
 pub(super) fn remove_at(dir: BorrowedFd, name: &[u8]) -> Result<()> {
-    let mut sweep = Sweep { parent: dir, ladder: Ladder::new(), levels: Vec::new(), left: 0, first: None };
+    let mut sweep = Sweep { parent: dir, dir_stack: DirStack::new(), levels: Vec::new(), left: 0, first: None };
     match file::look(dir, name)? {
         None => return Ok(()),
         Some(stat) if !stat.is_dir() => return Ok(file::unlinkat(dir, name)?),
@@ -75,7 +75,7 @@ struct Level {
 
 struct Sweep<'a> {
     parent: BorrowedFd<'a>,
-    ladder: Ladder,
+    dir_stack: DirStack,
     levels: Vec<Level>,
     left: u64,
     first: Option<Error>,
@@ -91,8 +91,8 @@ impl Sweep<'_> {
             }
             let name = std::mem::take(&mut level.name);
             self.levels.pop();
-            self.ladder.pop()?;
-            let parent = if self.levels.is_empty() { self.parent } else { self.ladder.here()? };
+            self.dir_stack.pop()?;
+            let parent = if self.levels.is_empty() { self.parent } else { self.dir_stack.here()? };
             if let Err(e) = file::rmdirat(parent, &name) {
                 // Not empty: what is left in it has been told already.
                 let told = self.left > 0 && matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST));
@@ -106,7 +106,7 @@ impl Sweep<'_> {
 
     /// Opens a directory where we are, removes what is no directory in it, and goes there.
     fn enter(&mut self, name: &[u8]) -> io::Result<()> {
-        let parent = if self.levels.is_empty() { self.parent } else { self.ladder.here()? };
+        let parent = if self.levels.is_empty() { self.parent } else { self.dir_stack.here()? };
         let fd = match open(parent, name) {
             Ok(fd) => fd,
             Err(e) => {
@@ -138,7 +138,7 @@ impl Sweep<'_> {
         if let Some(level) = self.levels.last_mut() {
             level.subdirs = subdirs;
         }
-        self.ladder.push(fd)
+        self.dir_stack.push(fd)
     }
 
     fn fail(&mut self, name: &[u8], e: io::Error) {

@@ -1,6 +1,6 @@
 //! How is a file inside an image reached? From a descriptor of the image's root, never by joining strings.
 //!
-//! `openat2(2)` with `RESOLVE_IN_ROOT` where the kernel has it, else the walk of `walk.rs`. Paths may be absolute or
+//! `openat2(2)` with `RESOLVE_IN_ROOT` where the kernel has it, else the walk of `resolve.rs`. Paths may be absolute or
 //! relative and mean the same: the root is `/`.
 
 use std::ffi::OsStr;
@@ -19,8 +19,8 @@ use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDON
 #[cfg(test)]
 use crate::sys::file::{O_CREAT, O_EXCL, O_WRONLY};
 
-use super::walk::{self, Fail, Make, Place};
-pub use super::walk::{Bounds, Last};
+use super::resolve::{self, Fail, Make, Place};
+pub use super::resolve::{Bounds, Last};
 
 /// The root directory of a tree.
 #[derive(Debug)]
@@ -159,8 +159,8 @@ impl Root {
 
     /// Makes a directory and those above it where missing (with this mode), following links; those that exist stay.
     pub fn mkdir_all(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
-        let dir = walk::start(self.as_fd())
-            .and_then(|from| walk::walk(self.as_fd(), from, bytes(path), self.bounds, &mut Make(mode)))
+        let dir = resolve::start(self.as_fd())
+            .and_then(|from| resolve::walk(self.as_fd(), from, bytes(path), self.bounds, &mut Make(mode)))
             .and_then(|dir| file::openat(dir.fd.as_fd(), b".", O_RDONLY | O_DIRECTORY, 0));
         dir.context(|| format!("can't make directory {}", show(bytes(path))))
     }
@@ -198,7 +198,7 @@ impl Root {
     }
 
     pub(super) fn place(&self, path: &[u8], last: Last) -> io::Result<Place> {
-        walk::place(self.as_fd(), path, self.bounds, last, &mut Fail)
+        resolve::place(self.as_fd(), path, self.bounds, last, &mut Fail)
     }
 
     /// Opens what `path` leads to, following links.

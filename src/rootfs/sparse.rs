@@ -2,8 +2,8 @@
 //!
 //! Source: GNU tar manual, "Storing Sparse Files".
 
-use super::members::{BLOCK, Member, Members, Type};
 use super::pax;
+use super::tar_reader::{BLOCK, Member, TarReader, Type};
 use crate::bail;
 use crate::error::{Error, Result};
 
@@ -63,7 +63,7 @@ impl Records {
     }
 }
 
-impl Members<'_> {
+impl TarReader<'_> {
     /// GNU's old sparse form: four entries in the header, 21 in each further block.
     pub(super) fn gnu_sparse(&mut self, header: &[u8; BLOCK]) -> Result<(u64, Option<Map>)> {
         let positive = |field: &[u8]| {

@@ -15,9 +15,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::marks::OPAQUE;
+use super::metadata::OPAQUE;
+use super::resolve::{Followed, join, parts, reopen, split};
 use super::root::{Last, Root, show};
-use super::walk::{Followed, join, parts, reopen, split};
 use crate::bail;
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};

@@ -10,10 +10,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::ladder::Ladder;
-use super::marks::{OVERLAY_XATTRS, PLAIN_MODE, open_dir};
+use super::dir_stack::DirStack;
+use super::metadata::{OVERLAY_XATTRS, PLAIN_MODE, open_dir};
+use super::resolve::{join, split};
 use super::root::{Root, show};
-use super::walk::{join, split};
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, Stat};
 
@@ -57,7 +57,7 @@ struct Level {
 
 impl Copy<'_> {
     fn run(&mut self, source: BorrowedFd) -> Result<()> {
-        let (mut from, mut to) = (Ladder::new(), Ladder::new());
+        let (mut from, mut to) = (DirStack::new(), DirStack::new());
         let mut levels = Vec::new();
         from.push(open_dir(source, b".")?)?;
         to.push(open_dir(self.target.as_fd(), b".")?)?;
@@ -127,7 +127,7 @@ impl Copy<'_> {
         if stat.nlink > 1 {
             match self.links.get(&(stat.dev, stat.ino)) {
                 Some(first) => {
-                    let dir = super::walk::reopen(self.target.as_fd(), split(first).0)?;
+                    let dir = super::resolve::reopen(self.target.as_fd(), split(first).0)?;
                     file::linkat(dir.as_fd(), split(first).1, to, name)?;
                     return Ok(false);
                 }

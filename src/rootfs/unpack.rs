@@ -1,7 +1,7 @@
 //! How does a layer's archive become a directory? One member after the other, in time proportional to their number.
 //!
 //! Two forms. *Overlay*: the directory holds only what the layer says, whiteouts as character devices 0:0, opaque
-//! directories by attribute; nothing is known of lower layers, so that layers unpack in parallel; `settle.rs` mends
+//! directories by attribute; nothing is known of lower layers, so that layers unpack in parallel; `reconcile.rs` mends
 //! afterwards what depends on them. *Plain*: the archive is applied to a whole tree, and whiteouts delete.
 //!
 //! Parents are walked from the root's descriptor and every link on the way is read by us; metadata is set through the
@@ -15,17 +15,17 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::content::FileSum;
+use super::checksum::FileSum;
 use super::holes::Writer;
 use super::limits::Limits;
 use super::links::PendingLink;
-use super::marks::{PLAIN_MODE, open_dir, set_opaque, set_xattrs};
-use super::members::{Member, Members, Type};
+use super::metadata::{PLAIN_MODE, open_dir, set_opaque, set_xattrs};
 use super::owners::{Owners, Ownership, Told, nobody};
 use super::parents::Last;
 use super::remove::remove_at;
+use super::resolve::{self, Dir};
 use super::root::{Root, show};
-use super::walk::{self, Dir};
+use super::tar_reader::{Member, TarReader, Type};
 use super::whiteouts::Ours;
 use crate::bail;
 use crate::error::{Context, Result};
@@ -50,7 +50,7 @@ pub enum Form {
     Plain,
 }
 
-/// What came of an archive; `settle` needs it.
+/// What came of an archive; `reconcile` needs it.
 #[derive(Debug, Default)]
 pub struct Unpacked {
     /// Content of files, in bytes, holes included.
@@ -96,7 +96,7 @@ pub fn unpack_owned(
     owners: &mut Owners,
 ) -> Result<Unpacked> {
     let mut work = Unpack::new(root, form, limits, owners).context(|| label.to_owned())?;
-    let mut members = Members::new(tar);
+    let mut members = TarReader::new(tar);
     while let Some(member) = members.next_member().context(|| label.to_owned())? {
         work.member(&member, &mut members).context(|| format!("{label}: member {}", show(&member.name)))?;
     }
@@ -108,7 +108,7 @@ pub(super) fn checked(path: &[u8]) -> Result<Vec<&[u8]>> {
     if path.len() > MAX_PATH {
         bail!("path is longer than {MAX_PATH} bytes");
     }
-    let parts: Vec<&[u8]> = walk::parts(path).collect();
+    let parts: Vec<&[u8]> = resolve::parts(path).collect();
     if parts.len() > MAX_DEPTH {
         bail!("path is deeper than {MAX_DEPTH} directories");
     }
@@ -123,7 +123,7 @@ pub(super) fn checked(path: &[u8]) -> Result<Vec<&[u8]>> {
 
 /// Whether a tree may have the directory `path` (without links), with `depth` more components of `length` bytes below.
 pub(super) fn within_limits(path: &[u8], depth: usize, length: usize) -> Result<()> {
-    if path.len() + length > MAX_PATH || walk::parts(path).count() + depth > MAX_DEPTH {
+    if path.len() + length > MAX_PATH || resolve::parts(path).count() + depth > MAX_DEPTH {
         bail!("links lead deeper than {MAX_DEPTH} directories or {MAX_PATH} bytes");
     }
     Ok(())
@@ -175,7 +175,7 @@ impl<'a, 'o> Unpack<'a, 'o> {
         Ok(work)
     }
 
-    fn member(&mut self, member: &Member, members: &mut Members) -> Result<()> {
+    fn member(&mut self, member: &Member, members: &mut TarReader) -> Result<()> {
         self.report.entries += 1;
         if self.report.entries.is_multiple_of(CHECK_ENTRIES) {
             self.limits.check(self.root)?;
@@ -207,7 +207,7 @@ impl<'a, 'o> Unpack<'a, 'o> {
         // What was there before is told to be gone; a directory tells for itself.
         match member.kind == Type::Dir || owner.is_plain() {
             true => Ok(()),
-            false => self.tell(&walk::join(&parent.path, name), Told::Is(owner)),
+            false => self.tell(&resolve::join(&parent.path, name), Told::Is(owner)),
         }
     }
 
@@ -235,7 +235,7 @@ impl<'a, 'o> Unpack<'a, 'o> {
     }
 
     fn dir(&mut self, parent: &Dir, name: &[u8], member: &Member) -> Result<()> {
-        let path = walk::join(&parent.path, name);
+        let path = resolve::join(&parent.path, name);
         let at = parent.fd.as_fd();
         // What the directory comes in place of.
         let mut replaced = None;
@@ -281,7 +281,7 @@ impl<'a, 'o> Unpack<'a, 'o> {
         }
     }
 
-    fn file(&mut self, parent: &Dir, name: &[u8], member: &Member, members: &mut Members) -> Result<()> {
+    fn file(&mut self, parent: &Dir, name: &[u8], member: &Member, members: &mut TarReader) -> Result<()> {
         let at = parent.fd.as_fd();
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
         let fd = match file::openat(at, name, flags, 0o600) {
@@ -317,7 +317,7 @@ impl<'a, 'o> Unpack<'a, 'o> {
     }
 
     /// Copies the next `length` stored bytes, or all that are left.
-    fn content(&mut self, file: &mut Writer, members: &mut Members, length: u64, sum: &mut FileSum) -> Result<()> {
+    fn content(&mut self, file: &mut Writer, members: &mut TarReader, length: u64, sum: &mut FileSum) -> Result<()> {
         let mut left = length;
         while left > 0 {
             let chunk = members.chunk_of(left)?;
@@ -361,12 +361,12 @@ impl<'a, 'o> Unpack<'a, 'o> {
         let at = parent.fd.as_fd();
         // It may have been counted.
         self.report.content = None;
-        self.tell(&walk::join(&parent.path, name), Told::Gone)?;
+        self.tell(&resolve::join(&parent.path, name), Told::Gone)?;
         match file::look(at, name)? {
             None => return Ok(()),
             Some(stat) if stat.is_dir() => {
-                let path = walk::join(&parent.path, name);
-                let inside = |known: &[u8]| walk::is_below(&path, known);
+                let path = resolve::join(&parent.path, name);
+                let inside = |known: &[u8]| resolve::is_below(&path, known);
                 let known = self.report.implied.range(path.clone()..).take_while(|known| known.starts_with(&path));
                 for known in known.filter(|known| inside(known)).cloned().collect::<Vec<_>>() {
                     self.report.implied.remove(&known);

@@ -10,12 +10,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use super::marks::{OPAQUE, open_dir, set_opaque};
+use super::metadata::{OPAQUE, open_dir, set_opaque};
 use super::owners::{Ownership, Told};
 use super::parents::restore_time;
 use super::remove::remove_at;
+use super::resolve::{self, Dir};
 use super::unpack::{Form, IMPLIED_MODE, Id, Unpack, id};
-use super::walk::{self, Dir};
 use crate::bail;
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, Stat, Time};
@@ -64,12 +64,12 @@ impl Unpack<'_, '_> {
             None => {
                 self.limits.room.take(parent.path.len() + name.len())?;
                 file::whiteout(at, name).context(|| "can't make whiteout (mknod)")?;
-                self.report.whiteouts.insert(walk::join(&parent.path, name));
+                self.report.whiteouts.insert(resolve::join(&parent.path, name));
                 Ok(())
             }
             Some(stat) if stat.is_dir() => {
                 // The layer's own directory stays, what is below it does not show through.
-                let path = walk::join(&parent.path, name);
+                let path = resolve::join(&parent.path, name);
                 self.report.implied.remove(&path);
                 self.hide_below(open_dir(at, name)?.as_fd(), path)
             }
@@ -86,10 +86,10 @@ impl Unpack<'_, '_> {
     }
 
     fn passes_link(&mut self, parents: &[&[u8]]) -> io::Result<bool> {
-        let mut dir = walk::start(self.root.as_fd())?.fd;
+        let mut dir = resolve::start(self.root.as_fd())?.fd;
         for name in parents {
             self.step()?;
-            dir = match walk::step(dir.as_fd(), name) {
+            dir = match resolve::step(dir.as_fd(), name) {
                 Ok(next) => next,
                 Err(_) => return Ok(file::look(dir.as_fd(), name)?.is_some_and(|stat| stat.kind == Kind::Symlink)),
             };
@@ -124,7 +124,7 @@ impl Unpack<'_, '_> {
         let Some(parent) = self.marked_parent(parents)? else { return Ok(()) };
         let Some(ours) = &self.ours else { return Ok(()) };
         let Some(stat) = file::look(parent.fd.as_fd(), name)? else { return Ok(()) };
-        let path = walk::join(&parent.path, name);
+        let path = resolve::join(&parent.path, name);
         if !ours.has(&path, &stat) {
             self.look_again();
             self.report.content = None;
@@ -150,7 +150,7 @@ impl Unpack<'_, '_> {
         let mut todo = vec![top];
         while let Some(path) = todo.pop() {
             let Some(ours) = &mut self.ours else { return Ok(()) };
-            let dir = walk::reopen(self.root.as_fd(), &path)?;
+            let dir = resolve::reopen(self.root.as_fd(), &path)?;
             let stat = file::fstat(dir.as_fd())?;
             if !ours.cleared.insert(id(&stat)) {
                 continue;
@@ -158,7 +158,7 @@ impl Unpack<'_, '_> {
             ours.ids.insert(id(&stat));
             for name in file::names(open_dir(dir.as_fd(), b".")?.as_fd())? {
                 let stat = file::lstatat(dir.as_fd(), &name.bytes)?;
-                let path = walk::join(&path, &name.bytes);
+                let path = resolve::join(&path, &name.bytes);
                 if !self.ours.as_ref().is_some_and(|ours| ours.has(&path, &stat)) {
                     self.report.content = None;
                     self.tell(&path, Told::Gone)?;

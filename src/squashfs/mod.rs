@@ -1,7 +1,7 @@
 //! What is in a packed image? SquashFS 4.0: one file with a read-only tree, which the kernel mounts.
 //!
 //! Bytes in, bytes out: nothing here knows of storage, images or commands. `layout` is the format as types, `writer`
-//! makes such a file from a tree that is told name by name, `reader` answers for one, and believes no number in it.
+//! makes such a file from a tree that is told name by name, `reader` answers for one, and trusts no number in it.
 //! The format is that of the kernel's documentation (filesystems/squashfs.rst). Deliberately absent: versions
 //! before 4.0, lzma and xz.
 

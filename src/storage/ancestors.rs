@@ -7,7 +7,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::place::{WAY_OUT, owner};
+use super::init::{WAY_OUT, owner};
 use crate::error::{Context, Error, Result};
 use crate::sys::{fs as sysfs, user};
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::layout::open_file;
+use super::handle::open_file;
 use super::{Storage, locks};
 use crate::bail;
 use crate::error::{Context, Error, Result};
@@ -104,7 +104,7 @@ impl Storage {
             }
         };
         let mut ingest = Ingest { path, file, hasher: Hasher::default(), digest: *digest, size, finished: None };
-        ingest.take_stock()?;
+        ingest.rehash_partial()?;
         Ok(ingest)
     }
 
@@ -159,7 +159,7 @@ impl Ingest {
         self.is_complete() && self.hasher.digest() == self.digest
     }
 
-    fn take_stock(&mut self) -> Result<()> {
+    fn rehash_partial(&mut self) -> Result<()> {
         let meta = self.file.metadata().context(|| format!("can't read {}", self.path.display()))?;
         if !meta.is_file() {
             bail!("not a regular file: {}", self.path.display());

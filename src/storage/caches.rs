@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::layout::read_file;
+use super::handle::read_file;
 use super::{LayerId, Storage, locks};
 use crate::debug;
 use crate::error::{Context, Result};

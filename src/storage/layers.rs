@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::layout::{Draft, Storage, open_file, read_file};
+use super::handle::{Draft, Storage, open_file, read_file};
 use super::locks;
 use super::owners::Owners;
 use crate::bail;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::layout::{Draft, open_file};
+use super::handle::{Draft, open_file};
 use super::{LayerId, Storage};
 use crate::bail;
 use crate::error::{Context, Error, Result};

@@ -60,9 +60,9 @@ pub fn peer(pid: Pid, fd: RawFd) -> io::Result<Pid> {
     if peer > 0 { Ok(peer) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
 }
 
-/// A number that a process carries, and the largest that it may: its children inherit it, an exec keeps it. It is a limit
+/// A tag on a process, and the largest possible: its children inherit it, an exec keeps it. It is RLIMIT_RTTIME, the limit
 /// of the time that a process with real-time priority may use, which is never reached if it is that large.
-pub fn mark(pid: Pid) -> io::Result<(u64, u64)> {
+pub fn tag(pid: Pid) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for writing; no new limit is given.
     cvt(unsafe { libc::prlimit(pid, libc::RLIMIT_RTTIME, std::ptr::null(), &mut limit) })?;
@@ -70,8 +70,8 @@ pub fn mark(pid: Pid) -> io::Result<(u64, u64)> {
 }
 
 /// Changes that number.
-pub fn set_mark(pid: Pid, to: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: to, rlim_max: mark(pid)?.1 };
+pub fn set_tag(pid: Pid, to: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: to, rlim_max: tag(pid)?.1 };
     // SAFETY: `limit` is valid for reading; the old limit is not asked for.
     cvt(unsafe { libc::prlimit(pid, libc::RLIMIT_RTTIME, &limit, std::ptr::null_mut()) }).map(drop)
 }

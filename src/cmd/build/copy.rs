@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::announce;
 use super::cache::{Inputs, meanwhile};
-use super::people::{self, Known};
+use super::image_users::{self, Known};
 use super::stage::{Stage, Validity, inside};
 use super::web::WebFile;
 use crate::cmd::owners;
-use crate::container::ledger::{Ledger, Owner};
+use crate::container::ownership::{Ledger, Owner};
 use crate::container::{self, Emulation, Record};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::remote::Remote;
@@ -99,7 +99,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
     let change = |tree: &Path, record: &mut Record| {
         let tree = Root::open(tree)?;
         let given = chown.map(|chown| Known::of(&tree)?.owner(chown)).transpose()?;
-        let missing = people::missing_directories(&tree, &inside(&target))?;
+        let missing = image_users::missing_directories(&tree, &inside(&target))?;
         let record = RefCell::new(record);
         let mode = what.chmod.as_ref().map(|chmod| move |mode: u32, is_dir: bool| chmod.apply(mode, is_dir));
         let chmod = mode.as_ref().map(|m| m as &dyn Fn(u32, bool) -> u32);
@@ -143,7 +143,7 @@ pub fn copy(stage: &mut Stage, what: &CopyStep, step: &Step) -> Result<bool> {
             Target { chmod: Some(chmod.unwrap_or(&default_mode)), made: Some(&made), ..Target::new(&tree, &target) };
         files(build.storage.draft()?.path(), &what.files, &to)?;
         match given {
-            Some(owner) => people::give(&tree, &missing, owner, *record.borrow_mut()),
+            Some(owner) => image_users::give(&tree, &missing, owner, *record.borrow_mut()),
             None => Ok(()),
         }
     };

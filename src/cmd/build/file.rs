@@ -15,7 +15,7 @@ use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::ignore::Patterns;
 use crate::dockerfile::plan::{self, Plan};
 use crate::dockerfile::platform::Platform;
-use crate::dockerfile::{self, fault};
+use crate::dockerfile::{self, diagnostic};
 use crate::error::{Context, Error, Result};
 use crate::oci::reference::{self, ImageRef};
 use crate::rootfs::{Last, Root};
@@ -206,7 +206,7 @@ fn default_file(context: &Path) -> PathBuf {
 }
 
 pub fn parse(source: &Source, text: &[u8]) -> Result<Dockerfile> {
-    dockerfile::parse(text).map_err(|faults| fault::error(&source.shown(), &faults))
+    dockerfile::parse(text).map_err(|faults| diagnostic::error(&source.shown(), &faults))
 }
 
 /// The image's name where `-t` does not say it (manual page, "Build").

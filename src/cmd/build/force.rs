@@ -320,7 +320,7 @@ pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
         tmpfs: Vec::new(),
         network: Network::Host,
         emulation: Emulation::None,
-        person: None,
+        user: None,
         // It needs no agent.
         author: Author::BaseImage,
     }

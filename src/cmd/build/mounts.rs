@@ -17,7 +17,7 @@ use super::tree::View;
 use super::{Build, ca, secret};
 use crate::bail;
 use crate::container::{self, Bind, Overlay, Tmpfs, Within};
-use crate::dockerfile::mount::{Mount, Sharing};
+use crate::dockerfile::mount_flag::{Mount, Sharing};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::state::RunStep;
 use crate::error::{Context, Error, Result};

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::people::Person;
+use super::image_users::ResolvedUser;
 use super::secret::Author;
-use crate::container::ledger::Ledger;
+use crate::container::ownership::Ledger;
 use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status, Tmpfs};
 use crate::dockerfile::scope::DEFAULT_PATH;
 use crate::error::{Error, Result};
@@ -74,8 +74,8 @@ pub struct Command {
     pub tmpfs: Vec<Tmpfs>,
     pub network: Network,
     pub emulation: Emulation,
-    /// Whom it believes to be, if not root.
-    pub person: Option<Person>,
+    /// The emulated user it runs as, if not root.
+    pub user: Option<ResolvedUser>,
     pub author: Author,
 }
 
@@ -104,7 +104,7 @@ impl Command {
             }
         }
         container::set_variable(&mut env, "PATH".as_ref(), CH_PATH.as_ref());
-        let home = self.person.as_ref().map_or(HOME, |person| &person.home);
+        let home = self.user.as_ref().map_or(HOME, |user| &user.home);
         container::set_variable(&mut env, "HOME".as_ref(), home.as_ref());
         // Where owners are recorded, tar may say them.
         if self.emulation != Emulation::Notify {
@@ -143,7 +143,7 @@ impl Command {
         }
         spec.network = self.network;
         spec.emulation = self.emulation;
-        spec.believed = self.person.as_ref().map(|person| person.ids.clone());
+        spec.run_as = self.user.as_ref().map(|user| user.ids.clone());
         spec.env = self.environment(&|name| match name {
             AGENT if agent.is_some() => Some(AGENT_PLACE.into()),
             _ => std::env::var_os(name),

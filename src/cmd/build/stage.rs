@@ -10,12 +10,12 @@ use super::ca;
 use super::cache::{AGAIN, Inputs, MEANWHILE};
 use super::config::{self, to_image};
 use super::force::{self, OfStage};
+use super::image_users::{self, Known};
 use super::mounts::{Mounts, SCRIPTS};
-use super::people::{self, Known};
 use super::run::{Command, Failure, HOME, PASSED, TMP, cause, ending, interrupted, variables};
 use super::secret::Author;
 use super::tree::Tree;
-use crate::container::ledger::Ledger;
+use crate::container::ownership::Ledger;
 use crate::container::{self, Emulation, Network};
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::plan::at;
@@ -148,11 +148,11 @@ impl<'b> Stage<'b> {
         }
         self.layer(inputs, step, &format!("WORKDIR {workdir}"), |tree, ledger| {
             let root = Root::open(tree)?;
-            let missing = people::missing_directories(&root, &inside)?;
+            let missing = image_users::missing_directories(&root, &inside)?;
             root.mkdir_all(&inside, 0o755)?;
             if has_user {
                 let owner = Known::of(&root)?.owner(&user)?;
-                container::follow(tree, ledger, |record| people::give(&root, &missing, owner, record))?;
+                container::follow(tree, ledger, |record| image_users::give(&root, &missing, owner, record))?;
             }
             Ok(Validity::Lasting)
         })
@@ -202,8 +202,8 @@ impl<'b> Stage<'b> {
         let result = self.layer(inputs, step, &shown, |root, ledger| {
             // An image may name a working directory that it does not have; Docker, too, makes it then.
             Root::open(root)?.mkdir_all(&inside(&run.workdir), 0o755)?;
-            let person = match has_user {
-                true => Some(Known::of(&Root::open(root)?)?.person(user)?).filter(|person| !person.is_root()),
+            let user = match has_user {
+                true => Some(Known::of(&Root::open(root)?)?.resolve_user(user)?).filter(|user| !user.is_root()),
                 false => None,
             };
             let mut mounted = mounts.prepare(build)?;
@@ -217,7 +217,7 @@ impl<'b> Stage<'b> {
                 tmpfs: mounted.tmpfs.clone(),
                 network,
                 emulation,
-                person,
+                user,
                 author: mounts.author,
             };
             let told = prepared.tell(&mut |text| force::shell(text, &run.env, &build.binds).run(root, ledger));

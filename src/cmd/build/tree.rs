@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::cache::Inputs;
 use crate::cmd::layers;
 use crate::cmd::owners::{self, Which};
-use crate::container::ledger::Ledger;
+use crate::container::ownership::Ledger;
 use crate::container::{self, Overlay};
 use crate::error::{Context, Result};
 use crate::oci::config::Config;

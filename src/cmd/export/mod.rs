@@ -20,7 +20,7 @@ use super::push::source_date_epoch;
 use super::{Host, layers};
 use crate::cli::Options;
 use crate::container;
-use crate::container::ledger::Ledger;
+use crate::container::ownership::Ledger;
 use crate::error::{Context, Error, Result};
 use crate::oci::arch::Arch;
 use crate::oci::config::Config;

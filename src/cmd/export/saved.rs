@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::format::{Codec, Kind, Saved};
 use super::{Counting, Input, Written};
-use crate::cmd::packed::{Blob, tar_into};
 use crate::cmd::progress::{Counted, Progress};
 use crate::cmd::push;
+use crate::cmd::push_layer::{Blob, tar_into};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_MANIFEST};

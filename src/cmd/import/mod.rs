@@ -10,11 +10,11 @@ use std::thread;
 
 use self::packed::Packed;
 use self::saved::Operand;
-use super::ahead::ahead;
 use super::layers::Held;
 use super::pull::whole;
+use super::readahead::ahead;
 use super::remote::Wanted;
-use super::{Host, layers, meta, owners};
+use super::{Host, ch_layer, layers, owners};
 use crate::cli::Options;
 use crate::error::{Context, Error, Result};
 use crate::oci;
@@ -136,8 +136,8 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         refuse_saved(&tree, path)?;
         warning!("{shown} does not look like an image: it lacks bin, dev or usr");
     }
-    let mut config = match root.read(Path::new(meta::METADATA), MAX_METADATA) {
-        Ok(Some(bytes)) => meta::restore(&bytes).context(|| format!("can't import {shown}"))?,
+    let mut config = match root.read(Path::new(ch_layer::METADATA), MAX_METADATA) {
+        Ok(Some(bytes)) => ch_layer::restore(&bytes).context(|| format!("can't import {shown}"))?,
         Ok(None) => Config::default(),
         Err(e) => return Err(e).context(|| format!("can't import {shown}")),
     };

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 
-use super::super::ahead::start;
+use super::super::readahead::start;
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hashing};

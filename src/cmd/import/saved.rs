@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use crate::cmd::fetch::apply;
 use crate::cmd::layers::{self, Held};
 use crate::cmd::owners::Below;
-use crate::cmd::pull::{settle, whole};
+use crate::cmd::pull::{reconcile, whole};
 use crate::cmd::remote::{self, Wanted};
-use crate::container::ledger::Owner;
+use crate::container::ownership::Owner;
 use crate::error::{Context, Error, Result};
 use crate::log::escape;
 use crate::oci::config::Config;
@@ -231,7 +231,7 @@ impl Found {
                     let mut owners = TableWriter::new(&draft);
                     let place = (&root, Form::Overlay);
                     let (mut unpacked, diff_id) = layer.unpack(bundle, place, &label, want, &mut owners)?;
-                    let (content, owners) = settle(&mut unpacked, &draft, owners, &lower, &mut |at, path| {
+                    let (content, owners) = reconcile(&mut unpacked, &draft, owners, &lower, &mut |at, path| {
                         ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
                     })?;
                     let info = LayerInfo {

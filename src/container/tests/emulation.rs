@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{can_stack, isolated, out, output, tree, words};
-use crate::container::ledger::{Device, DeviceKind, Ledger, Owner};
-use crate::container::record::{Record, follow};
+use crate::container::inode_owners::{Record, follow};
+use crate::container::ownership::{Device, DeviceKind, Ledger, Owner};
 use crate::container::{Emulation, Obstacle, Overlay, Spec, Status, Tmp, can_record, enter, run_recorded};
 use crate::sys::process;
 use crate::sys::seccomp::{self, Instruction, Listener};
@@ -212,7 +212,7 @@ fn hostile_callers_get_an_answer() {
     });
 }
 
-/// What a process makes that believes to be another user is that user's, as it is where users are real.
+/// A file that a process makes while emulated as another user is that user's, as where users are real.
 #[test]
 fn believed_users_own_what_they_make() {
     isolated("emulation::believed_users_own_what_they_make", |dir| {

@@ -247,7 +247,7 @@ int main(int n, char **a)
     if (!strcmp(call, "fchmodat2"))
         return say(call, syscall(452, open(a[2], O_PATH), "", strtol(a[3], 0, 8), AT_EMPTY_PATH));
     if (!strcmp(call, "peer")) {
-        /* Each end of a connection sees who the other believes to be. */
+        /* Each end of a connection sees the emulated IDs of the other. */
         struct sockaddr_un at = { AF_UNIX, "socket" };
         struct ucred is = { 0 };
         socklen_t size = sizeof is;
@@ -271,7 +271,7 @@ int main(int n, char **a)
         return wrong != 0;
     }
     if (!strcmp(call, "makes")) {
-        /* What a believed user makes is that user's; what is there stays whose it is. */
+        /* What an emulated user makes is that user's; what is there stays whose it is. */
         struct stat s;
         struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
         setegid(7);

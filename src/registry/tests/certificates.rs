@@ -1,4 +1,4 @@
-//! Whom we believe (H13, H14): certificates of all kinds of wrong, made with openssl, on a small TLS server.
+//! Which certificates are trusted (H13, H14): certificates of all kinds of wrong, made with openssl, on a small TLS server.
 
 use std::fs;
 use std::io::{Read, Write};

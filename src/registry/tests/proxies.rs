@@ -10,8 +10,8 @@ use crate::registry::net::{Network, Trouble};
 use crate::registry::proxy::Proxies;
 use crate::registry::scripted::Reply;
 use crate::registry::tls;
+use crate::registry::ureq_transport::{Dialer, NoResolver};
 use crate::registry::url::{Origin, Scheme, Url};
-use crate::registry::wire::{Dialer, NoResolver};
 
 /// A proxy that reads a request head, answers, and on 200 joins the client with `target`.
 fn proxy(answer: &'static str, target: String) -> (String, Arc<Mutex<Vec<String>>>) {

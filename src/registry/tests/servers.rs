@@ -1,4 +1,4 @@
-//! Debian's `docker-registry`, with TLS and with passwords: does what we believe of registries hold for a real one?
+//! Debian's `docker-registry`, with TLS and with passwords: do our assumptions about registries hold for a real one?
 
 use std::fs;
 use std::io::{Cursor, Read, Write};

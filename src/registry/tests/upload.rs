@@ -7,7 +7,7 @@ use super::*;
 use crate::error::Result;
 use crate::oci::manifest::OCI_MANIFEST;
 use crate::registry::auth::Access;
-use crate::registry::logins::{Given, Logins, Prompt, Sources};
+use crate::registry::credential_sources::{CredentialSources, Given, Prompt, Sources};
 use crate::registry::scripted::{Ended, Guard, How, Reply, TokenRules};
 
 fn push(client: &Client, bytes: &[u8]) -> Result<u64> {
@@ -269,7 +269,7 @@ fn mounts_of_what_is_private() {
         };
         registry.guard(guard);
         registry.intercept(move |seen, _| seen.line().contains("private").then(|| refusal.clone()));
-        let logins = Logins::new(Sources {
+        let logins = CredentialSources::new(Sources {
             given: Given {
                 login: Some(user()),
                 registries: vec![endpoint(&registry.server.name())],

@@ -17,8 +17,8 @@ use super::{Plan, Sources};
 use crate::error::{Context, Error, Result};
 use crate::oci::digest::{Digest, Hasher};
 use crate::rootfs::holes::{self, ZEROS};
+use crate::rootfs::resolve::{self, split};
 use crate::rootfs::root::{Root, show};
-use crate::rootfs::walk::{self, split};
 use crate::sys::file::{self, Kind, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
 
 /// A batch is hashed when it has so many files or bytes.
@@ -45,7 +45,7 @@ pub struct Contents {
     pub stamp: Digest,
 }
 
-/// What [`super::run`] would copy. `threads`: at most so many hash.
+/// What [`super::apply`] would copy. `threads`: at most so many hash.
 pub fn contents(plan: &Plan, sources: &Sources, memo: &mut Memo, threads: usize) -> Result<Contents> {
     let mut work = Work {
         root: sources.root,
@@ -252,7 +252,7 @@ fn hash_one(root: &Root, entry: &mut Entry, buf: &mut [u8]) -> Result<()> {
     let Some((path, _)) = &entry.file else { return Ok(()) };
     let mut hash = || -> Result<Digest> {
         let (parent, name) = split(path);
-        let dir = walk::reopen(root.as_fd(), parent)?;
+        let dir = resolve::reopen(root.as_fd(), parent)?;
         let file = File::from(file::openat(dir.as_fd(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)?);
         let size = file::fstat(file.as_fd())?.size;
         let mut hasher = Hasher::default();

@@ -6,18 +6,18 @@
 //! the destination is a tree in which links lead no further than its root. Deliberately absent: owners (the caller may
 //! keep a record of them: [`Target::made`]), downloads, heredocs (the caller makes files of them).
 
+mod apply;
 mod digest;
 mod memo;
-mod plan;
-mod run;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod visit;
 
+pub use apply::{Archives, Target, run};
 pub use digest::{Contents, contents};
 pub use memo::Memo;
-pub use plan::{Item, Plan, plan};
-pub use run::{Archives, Target, run};
+pub use sources::{Item, Plan, plan};
 
 use super::root::Root;
 

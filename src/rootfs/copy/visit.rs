@@ -4,10 +4,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Fate, Item, Sources};
 use crate::error::{Context, Result};
-use crate::rootfs::ladder::Ladder;
-use crate::rootfs::marks::open_dir;
+use crate::rootfs::dir_stack::DirStack;
+use crate::rootfs::metadata::open_dir;
+use crate::rootfs::resolve::{self, join, split};
 use crate::rootfs::root::show;
-use crate::rootfs::walk::{self, join, split};
 use crate::sys::file::{self, Stat};
 
 /// One step of the walk. Directories that turn out to be empty after the filters, and that the filters leave out
@@ -56,25 +56,25 @@ fn walk(sources: &Sources, item: &Item, step: &mut dyn FnMut(Step) -> Result<()>
         if (sources.exclude)(&String::from_utf8_lossy(item.name()), false) != Fate::Keep {
             return Ok(());
         }
-        let dir = walk::reopen(root, parent)?;
+        let dir = resolve::reopen(root, parent)?;
         let stat = file::lstatat(dir.as_fd(), name)?;
         return step(Step::Leaf { dir: dir.as_fd(), name, path: &item.path, stat: &stat });
     }
-    let mut ladder = Ladder::new();
-    ladder.push(open_dir(walk::reopen(root, &item.path)?.as_fd(), b".")?)?;
-    let mut levels = vec![level(ladder.here()?, item.path.clone(), Vec::new())?];
+    let mut dir_stack = DirStack::new();
+    dir_stack.push(open_dir(resolve::reopen(root, &item.path)?.as_fd(), b".")?)?;
+    let mut levels = vec![level(dir_stack.here()?, item.path.clone(), Vec::new())?];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.pop() else {
             levels.pop();
-            ladder.pop()?;
+            dir_stack.pop()?;
             if !levels.is_empty() {
                 step(Step::Leave)?;
             }
             continue;
         };
         let (path, inner) = (join(&level.path, &name), join(&level.inner, &name));
-        if let Some(next) = entry(sources, ladder.here()?, &name, path, inner, step)? {
-            ladder.push(next.0)?;
+        if let Some(next) = entry(sources, dir_stack.here()?, &name, path, inner, step)? {
+            dir_stack.push(next.0)?;
             levels.push(next.1);
         }
     }

@@ -12,13 +12,13 @@ mod error;
 use dockerfile::plan::{Options, plan};
 use dockerfile::platform::Platform;
 use dockerfile::state::{Config, State};
-use dockerfile::{dump, fault, parse, print};
+use dockerfile::{dump, diagnostic, parse, print};
 
 fuzz_target!(|bytes: &[u8]| {
     let file = match parse(bytes) {
         Ok(file) => file,
         Err(faults) => {
-            fault::error("Dockerfile", &faults);
+            diagnostic::error("Dockerfile", &faults);
             return;
         }
     };

@@ -16,9 +16,9 @@ mod sys {
 }
 #[path = "../../../src/rootfs"]
 mod rootfs {
-    pub mod members;
     mod pax;
     mod sparse;
+    pub mod tar_reader;
     /// Stands for the whole of path resolution, of which members need but this.
     mod root {
         pub fn show(path: &[u8]) -> String {
@@ -27,11 +27,11 @@ mod rootfs {
     }
 }
 
-use rootfs::members::Members;
+use rootfs::tar_reader::TarReader;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = data;
-    let mut members = Members::new(&mut input);
+    let mut members = TarReader::new(&mut input);
     let mut content = 0;
     while let Ok(Some(member)) = members.next_member() {
         assert!(!member.name.is_empty() && !member.name.contains(&0));

@@ -92,7 +92,7 @@ pub struct Plan<'a> {
     pub options: PackOptions,
     /// Its number, of as many.
     pub number: usize,
-    /// What decides its bytes, see [`key`]; `None`: nothing is noted, and no note is believed.
+    /// What decides its bytes, see [`key`]; `None`: nothing is recorded, and no record is used.
     pub key: Option<Digest>,
 }
 
@@ -101,7 +101,7 @@ impl Plan<'_> {
     pub fn carry_out(self, client: &Client, repository: &str) -> Result<Packed> {
         let n = self.number;
         info!("layer {n}/{n}: gathering");
-        let note = self.key.and_then(|key| Note::read(self.storage, &key));
+        let note = self.key.and_then(|key| PushRecord::read(self.storage, &key));
         let there = note.as_ref().map(|note| note.find(client, repository)).transpose()?.flatten();
         let packed = match (&note, there) {
             (Some(note), Some(how)) => {
@@ -124,7 +124,7 @@ impl Plan<'_> {
             Some(note) => verbose!("layer {n}/{n}: was {} when it was packed before", note.blob.digest),
             None => {}
         }
-        Note { blob: packed.blob, places }.write(self.storage, &key);
+        PushRecord { blob: packed.blob, places }.write(self.storage, &key);
         Ok(packed)
     }
 
@@ -170,15 +170,15 @@ pub fn key(storage: &Storage, layers: &[LayerId], owners: Option<String>, option
 
 /// What came of a layer.
 #[derive(PartialEq, Eq, Debug)]
-struct Note {
+struct PushRecord {
     blob: Blob,
     /// Repositories that it was pushed to, the latest first: `HOST:PORT/REPOSITORY`.
     places: Vec<String>,
 }
 
-impl Note {
-    fn read(storage: &Storage, key: &Digest) -> Option<Note> {
-        Note::parse(key, &storage.packed_note(&key.hex())?)
+impl PushRecord {
+    fn read(storage: &Storage, key: &Digest) -> Option<PushRecord> {
+        PushRecord::parse(key, &storage.packed_note(&key.hex())?)
     }
 
     fn write(&self, storage: &Storage, key: &Digest) {
@@ -201,7 +201,7 @@ impl Note {
         format!("{text}{}\n", Digest::of(format!("{key}\n{text}").as_bytes()))
     }
 
-    fn parse(key: &Digest, text: &str) -> Option<Note> {
+    fn parse(key: &Digest, text: &str) -> Option<PushRecord> {
         let mut lines = text.lines();
         let mut words = lines.next()?.split(' ');
         let mut digest = || words.next()?.parse().ok();
@@ -209,7 +209,7 @@ impl Note {
         let blob = Blob { diff_id, digest, size: words.next()?.parse().ok()? };
         let mut places: Vec<String> = lines.map(str::to_owned).collect();
         places.pop();
-        let note = Note { blob, places };
+        let note = PushRecord { blob, places };
         (note.text(key) == text).then_some(note)
     }
 
@@ -243,15 +243,15 @@ mod tests {
         let blob = Blob { diff_id: digest("a"), digest: digest("b"), size: 123 };
         let key = digest("key");
         for places in [vec![], vec!["127.0.0.1:5000/a/b".to_owned(), "[::1]:443/c".to_owned()]] {
-            let note = Note { blob, places };
+            let note = PushRecord { blob, places };
             let text = note.text(&key);
-            assert_eq!(Note::parse(&key, &text), Some(note));
-            assert_eq!(Note::parse(&digest("other"), &text), None);
+            assert_eq!(PushRecord::parse(&key, &text), Some(note));
+            assert_eq!(PushRecord::parse(&digest("other"), &text), None);
             for at in 0..text.len() {
                 let mut bytes = text.clone().into_bytes();
                 bytes[at] ^= 1;
-                assert_eq!(Note::parse(&key, &String::from_utf8(bytes).unwrap()), None, "byte {at}");
-                assert_eq!(Note::parse(&key, &text[..at]), None, "cut at {at}");
+                assert_eq!(PushRecord::parse(&key, &String::from_utf8(bytes).unwrap()), None, "byte {at}");
+                assert_eq!(PushRecord::parse(&key, &text[..at]), None, "cut at {at}");
             }
         }
     }

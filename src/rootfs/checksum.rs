@@ -11,9 +11,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::dir_stack::DirStack;
 use super::holes::{self, ZEROS};
-use super::ladder::Ladder;
-use super::marks::open_dir;
+use super::metadata::open_dir;
 use super::root::{Root, show};
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_NOFOLLOW, O_NONBLOCK, O_RDONLY};
@@ -92,23 +92,23 @@ impl FileSum {
 pub fn fingerprint(dir: &Path) -> Result<u64> {
     let root = Root::open(dir)?;
     let mut work = Reading { sum: 0, several: HashSet::new(), buffer: vec![0; 256 << 10] };
-    let mut ladder = Ladder::new();
+    let mut dir_stack = DirStack::new();
     // Of each directory on the way down: those in it that are still to be read.
     let mut levels = Vec::new();
     let failed = || format!("can't read {}", dir.display());
-    ladder.push(open_dir(root.as_fd(), b".").context(failed)?).context(failed)?;
-    levels.push(work.level(&ladder).context(failed)?);
+    dir_stack.push(open_dir(root.as_fd(), b".").context(failed)?).context(failed)?;
+    levels.push(work.level(&dir_stack).context(failed)?);
     while let Some(subdirs) = levels.last_mut() {
         match subdirs.pop() {
             Some(name) => {
-                let next = ladder.here().and_then(|here| open_dir(here, &name));
+                let next = dir_stack.here().and_then(|here| open_dir(here, &name));
                 let next = next.context(|| show(&name)).context(failed)?;
-                ladder.push(next).context(failed)?;
-                levels.push(work.level(&ladder).context(failed)?);
+                dir_stack.push(next).context(failed)?;
+                levels.push(work.level(&dir_stack).context(failed)?);
             }
             None => {
                 levels.pop();
-                ladder.pop().context(failed)?;
+                dir_stack.pop().context(failed)?;
             }
         }
     }
@@ -124,8 +124,8 @@ struct Reading {
 
 impl Reading {
     /// Reads the files of the directory where we are; its directories.
-    fn level(&mut self, ladder: &Ladder) -> Result<Vec<Vec<u8>>> {
-        let here = ladder.here()?;
+    fn level(&mut self, dir_stack: &DirStack) -> Result<Vec<Vec<u8>>> {
+        let here = dir_stack.here()?;
         let mut subdirs = Vec::new();
         for name in file::names(here)? {
             match name.kind {

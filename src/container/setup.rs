@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::enter::{self, Maps};
+use super::mountpoint::{self, Shape, Target};
 use super::step::{Access, Make, Program, Step};
-use super::target::{self, Shape, Target};
 use super::{Account, Bind, Emulation, Need, Network, NoDirectory, Spec, Stdin, Tmp, Tmpfs, Within, filter};
 use crate::bail;
 use crate::error::{Context, Error, Result};
@@ -18,12 +18,12 @@ use crate::sys::process::Words;
 /// Who does the steps?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// A child in a PID namespace of its own.
-    Child,
-    /// This process, which becomes the command.
-    Myself,
-    /// The same, and it has entered a container that stands already.
-    Peer,
+    /// RUN: a child in a PID namespace of its own.
+    Run,
+    /// ch-run: this process, which becomes the command.
+    ChRun,
+    /// `ch-run --join`: likewise, and it has entered a container that exists already.
+    Joined,
 }
 
 /// What an image need not have: the working directory, places that links for name service lead to.
@@ -36,19 +36,19 @@ pub enum Extras {
 /// The steps that `role` has to do. Looks at the tree (links, what is missing), changes nothing.
 pub fn plan(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     let mut steps = match role {
-        Role::Child | Role::Myself => mounts(spec, role, extras)?,
-        Role::Peer => Vec::new(),
+        Role::Run | Role::ChRun => mounts(spec, role, extras)?,
+        Role::Joined => Vec::new(),
     };
     steps.push(directory(spec)?);
     match role {
-        Role::Child => steps.extend([Step::Init, Step::Session, Step::Umask(0o022)]),
-        Role::Myself => steps.push(Step::Announce),
-        Role::Peer => {}
+        Role::Run => steps.extend([Step::Init, Step::Session, Step::Umask(0o022)]),
+        Role::ChRun => steps.push(Step::Announce),
+        Role::Joined => {}
     }
     if spec.stdin == Stdin::Null {
         steps.push(Step::NoInput);
     }
-    if role == Role::Child {
+    if role == Role::Run {
         steps.extend([Step::Output, Step::CloseDescriptors]);
     }
     steps.extend([Step::DefaultSignals, Step::NoNewPrivileges]);
@@ -80,19 +80,19 @@ fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     }
     mounts.bind_as(&Bind::new("/dev", "/dev"), Access::Names)?;
     match role {
-        Role::Child => mounts.proc()?,
-        Role::Myself | Role::Peer => {
+        Role::Run => mounts.proc()?,
+        Role::ChRun | Role::Joined => {
             if let Some(name) = &spec.mark {
                 mounts.mark(name)?;
             }
             mounts.bind(&Bind::new("/proc", "/proc"))?;
         }
     }
-    let sys = if role == Role::Child { Access::Read } else { Access::Names };
+    let sys = if role == Role::Run { Access::Read } else { Access::Names };
     mounts.bind_as(&Bind::new("/sys", "/sys"), sys)?;
     for (path, need) in HOST_FILES {
         // Who becomes the command can't take away again what was made to mount on.
-        let keeps_place = role != Role::Child && !(extras == Extras::Wanted && mounts.is_link(Path::new(path)));
+        let keeps_place = role != Role::Run && !(extras == Extras::Wanted && mounts.is_link(Path::new(path)));
         let need = if keeps_place { Need::IfBoth } else { *need };
         // Of the machine, whose administrator may be the caller.
         let read_only = path.starts_with("/etc/");
@@ -101,7 +101,7 @@ fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     match spec.tmp {
         Tmp::Host => {
             // Who becomes the command can't remove what it makes there.
-            let within = if role == Role::Child { Within::Made } else { Within::Refused };
+            let within = if role == Role::Run { Within::Made } else { Within::Refused };
             mounts.bind(&Bind { within, ..Bind::new("/tmp", "/tmp") })?;
         }
         Tmp::Image => {}
@@ -113,7 +113,7 @@ fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     }
     let tmpfs = spec.tmpfs.iter().map(|tmpfs| (&tmpfs.target, Wanted::Tmpfs(tmpfs)));
     let mut wanted: Vec<_> = tmpfs.chain(spec.binds.iter().map(|bind| (&bind.target, Wanted::Bind(bind)))).collect();
-    if role == Role::Child {
+    if role == Role::Run {
         // What lies within another comes after it.
         wanted.sort_by_key(|(target, _)| target.components().count());
     }
@@ -148,7 +148,7 @@ fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
 fn needs_apt_config(spec: &Spec) -> bool {
     spec.emulation == Emulation::Seccomp
         && Path::new(APT_PLACE).exists()
-        && target::locate(&spec.root, Path::new("/etc/apt")).is_ok_and(|t| t.exists() && t.is_dir())
+        && mountpoint::locate(&spec.root, Path::new("/etc/apt")).is_ok_and(|t| t.exists() && t.is_dir())
 }
 
 /// A file that is there on every Linux and read by nobody: our lines for apt lie over it, and so no file is
@@ -239,7 +239,7 @@ impl Mounts<'_> {
 
     /// A directory in the tree itself, unless something lies over it.
     fn place(&mut self, path: &Path) {
-        let Ok(target) = target::locate(self.root, path) else { return };
+        let Ok(target) = mountpoint::locate(self.root, path) else { return };
         if !target.exists() && !self.done.iter().any(|(earlier, _)| target.is_within(earlier)) {
             self.steps.push(Step::Place(target));
         }
@@ -249,7 +249,7 @@ impl Mounts<'_> {
     /// what only a running system has.
     fn is_link(&self, path: &Path) -> bool {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return false };
-        target::locate(self.root, dir)
+        mountpoint::locate(self.root, dir)
             .is_ok_and(|dir| dir.host_path(self.root).join(name).symlink_metadata().is_ok_and(|meta| meta.is_symlink()))
     }
 
@@ -306,7 +306,7 @@ impl Mounts<'_> {
     /// Resolves a target within the tree and, if it comes to lie in an earlier mount, within that. `shape`: what it will
     /// be if it has to be made.
     fn locate(&mut self, path: &Path, shape: Shape) -> Result<(Target, Make)> {
-        let target = target::locate(self.root, path)?;
+        let target = mountpoint::locate(self.root, path)?;
         if target.parts().is_empty() {
             bail!("{} is the root directory of the image", path.display());
         }
@@ -329,7 +329,7 @@ impl Mounts<'_> {
             }
             Content::Other => bail!("{target} lies within {above}, where nothing can be mounted"),
             Content::Host(source, within) => {
-                let stub = target::locate(source, &below)?;
+                let stub = mountpoint::locate(source, &below)?;
                 if stub.host_path(source) != source.join(&below) {
                     bail!("there is a symbolic link in {}", source.join(&below).display());
                 }

@@ -10,7 +10,7 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBu
 use super::Endpoint;
 use super::net::{Network, Socket};
 use super::proxy::Proxy;
-use super::tunnel;
+use super::proxy_handshake;
 use super::url::{Origin, Scheme};
 
 /// A connection and what has to be done to the requests on it.
@@ -29,7 +29,7 @@ pub struct Absolute {
 
 impl Absolute {
     pub fn new(origin: &Origin, proxy: &Proxy) -> Absolute {
-        Absolute { origin: origin.to_string(), login: tunnel::authorization(proxy), done: false }
+        Absolute { origin: origin.to_string(), login: proxy_handshake::authorization(proxy), done: false }
     }
 
     /// `output` begins with `METHOD /path HTTP/1.1\r\n`.

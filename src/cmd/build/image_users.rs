@@ -1,10 +1,10 @@
-//! Whom does a Dockerfile mean? USER and `--chown`, by the image's own /etc/passwd and /etc/group.
+//! Which UID and GID do USER and `--chown` name? Looked up in the image's own /etc/passwd and /etc/group.
 
 use std::path::{Path, PathBuf};
 
-use crate::container::Believed;
+use crate::container::ImageUser;
 use crate::container::Record;
-use crate::container::ledger::Owner;
+use crate::container::ownership::Owner;
 use crate::error::{Context, Error, Result};
 use crate::rootfs::{Last, Root};
 
@@ -13,12 +13,12 @@ const MAX_FILE: u64 = 4 << 20;
 
 /// A user of the image.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Person {
-    pub ids: Believed,
+pub struct ResolvedUser {
+    pub ids: ImageUser,
     pub home: String,
 }
 
-impl Person {
+impl ResolvedUser {
     pub fn is_root(&self) -> bool {
         (self.ids.uid, self.ids.gid) == (0, 0)
     }
@@ -40,7 +40,7 @@ impl Known {
     }
 
     /// USER, as Docker has it: the user's groups count only if no group is named, and a number need not be in passwd.
-    pub fn person(&self, text: &str) -> Result<Person> {
+    pub fn resolve_user(&self, text: &str) -> Result<ResolvedUser> {
         let (user, group) = halves(text);
         let entry = self.user(user);
         let (uid, own_group, home) = match (&entry, number(user)) {
@@ -53,7 +53,7 @@ impl Known {
             None => (own_group, entry.map_or(Vec::new(), |entry| self.groups_of(entry.name))),
         };
         let home = if home.is_empty() { "/".to_owned() } else { home };
-        Ok(Person { ids: Believed { uid, gid, groups }, home })
+        Ok(ResolvedUser { ids: ImageUser { uid, gid, groups }, home })
     }
 
     /// `--chown`, as Docker has it: the group of a named user is that of passwd, that of a number the same number.
@@ -178,8 +178,8 @@ mod tests {
     #[test]
     fn users_are_found_as_docker_finds_them() {
         let check = |text: &str, uid: u32, gid: u32, groups: &[u32], home: &str| {
-            let person = Person { ids: Believed { uid, gid, groups: groups.to_vec() }, home: home.to_owned() };
-            assert_eq!(known().person(text).unwrap(), person, "{text}");
+            let user = ResolvedUser { ids: ImageUser { uid, gid, groups: groups.to_vec() }, home: home.to_owned() };
+            assert_eq!(known().resolve_user(text).unwrap(), user, "{text}");
         };
         check("joe", 5, 6, &[50, 10], "/home/joe");
         check("5", 5, 6, &[50, 10], "/home/joe");
@@ -197,7 +197,7 @@ mod tests {
             ("-1", "USER -1: no user \"-1\" in the image's /etc/passwd"),
             ("4294967295", "USER 4294967295: no user \"4294967295\" in the image's /etc/passwd"),
         ] {
-            assert_eq!(known().person(text).unwrap_err().to_string(), want);
+            assert_eq!(known().resolve_user(text).unwrap_err().to_string(), want);
         }
     }
 

@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 use std::io;
 
+use super::resolve::{join, split};
 use super::stack::{Found, Node, Stack};
-use super::walk::{join, split};
 
 /// A name that differs.
 pub enum Change {

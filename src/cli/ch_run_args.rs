@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, Parser};
 
-use crate::container::ch_run::{Change, Join, Request};
+use crate::container::request::{Change, Join, Request};
 use crate::error::{Context, Error, Result};
 
 /// What to do.

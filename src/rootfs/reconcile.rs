@@ -13,26 +13,31 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::links::PendingLink;
-use super::marks::{OPAQUE, open_dir, set_opaque, set_times};
+use super::metadata::{OPAQUE, open_dir, set_opaque, set_times};
 use super::owners::{Owners, Told, nobody};
 use super::remove::remove_at;
+use super::resolve::{self, Followed, is_below, join, parts, split};
 use super::root::{Last, Root, show};
 use super::stack::{Found, Node, Stack};
 use super::tree::{copy_content, copy_xattrs};
 use super::unpack::{Unpacked, within_limits};
-use super::walk::{self, Followed, is_below, join, parts, split};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat, Time};
 
-/// [`settle_owned`], where nobody asks for owners.
-pub fn settle(unpacked: &mut Unpacked, root: &Root, lower: &Stack) -> Result<Option<u64>> {
-    settle_owned(unpacked, root, lower, &mut nobody)
+/// [`reconcile_owned`], where nobody asks for owners.
+pub fn reconcile(unpacked: &mut Unpacked, root: &Root, lower: &Stack) -> Result<Option<u64>> {
+    reconcile_owned(unpacked, root, lower, &mut nobody)
 }
 
 /// Sets a layer right that was unpacked in overlay form into `root`; `lower` are the layers below it, themselves
-/// settled. Nothing to do for the plain form. What [`super::fingerprint`] would say; `None` if only reading can tell.
-pub fn settle_owned(unpacked: &mut Unpacked, root: &Root, lower: &Stack, owners: &mut Owners) -> Result<Option<u64>> {
+/// reconciled. Nothing to do for the plain form. What [`super::fingerprint`] would say; `None` if only reading can tell.
+pub fn reconcile_owned(
+    unpacked: &mut Unpacked,
+    root: &Root,
+    lower: &Stack,
+    owners: &mut Owners,
+) -> Result<Option<u64>> {
     if lower.is_empty() && unpacked.links.is_empty() && unpacked.whiteouts.is_empty() {
         return Ok(unpacked.content);
     }
@@ -189,7 +194,7 @@ impl Settle<'_, '_> {
         self.merge(path, &to)?;
         self.tell(path, Told::Moved(to.clone()))?;
         move_paths(&mut self.implied, path, &to);
-        let dir = walk::reopen(self.root.as_fd(), &parent)?;
+        let dir = resolve::reopen(self.root.as_fd(), &parent)?;
         self.trail.clear();
         remove_at(dir.as_fd(), split(path).1)
     }
@@ -234,7 +239,7 @@ impl Settle<'_, '_> {
 
     /// A directory of this layer; `None` if the layer replaced it later.
     fn mine(&self, path: &[u8]) -> io::Result<Option<OwnedFd>> {
-        match walk::reopen(self.root.as_fd(), path) {
+        match resolve::reopen(self.root.as_fd(), path) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => Ok(None),
             done => done.map(Some),
         }
@@ -340,7 +345,7 @@ impl Settle<'_, '_> {
         }
         let stat = file::lstatat(self.root.as_fd(), &from)?;
         if self.clear_name(&dir, last, Some(&stat))? {
-            let source = walk::reopen(self.root.as_fd(), split(&from).0)?;
+            let source = resolve::reopen(self.root.as_fd(), split(&from).0)?;
             file::linkat(source.as_fd(), &spot.name, dir.as_fd(), last)?;
             self.tell(&to, Told::Link(from))?;
         }
@@ -421,7 +426,7 @@ impl Settle<'_, '_> {
     /// Makes the directory `path` (without links) in this layer where missing, each part after the one below.
     fn ensure(&mut self, path: &[u8]) -> Result<OwnedFd> {
         let mut here = Vec::new();
-        let mut dir = walk::reopen(self.root.as_fd(), b"")?;
+        let mut dir = resolve::reopen(self.root.as_fd(), b"")?;
         for name in parts(path) {
             let next = join(&here, name);
             match file::look(dir.as_fd(), name)? {
@@ -453,7 +458,7 @@ impl Settle<'_, '_> {
                     self.times.insert(next.clone(), (ino, mtime));
                 }
             }
-            dir = walk::step(dir.as_fd(), name)?;
+            dir = resolve::step(dir.as_fd(), name)?;
             here = next;
         }
         self.keep_time(path)?;
@@ -461,12 +466,12 @@ impl Settle<'_, '_> {
     }
 
     fn open(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        open_dir(walk::reopen(self.root.as_fd(), path)?.as_fd(), b".")
+        open_dir(resolve::reopen(self.root.as_fd(), path)?.as_fd(), b".")
     }
 
     /// Remembers the time of a directory of this layer before names are made in it.
     fn keep_time(&mut self, path: &[u8]) -> io::Result<()> {
-        let stat = file::fstat(walk::reopen(self.root.as_fd(), path)?.as_fd())?;
+        let stat = file::fstat(resolve::reopen(self.root.as_fd(), path)?.as_fd())?;
         self.times.entry(path.to_vec()).or_insert((stat.ino, stat.mtime));
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::layout::{Mode, open_file};
+use super::handle::{Mode, open_file};
 use super::locks::{self, StorageLock};
 use super::{Storage, ancestors, lockfile};
 use crate::error::{Context, Error, Result};

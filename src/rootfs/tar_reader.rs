@@ -1,4 +1,4 @@
-//! What is in a tar archive? Members one after the other, read strictly.
+//! What is in a tar archive? Members, one after the other, read strictly.
 //!
 //! V7, ustar, GNU (long names, sparse) and PAX (with its three sparse forms). The `tar` crate reports success for
 //! malformed PAX records, sizes past 2^64 and much else that readers understand differently; layers come from
@@ -53,8 +53,8 @@ pub struct Member {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// A reader of members. Alternate [`Members::next_member`] and [`Members::chunk`].
-pub struct Members<'a> {
+/// A reader of members. Alternate [`TarReader::next_member`] and [`TarReader::chunk`].
+pub struct TarReader<'a> {
     input: &'a mut dyn Read,
     buf: Vec<u8>,
     at: usize,
@@ -102,9 +102,9 @@ struct Pax {
     sparse: sparse::Records,
 }
 
-impl<'a> Members<'a> {
-    pub fn new(input: &'a mut dyn Read) -> Members<'a> {
-        Members {
+impl<'a> TarReader<'a> {
+    pub fn new(input: &'a mut dyn Read) -> TarReader<'a> {
+        TarReader {
             input,
             buf: vec![0; 256 << 10],
             at: 0,
@@ -162,7 +162,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// How far into the archive reading has come; after [`Members::next_member`], where that one's data begins.
+    /// How far into the archive reading has come; after [`TarReader::next_member`], where that one's data begins.
     pub fn position(&self) -> u64 {
         self.taken - (self.end - self.at) as u64
     }
@@ -172,7 +172,7 @@ impl<'a> Members<'a> {
         self.chunk_of(u64::MAX)
     }
 
-    /// [`Members::chunk`] of at most `most` bytes.
+    /// [`TarReader::chunk`] of at most `most` bytes.
     pub fn chunk_of(&mut self, most: u64) -> Result<&[u8]> {
         if self.left == 0 || most == 0 {
             return Ok(&[]);

@@ -10,15 +10,15 @@ use super::visit::{Step, visit};
 use super::{Item, Plan, Sources};
 use crate::error::{Context, Error, Result};
 use crate::oci::gzip::{Codec, Decoder, Proof};
-use crate::rootfs::ladder::Ladder;
+use crate::rootfs::dir_stack::DirStack;
 use crate::rootfs::limits::Limits;
-use crate::rootfs::marks::{PLAIN_MODE, open_dir};
-use crate::rootfs::members::is_header;
+use crate::rootfs::metadata::{PLAIN_MODE, open_dir};
 use crate::rootfs::remove::remove_at;
+use crate::rootfs::resolve::{self, Make, Missing, join, parts, split};
 use crate::rootfs::root::{Bounds, Last, Root, show};
+use crate::rootfs::tar_reader::is_header;
 use crate::rootfs::tree::{Copied, copy_content, copy_xattrs};
 use crate::rootfs::unpack::{Form, unpack};
-use crate::rootfs::walk::{self, Make, Missing, join, parts, split};
 use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, Stat};
 use crate::{bail, warning};
 
@@ -124,8 +124,8 @@ impl Run<'_> {
     fn destination(&self) -> Result<(OwnedFd, bool)> {
         let root = self.target.root.as_fd();
         let mut making = Noting(Vec::new());
-        walk::start(root)
-            .and_then(|from| walk::walk(root, from, self.target.path.as_bytes(), Bounds::InRoot, &mut making))
+        resolve::start(root)
+            .and_then(|from| resolve::walk(root, from, self.target.path.as_bytes(), Bounds::InRoot, &mut making))
             .and_then(|dir| Ok((open_dir(dir.fd.as_fd(), b".")?, dir.path == making.0 && !dir.path.is_empty())))
             .map_err(|e| self.failed(e))
     }
@@ -134,7 +134,7 @@ impl Run<'_> {
     fn named(&mut self, item: &Item) -> Result<()> {
         let root = self.target.root.as_fd();
         let path = self.target.path.as_bytes();
-        let place = walk::place(root, path, Bounds::InRoot, Last::Follow, &mut Make(MADE_MODE));
+        let place = resolve::place(root, path, Bounds::InRoot, Last::Follow, &mut Make(MADE_MODE));
         let place = place.map_err(|e| self.failed(e))?;
         if place.stat()?.is_some_and(|stat| stat.is_dir()) {
             let dir = file::openat(place.dir.fd.as_fd(), &place.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)?;
@@ -210,8 +210,8 @@ impl Run<'_> {
     /// What is in a directory, into a directory.
     fn contents(&mut self, item: &Item, to: OwnedFd) -> Result<()> {
         let base = Rc::new(to.try_clone()?);
-        let mut ladder = Ladder::new();
-        ladder.push(to)?;
+        let mut dir_stack = DirStack::new();
+        dir_stack.push(to)?;
         let mut frames: Vec<Frame> = Vec::new();
         visit(self.sources, item, &mut |step| {
             match step {
@@ -219,23 +219,23 @@ impl Run<'_> {
                     let source = Some(dir.try_clone_to_owned()?);
                     frames.push(Frame { name: name.to_vec(), stat: *stat, source, made: false });
                     if kept {
-                        self.make_frames(&mut frames, &mut ladder)?;
+                        self.make_frames(&mut frames, &mut dir_stack)?;
                     }
                 }
                 Step::Leave => {
                     if let Some(Frame { made: true, stat, .. }) = frames.pop() {
                         // Time last: then nothing more is made in it.
-                        let here = ladder.here()?;
+                        let here = dir_stack.here()?;
                         file::fchmod(here, self.mode(&stat))?;
                         file::futimens(here, stat.mtime)?;
-                        ladder.pop()?;
+                        dir_stack.pop()?;
                     }
                 }
                 Step::Leaf { dir, name, stat, .. } => {
                     if matches!(stat.kind, Kind::File | Kind::Symlink) {
-                        self.make_frames(&mut frames, &mut ladder)?;
+                        self.make_frames(&mut frames, &mut dir_stack)?;
                     }
-                    self.leaf(dir, name, stat, ladder.here()?, name, &base, &frames)?;
+                    self.leaf(dir, name, stat, dir_stack.here()?, name, &base, &frames)?;
                 }
             }
             Ok(())
@@ -243,9 +243,9 @@ impl Run<'_> {
     }
 
     /// Makes the directories entered and not yet made.
-    fn make_frames(&self, frames: &mut [Frame], ladder: &mut Ladder) -> Result<()> {
+    fn make_frames(&self, frames: &mut [Frame], dir_stack: &mut DirStack) -> Result<()> {
         for frame in frames.iter_mut().filter(|frame| !frame.made) {
-            let here = ladder.here()?;
+            let here = dir_stack.here()?;
             let is_new = self.make_dir(here, &frame.name)?;
             let dir = open_dir(here, &frame.name)?;
             if is_new {
@@ -254,7 +254,7 @@ impl Run<'_> {
             if let Some(source) = frame.source.take() {
                 copy_xattrs(source.as_fd(), dir.as_fd())?;
             }
-            ladder.push(dir)?;
+            dir_stack.push(dir)?;
             frame.made = true;
         }
         Ok(())
@@ -289,7 +289,7 @@ impl Run<'_> {
         if stat.nlink > 1
             && let Some(first) = self.links.get(&(stat.dev, stat.ino))
         {
-            let dir = walk::reopen(first.base.as_fd(), &first.dir)?;
+            let dir = resolve::reopen(first.base.as_fd(), &first.dir)?;
             let is_first = |stat: Option<Stat>| stat.is_some_and(|stat| (stat.dev, stat.ino) == first.id);
             if is_first(file::look(to, copy)?) {
                 // The same name once more.
@@ -355,7 +355,7 @@ impl Run<'_> {
     fn open(&self, item: &Item) -> Result<File> {
         let (parent, name) = split(&item.path);
         let open = || -> io::Result<OwnedFd> {
-            let dir = walk::reopen(self.sources.root.as_fd(), parent)?;
+            let dir = resolve::reopen(self.sources.root.as_fd(), parent)?;
             file::openat(dir.as_fd(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)
         };
         open().map(File::from).context(|| format!("can't open {}", show(&item.named)))

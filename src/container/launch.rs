@@ -12,14 +12,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::answerer::Answerer;
-use super::ledger::Ledger;
-use super::notify::Supervisor;
+use super::execute::{Execution, execute_all};
+use super::inode_owners::Record;
+use super::mountpoint::{self, Made};
 use super::output::Output;
-use super::plan::{Extras, Role, plan};
-use super::record::Record;
+use super::ownership::Ledger;
+use super::setup::{Extras, Role, plan};
 use super::step::Step;
-use super::target::{self, Made};
-use super::walk::{Walk, walk};
+use super::supervisor::Supervisor;
 use super::{Emulation, Network, Overlay, Spec, Tmp, enter};
 use crate::debug;
 use crate::error::{Context, Error, Result};
@@ -44,7 +44,7 @@ const GRACE: Duration = Duration::from_millis(1000);
 /// before, and afterwards what they are; [`Emulation::Notify`] adds to it.
 pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     enter()?;
-    let steps = plan(spec, Role::Child, Extras::Wanted)?;
+    let steps = plan(spec, Role::Run, Extras::Wanted)?;
     log(&steps);
     let _made = make_places(spec, &steps)?;
     let null = null()?;
@@ -67,7 +67,7 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
             let init = |command: Pid| init(command, &writer);
             let (output, socket) = (Some(&ends), record.then_some(&child_socket));
             let state =
-                Walk { root: None, null: &null, init: &init, announce: &|| Ok(()), keep: &writer, output, socket };
+                Execution { root: None, null: &null, init: &init, announce: &|| Ok(()), keep: &writer, output, socket };
             first_process(&steps, state)
         }
         Ok(Fork::Parent(child)) => Ok(child),
@@ -83,8 +83,8 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
         let mask = Mask::all().set().context(|| "can't block signals")?;
         let supervisor = || {
             let mut supervisor = Supervisor::new(&spec.root, ledger);
-            if let Some(believed) = &spec.believed {
-                supervisor.begin_as(child, believed);
+            if let Some(user) = &spec.run_as {
+                supervisor.begin_as(child, user);
             }
             supervisor
         };
@@ -136,12 +136,12 @@ pub fn exec(spec: &Spec) -> Result<Infallible> {
 /// As [`exec`]; calls `announce` when the container stands.
 pub fn exec_announced(spec: &Spec, announce: &dyn Fn() -> io::Result<()>) -> Result<Infallible> {
     enter()?;
-    become_it(spec, Role::Myself, announce)
+    become_it(spec, Role::ChRun, announce)
 }
 
 /// Becomes the command within the container that this process has joined.
 pub fn exec_joined(spec: &Spec) -> Result<Infallible> {
-    become_it(spec, Role::Peer, &|| Ok(()))
+    become_it(spec, Role::Joined, &|| Ok(()))
 }
 
 fn become_it(spec: &Spec, role: Role, announce: &dyn Fn() -> io::Result<()>) -> Result<Infallible> {
@@ -165,8 +165,9 @@ fn become_it(spec: &Spec, role: Role, announce: &dyn Fn() -> io::Result<()>) -> 
     log(&steps);
     let _made = make_places(spec, &steps)?;
     let null = null()?;
-    let mut state = Walk { root: None, null: &null, init: &|_| {}, announce, keep: &null, output: None, socket: None };
-    let (step, e) = walk(&steps, &mut state);
+    let mut state =
+        Execution { root: None, null: &null, init: &|_| {}, announce, keep: &null, output: None, socket: None };
+    let (step, e) = execute_all(&steps, &mut state);
     Err(failure(&steps, step, e.raw_os_error().unwrap_or(libc::EIO)))
 }
 
@@ -180,7 +181,7 @@ fn log(steps: &[Step]) {
 fn make_places(spec: &Spec, steps: &[Step]) -> Result<(Made, Made)> {
     let (mut made, mut shared) = (Made::default(), Made::default());
     if spec.tmp == Tmp::Image
-        && let Ok(tmp) = target::locate(&spec.root, Path::new("/tmp"))
+        && let Ok(tmp) = mountpoint::locate(&spec.root, Path::new("/tmp"))
     {
         made.make_open(&spec.root, &tmp)?;
     }
@@ -417,14 +418,14 @@ fn pause(child: Pid) {
 // --- Process 1 ------------------------------------------------------------------------------------------------
 
 /// The child: does the steps, becomes process 1 on the way. Neither allocates nor returns.
-fn first_process(steps: &[Step], mut state: Walk) -> ! {
+fn first_process(steps: &[Step], mut state: Execution) -> ! {
     let pipe = state.keep;
     // Commands run as the same user: they shall not look into this copy of our memory.
     if process::set_dumpable(Dumpable::No).is_err() || process::die_with_parent().is_err() || process::is_orphaned(pipe)
     {
         process::exit(1);
     }
-    let (step, e) = walk(steps, &mut state);
+    let (step, e) = execute_all(steps, &mut state);
     tell(pipe, Word::Failed(step, e.raw_os_error().unwrap_or(libc::EIO)));
     process::exit(1)
 }

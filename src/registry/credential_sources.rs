@@ -53,7 +53,7 @@ pub struct Sources {
     pub prompt: Prompt,
 }
 
-pub struct Logins {
+pub struct CredentialSources {
     sources: Sources,
     state: Mutex<State>,
 }
@@ -65,13 +65,13 @@ struct State {
     refused: HashSet<Endpoint>,
 }
 
-impl Logins {
-    pub fn new(sources: Sources) -> Logins {
-        Logins { sources, state: Mutex::default() }
+impl CredentialSources {
+    pub fn new(sources: Sources) -> CredentialSources {
+        CredentialSources { sources, state: Mutex::default() }
     }
 }
 
-impl Logins {
+impl CredentialSources {
     fn look(&self, state: &State, endpoint: &Endpoint) -> Result<Option<Login>> {
         if let Some(login) = state.answers.get(endpoint) {
             return Ok(Some(login.clone()));
@@ -101,7 +101,7 @@ impl Logins {
     }
 }
 
-impl Credentials for Logins {
+impl Credentials for CredentialSources {
     fn known(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
         self.look(&self.state(), endpoint)
     }
@@ -360,7 +360,7 @@ mod tests {
         fs::write(&file, r#"{"auths":{"a.example":{"auth":"dTpw"},"b.example":{"auth":"dTpw"}}}"#).unwrap();
         let (a, b, c) = (endpoint("a.example"), endpoint("b.example"), endpoint("c.example"));
         let given = Login::Password { user: "given".into(), password: "x".into() };
-        let logins = Logins::new(Sources {
+        let logins = CredentialSources::new(Sources {
             given: Given { login: Some(given.clone()), registries: vec![a.clone()], elsewhere: "not for others" },
             files: vec![dir.join("absent"), file.clone()],
             prompt: Prompt::Never,
@@ -377,7 +377,7 @@ mod tests {
         let bad = |path: PathBuf| {
             let given = Given { login: None, registries: Vec::new(), elsewhere: "" };
             let sources = Sources { given, files: vec![path], prompt: Prompt::Never };
-            Logins::new(sources).find(&c).map(|l| l.is_some()).map_err(|e| e.to_string())
+            CredentialSources::new(sources).find(&c).map(|l| l.is_some()).map_err(|e| e.to_string())
         };
         assert!(bad(dir.clone()).unwrap_err().ends_with("not a file"));
         fs::write(&file, "not JSON, secret").unwrap();

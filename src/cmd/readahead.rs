@@ -15,7 +15,7 @@ const DEPTH: usize = 8;
 const BUFFER: usize = 256 << 10;
 
 /// What `source` reads, read ahead of time. An error of the source arrives in its place.
-pub struct Ahead {
+pub struct ReadAhead {
     full: Receiver<io::Result<(Vec<u8>, usize)>>,
     empty: SyncSender<Vec<u8>>,
     current: Vec<u8>,
@@ -25,7 +25,7 @@ pub struct Ahead {
 }
 
 /// Starts reading. The thread ends with the source, or once the returned reader is dropped.
-pub fn ahead<'scope, R: Read + Send + 'scope>(scope: &'scope Scope<'scope, '_>, mut source: R) -> Result<Ahead> {
+pub fn ahead<'scope, R: Read + Send + 'scope>(scope: &'scope Scope<'scope, '_>, mut source: R) -> Result<ReadAhead> {
     let (to_reader, full) = sync_channel::<io::Result<(Vec<u8>, usize)>>(DEPTH);
     let (empty, returned) = sync_channel::<Vec<u8>>(DEPTH);
     let work = move || {
@@ -50,7 +50,7 @@ pub fn ahead<'scope, R: Read + Send + 'scope>(scope: &'scope Scope<'scope, '_>, 
         }
     };
     start(scope, work)?;
-    Ok(Ahead { full, empty, current: Vec::new(), at: 0, end: 0, done: false })
+    Ok(ReadAhead { full, empty, current: Vec::new(), at: 0, end: 0, done: false })
 }
 
 /// Starts a thread. (`Scope::spawn` panics where there are too many.)
@@ -78,7 +78,7 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(n)
 }
 
-impl Read for Ahead {
+impl Read for ReadAhead {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end && !self.done {
             if !self.current.is_empty() {

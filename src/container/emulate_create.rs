@@ -1,5 +1,5 @@
-//! Whose is a file that a process makes which believes to be another user, or makes in a directory that passes on its
-//! group? Made on its behalf, so that it can be recorded.
+//! Owner of a new file: a process with emulated IDs other than root's, or in a set-group-ID directory, creates it.
+//! The supervisor creates it on the process's behalf, so that the owner can be recorded.
 //!
 //! Whatever is in the way is left to the kernel, which then says it: nothing has been made. Deliberately absent, and root's:
 //! what openat2(2), bind(2), `O_TMPFILE` and pipes make, and what is made through a link that leads nowhere.
@@ -7,9 +7,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::caller::{Caller, Last};
 use super::filter::Call;
-use super::record::fd_path;
+use super::inode_owners::fd_path;
+use super::tracee::{Last, Tracee};
 use crate::sys::file::{self, O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH};
 use crate::sys::seccomp::{self, Answer};
 
@@ -23,7 +23,7 @@ pub struct Place {
 }
 
 /// Where the call makes something; `None` if there is something already.
-pub fn place(caller: &Caller, call: Call, a: [u64; 6]) -> io::Result<Option<Place>> {
+pub fn place(tracee: &Tracee, call: Call, a: [u64; 6]) -> io::Result<Option<Place>> {
     let here = libc::AT_FDCWD;
     let (dir, path) = match call {
         Call::Openat | Call::Mkdirat => (a[0] as i32, a[1]),
@@ -31,24 +31,24 @@ pub fn place(caller: &Caller, call: Call, a: [u64; 6]) -> io::Result<Option<Plac
         Call::Symlink => (here, a[1]),
         _ => (here, a[0]),
     };
-    let mut text = caller.text(path)?;
+    let mut text = tracee.text(path)?;
     if matches!(call, Call::Mkdir | Call::Mkdirat) {
         text.truncate(text.iter().rposition(|&b| b != b'/').map_or(0, |at| at + 1));
     }
     let Some((parent, name)) = split(&text) else { return Ok(None) };
-    let parent = caller.resolve(dir, parent, Last::Follow)?;
+    let parent = tracee.resolve(dir, parent, Last::Follow)?;
     let is_there = file::lstatat(parent.as_fd(), name).is_ok();
-    Ok((!is_there && caller.is_there()).then(|| Place { parent, name: name.to_vec() }))
+    Ok((!is_there && tracee.is_there()).then(|| Place { parent, name: name.to_vec() }))
 }
 
 /// Does what the call wants: the new file (`O_PATH`), and what to answer.
-pub fn create(caller: &Caller, call: Call, a: [u64; 6], at: &Place) -> io::Result<(OwnedFd, Answer)> {
+pub fn create(tracee: &Tracee, call: Call, a: [u64; 6], at: &Place) -> io::Result<(OwnedFd, Answer)> {
     let Place { parent, name } = at;
     let place = || file::openat(parent.as_fd(), name, O_PATH | O_NOFOLLOW, 0);
-    let permissions = |mode: u64| mode as u32 & PERMISSIONS & !caller.umask();
+    let permissions = |mode: u64| mode as u32 & PERMISSIONS & !tracee.umask();
     let (flags, mode) = match call {
         Call::Symlink | Call::Symlinkat => {
-            file::symlinkat(&caller.text(a[0])?, parent.as_fd(), name)?;
+            file::symlinkat(&tracee.text(a[0])?, parent.as_fd(), name)?;
             return Ok((place()?, Answer::Value(0)));
         }
         Call::Mkdir | Call::Mkdirat => {
@@ -65,7 +65,7 @@ pub fn create(caller: &Caller, call: Call, a: [u64; 6], at: &Place) -> io::Resul
     let mode = permissions(mode);
     let made = file::openat(parent.as_fd(), name, flags | O_EXCL, mode)?;
     let given = file::fchmod(made.as_fd(), mode).and_then(|()| {
-        seccomp::give_descriptor(caller.listener, caller.id, made.as_fd(), flags & libc::O_CLOEXEC != 0)
+        seccomp::give_descriptor(tracee.listener, tracee.id, made.as_fd(), flags & libc::O_CLOEXEC != 0)
     });
     match given {
         Ok(number) => {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::resolve;
 use super::root::{Root, show};
-use super::walk;
 use crate::error::{Context, Result};
 use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, Time};
 
@@ -47,7 +47,7 @@ pub(super) fn set_xattrs(fd: BorrowedFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Resul
 /// Sets times of directories, of those that are still what they were.
 pub(super) fn set_times(root: &Root, times: &HashMap<Vec<u8>, (u64, Time)>) -> Result<()> {
     for (path, (ino, time)) in times {
-        let fd = match walk::reopen(root.as_fd(), path).and_then(|dir| open_dir(dir.as_fd(), b".")) {
+        let fd = match resolve::reopen(root.as_fd(), path).and_then(|dir| open_dir(dir.as_fd(), b".")) {
             Ok(fd) => fd,
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => continue,
             Err(e) => return Err(e).context(|| format!("can't open directory {}", show(path))),

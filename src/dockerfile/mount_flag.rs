@@ -4,7 +4,7 @@
 //! instruction is evaluated, values are expanded and everything is checked. The order of keys matters: what may follow
 //! depends on the `type` read so far.
 
-use super::fault::nearest;
+use super::diagnostic::nearest;
 use super::{csv, path};
 use crate::bail;
 use crate::error::{Error, Result};

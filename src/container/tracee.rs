@@ -1,12 +1,12 @@
 //! What does a trapped call mean by its arguments? Files and texts of the process that waits, as that process sees them.
 //!
 //! A number of a process can come to mean another one at any time: whoever acts on what was read here asks
-//! [`Caller::is_there`] afterwards.
+//! [`Tracee::is_there`] afterwards.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::record::fd_path;
+use super::inode_owners::fd_path;
 use crate::sys::file::{self, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY};
 use crate::sys::process::Pid;
 use crate::sys::{seccomp, trace};
@@ -19,13 +19,13 @@ pub enum Last {
 }
 
 /// The process whose call waits.
-pub struct Caller<'a> {
+pub struct Tracee<'a> {
     pub pid: Pid,
     pub listener: BorrowedFd<'a>,
     pub id: u64,
 }
 
-impl Caller<'_> {
+impl Tracee<'_> {
     /// Whether what was read under its number was its own.
     pub fn is_there(&self) -> bool {
         seccomp::still_waits(self.listener, self.id)
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn links_of_proc_are_told_from_circles() {
-        let dir = std::env::temp_dir().join(format!("ch-caller-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("ch-tracee-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         std::os::unix::fs::symlink("circle", dir.join("circle")).unwrap();
         let circle = format!("{}/circle", dir.display());

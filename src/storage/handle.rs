@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::init::{self, Found};
 use super::locks::{self, StorageLock};
-use super::place::{self, Found};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::fremovexattr;
@@ -72,21 +72,21 @@ struct Session {
 impl Storage {
     /// Opens the directory if there is one: of one that does not exist, is empty or was only begun, `Ok(None)`.
     pub fn open_existing(path: &Path, access: Access) -> Result<Option<Storage>> {
-        let Found::Storage(found, _) = place::look(path)? else { return Ok(None) };
+        let Found::Storage(found, _) = init::look(path)? else { return Ok(None) };
         let lock = match access {
             Access::Read => None,
             Access::Write => Some(StorageLock::take(&found, Lock::Shared)?),
             Access::Exclusive => Some(StorageLock::take(&found, Lock::Exclusive)?),
         };
         // While we waited for the lock, a reset may have changed the mode.
-        let Found::Storage(path, mode) = place::look(&found)? else { return Ok(None) };
-        debug!("found storage dir v{}: {}", place::FORMAT, path.display());
+        let Found::Storage(path, mode) = init::look(&found)? else { return Ok(None) };
+        debug!("found storage dir v{}: {}", init::FORMAT, path.display());
         let dir = File::open(&path).context(|| format!("can't open storage directory {}", path.display()))?;
         let durable = sysfs::space(&dir).map_or(true, |s| s.magic != sysfs::TMPFS_MAGIC);
         let storage = Storage { path, dir, mode, boot: boot_id(), durable, lock, session: Mutex::new(None) };
-        place::check_directories(&storage.path)?;
+        init::check_directories(&storage.path)?;
         if access != Access::Read {
-            if let Err(e) = place::complete(&storage.path) {
+            if let Err(e) = init::complete(&storage.path) {
                 verbose!("can't make what is missing in {}: {e}", storage.path.display());
             }
             storage.sweep();
@@ -99,7 +99,7 @@ impl Storage {
         if let Some(storage) = Storage::open_existing(path, access)? {
             return Ok(storage);
         }
-        place::make(path, probe)?;
+        init::make(path, probe)?;
         Storage::open_existing(path, access)?
             .ok_or_else(|| Error::new(format!("storage directory vanished: {}", path.display())))
     }

@@ -8,9 +8,9 @@ use super::{Fate, Sources};
 use crate::bail;
 use crate::error::{Error, Result};
 use crate::glob;
-use crate::rootfs::marks::open_dir;
+use crate::rootfs::metadata::open_dir;
+use crate::rootfs::resolve::{join, parts};
 use crate::rootfs::root::{Last, Root, show};
-use crate::rootfs::walk::{join, parts};
 use crate::sys::file::{self, Kind, O_DIRECTORY, O_RDONLY, Stat};
 
 /// One source, links followed.

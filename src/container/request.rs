@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use super::enter::enter_as;
 use super::env::{self, Environment, Expand};
 use super::join::{self, Group, Part};
-use super::run::{exec_announced, exec_joined};
-use super::{Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, exec, invoker, target};
+use super::launch::{exec_announced, exec_joined};
+use super::{
+    Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, exec, invoker, mountpoint,
+};
 use crate::bail;
 use crate::error::{Context, Error, Result};
 use crate::sys::{process, user};
@@ -163,7 +165,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         home,
         account,
         stdin: Stdin::Inherit,
-        believed: None,
+        run_as: None,
         emulation: Emulation::None,
         mark: match &part {
             Some(Part::First(first)) => Some(first.mark().to_owned()),
@@ -273,7 +275,7 @@ fn environment(
 fn set_image(env: &mut Environment, pairs: Option<&[(String, String)]>, root: &Path, expand: Expand) -> Result<()> {
     let Some(pairs) = pairs else {
         let file = "/ch/environment";
-        let path = target::locate(root, Path::new(file))?.host_path(root);
+        let path = mountpoint::locate(root, Path::new(file))?.host_path(root);
         let text = read_limited(&path).context(|| format!("can't read {file} of the image"))?;
         return env::assign_lines(env, &text, expand, file);
     };

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::ledger::{Ledger, Owner};
+use super::ownership::{Ledger, Owner};
 use crate::error::Result;
 use crate::sys::file::{self, O_NOFOLLOW, O_PATH, Stat};
 use crate::sys::trace;

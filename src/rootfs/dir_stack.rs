@@ -1,6 +1,6 @@
-//! How is a tree of any depth walked with few descriptors? A ladder: the directories from the top to where we are.
+//! How is a tree of any depth walked with few descriptors? A stack: the directories from the top to where we are.
 //!
-//! Only the lowest rungs keep their descriptor open; a rung above is opened again through `..` when the walk comes
+//! Only the innermost ones keep their descriptor open; one further out is opened again through `..` when the walk comes
 //! back to it, and must then be the directory that it was.
 
 use std::io;
@@ -16,13 +16,13 @@ struct Rung {
     id: (u64, u64),
 }
 
-pub struct Ladder {
+pub struct DirStack {
     rungs: Vec<Rung>,
 }
 
-impl Ladder {
-    pub fn new() -> Ladder {
-        Ladder { rungs: Vec::new() }
+impl DirStack {
+    pub fn new() -> DirStack {
+        DirStack { rungs: Vec::new() }
     }
 
     /// Climbs down into `dir`, a directory of the one where we are.

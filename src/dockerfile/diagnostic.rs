@@ -1,6 +1,6 @@
 //! What is wrong with a Dockerfile, where, and what might have been meant?
 //!
-//! A [`Mistake`] is made while one logical line is read and knows a place in it; a [`Fault`] is what people see: line,
+//! A [`SyntaxError`] is made while one logical line is read and knows a place in it; a [`Diagnostic`] is what people see: line,
 //! column, the line itself with a caret. All faults of a file are found before any work starts; the first is the error,
 //! some further ones are listed.
 
@@ -22,25 +22,25 @@ pub enum Level {
 
 /// A fault in one logical line; `at` is a byte offset in its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct SyntaxError {
     pub level: Level,
     pub at: usize,
     pub message: String,
     pub hint: Option<String>,
 }
 
-impl Mistake {
+impl SyntaxError {
     /// No tree can be built.
-    pub fn ast(at: usize, message: impl Into<String>) -> Mistake {
-        Mistake { level: Level::Ast, at, message: message.into(), hint: None }
+    pub fn ast(at: usize, message: impl Into<String>) -> SyntaxError {
+        SyntaxError { level: Level::Ast, at, message: message.into(), hint: None }
     }
 
     /// The instruction is malformed.
-    pub fn instr(at: usize, message: impl Into<String>) -> Mistake {
-        Mistake { level: Level::Instr, at, message: message.into(), hint: None }
+    pub fn instr(at: usize, message: impl Into<String>) -> SyntaxError {
+        SyntaxError { level: Level::Instr, at, message: message.into(), hint: None }
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Mistake {
+    pub fn hint(mut self, hint: impl Into<String>) -> SyntaxError {
         self.hint = Some(hint.into());
         self
     }
@@ -48,7 +48,7 @@ impl Mistake {
 
 /// A fault in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct Diagnostic {
     pub level: Level,
     /// From 1.
     pub line: usize,
@@ -63,16 +63,16 @@ pub struct Fault {
 }
 
 /// The error for a file that does not parse. `file` is its name as the user gave it, `-` for standard input.
-pub fn error(file: &str, faults: &[Fault]) -> Error {
-    let Some((first, further)) = faults.split_first() else {
+pub fn error(file: &str, diagnostics: &[Diagnostic]) -> Error {
+    let Some((first, further)) = diagnostics.split_first() else {
         return Error::new(format!("can't parse: {file}"));
     };
     if first.excerpt.is_empty() {
         return Error::new(format!("{}: {file}", first.message));
     }
     let mut detail = first.excerpt.clone();
-    for fault in further.iter().take(MAX_FURTHER) {
-        let _ = write!(detail, "\nalso: {file}:{},{}: {}", fault.line, fault.col, fault.message);
+    for diagnostic in further.iter().take(MAX_FURTHER) {
+        let _ = write!(detail, "\nalso: {file}:{},{}: {}", diagnostic.line, diagnostic.col, diagnostic.message);
     }
     if further.len() > MAX_FURTHER {
         let _ = write!(detail, "\nalso: {} more", further.len() - MAX_FURTHER);
@@ -134,8 +134,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// The level of a file's faults: the worst one. Other builders' verdicts, which tests compare with, say no more.
 #[cfg(test)]
-pub fn level(faults: &[Fault]) -> Option<Level> {
-    faults.iter().map(|fault| fault.level).min()
+pub fn level(diagnostics: &[Diagnostic]) -> Option<Level> {
+    diagnostics.iter().map(|diagnostic| diagnostic.level).min()
 }
 
 #[cfg(test)]

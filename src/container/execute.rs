@@ -4,9 +4,9 @@ use std::ffi::CStr;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use super::mountpoint::Target;
 use super::output::Ends;
 use super::step::{Access, Make, Program, Step};
-use super::target::Target;
 use crate::error::io_text;
 use crate::sys::mount::{
     self, BIND, FdPath, Kind, MOVE, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, RECURSIVE, REMOUNT, Unmount,
@@ -18,7 +18,7 @@ use crate::sys::signal::{self, Mask};
 use crate::warning;
 
 /// What the loop needs besides the steps.
-pub struct Walk<'a> {
+pub struct Execution<'a> {
     pub root: Option<OwnedFd>,
     /// /dev/null, opened on the host.
     pub null: &'a OwnedFd,
@@ -34,9 +34,9 @@ pub struct Walk<'a> {
 }
 
 /// Does the steps. Returns only if one fails: which, and why.
-pub fn walk(steps: &[Step], walk: &mut Walk) -> (usize, io::Error) {
+pub fn execute_all(steps: &[Step], execution: &mut Execution) -> (usize, io::Error) {
     for (i, step) in steps.iter().enumerate() {
-        if let Err(e) = walk.perform(step) {
+        if let Err(e) = execution.perform(step) {
             return (i, e);
         }
     }
@@ -44,7 +44,7 @@ pub fn walk(steps: &[Step], walk: &mut Walk) -> (usize, io::Error) {
     (steps.len(), io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-impl Walk<'_> {
+impl Execution<'_> {
     fn perform(&mut self, step: &Step) -> io::Result<()> {
         match step {
             Step::Stub { .. } | Step::Place(_) => Ok(()),
