@@ -7,6 +7,7 @@ mod container;
 mod dockerfile;
 mod error;
 mod glob;
+mod image;
 mod log;
 mod oci;
 mod registry;

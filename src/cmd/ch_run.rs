@@ -13,10 +13,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::layers;
 use crate::cli::ch_run_args::{self, Invocation};
 use crate::container::request::{Image as Root, Place, Request, become_command};
 use crate::error::{Context, Error, Result};
+use crate::image::layers;
 use crate::oci::reference::ImageRef;
 use crate::storage::{self, Access, Image, Storage};
 use crate::sys::process::{self, Ended, Fork};

@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::layers::looks_like_image;
 use crate::error::{Context, Error, Result};
+use crate::image::layers::looks_like_image;
 use crate::rootfs::{self, Root};
 use crate::storage::Storage;
 use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, Stat};

@@ -4,7 +4,6 @@
 
 mod base_layers;
 mod build;
-mod ch_layer;
 pub mod ch_run;
 mod delete;
 mod destination;
@@ -15,9 +14,7 @@ mod fsck;
 mod gc;
 mod host;
 mod import;
-mod layers;
 mod list;
-mod owners;
 mod probe;
 mod progress;
 mod pull;

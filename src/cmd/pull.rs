@@ -9,13 +9,14 @@ use std::path::Path;
 
 use super::destination::Destination;
 use super::fetch::{Fetched, Fetcher, apply, label};
-use super::layers::Held;
-use super::owners::{self, Below};
 use super::remote::{self, Named, Remote, Remotes, Resolved, Wanted};
-use super::{Host, layers, print};
+use super::{Host, print};
 use crate::cli::Options;
 use crate::container::ownership::{Line, Owner};
 use crate::error::{Context, Error, Result};
+use crate::image::layers;
+use crate::image::layers::Held;
+use crate::image::owners::{self, Below};
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::ImageRef;

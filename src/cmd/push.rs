@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::Host;
 use super::base_layers::Base;
-use super::owners::{self, Which};
 use super::progress::Progress;
 use super::push_layer::{self, Files, Packed, Plan};
 use super::remote::{self, Named, Remote, Remotes};
-use super::{Host, ch_layer, layers};
 use crate::cli::{Format, Options};
 use crate::container;
 use crate::container::ownership::Ledger;
 use crate::error::{Context, Error, Result};
+use crate::image::owners::{self, Which};
+use crate::image::{ch_layer, layers};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{

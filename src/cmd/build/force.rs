@@ -12,10 +12,10 @@ use super::run::{Command, Failure, TMP, ending, interrupted, variables};
 use super::secret::Author;
 use super::stage::Stage;
 use crate::cli::{Force as Mode, Options};
-use crate::cmd::owners::Which;
 use crate::container::force::{self as distributions, Config, Init};
 use crate::container::{self, Bind, Emulation, Network, Obstacle};
 use crate::error::{Error, Result};
+use crate::image::owners::Which;
 use crate::{info, verbose, warning};
 
 /// Largest file that is read to recognise a distribution, bytes.

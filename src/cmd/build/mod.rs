@@ -29,11 +29,9 @@ use std::rc::Rc;
 use self::force::Force;
 use self::secret::Author;
 use self::stage::{Finished, Stage};
-use self::tree::View;
-pub use self::tree::view;
+use super::Host;
 use super::pull::Puller;
 use super::remote::{Named, Remotes, Wanted};
-use super::{Host, layers};
 use crate::cli::Options;
 use crate::container::{self, Bind};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind};
@@ -42,6 +40,8 @@ use crate::dockerfile::plan::{Base, Origin, Plan, at};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::scope::Globals;
 use crate::error::{Context, Error, Result};
+use crate::image::View;
+use crate::image::layers;
 use crate::oci::arch::Arch;
 use crate::oci::reference::ImageRef;
 use crate::rootfs::Root;
@@ -290,7 +290,7 @@ impl Build<'_> {
 
     /// An image's tree, to be read.
     pub fn view(&self, image: &Image) -> Result<View> {
-        tree::view(self.storage, &image.layers)
+        crate::image::view(self.storage, &image.layers)
     }
 
     /// Architecture that images are built for.

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cache::Inputs;
-use crate::cmd::layers;
-use crate::cmd::owners::{self, Which};
 use crate::container::ownership::Ledger;
 use crate::container::{self, Overlay};
 use crate::error::{Context, Result};
+use crate::image::owners::Which;
+use crate::image::{layers, owners};
 use crate::oci::config::Config;
 use crate::rootfs::{self, Entry, Last, Root, Stack};
 use crate::storage::{Draft, Image, LayerId, LayerInfo, LayerKind, Owners, Storage, seal};
@@ -22,32 +22,6 @@ pub struct Tree {
 enum Files {
     Stack(Vec<LayerId>),
     Plain { draft: Draft },
-}
-
-/// A tree to look into: mounted as long as this lives.
-pub struct View {
-    path: PathBuf,
-    // Unmounted before its mount point goes.
-    _overlay: Option<Overlay>,
-    _draft: Option<Draft>,
-}
-
-impl View {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// The tree of a finished image, to be read.
-pub fn view(storage: &Storage, ids: &[LayerId]) -> Result<View> {
-    if let Some(id) = layers::whole(storage, ids) {
-        return Ok(View { path: storage.layer_tree(&id), _overlay: None, _draft: None });
-    }
-    let trees = layers::trees(storage, ids);
-    container::enter()?;
-    let draft = storage.draft()?;
-    let overlay = Overlay::mount(&trees, None, draft.path())?;
-    Ok(View { path: draft.path().to_owned(), _overlay: Some(overlay), _draft: Some(draft) })
 }
 
 impl Tree {

@@ -13,15 +13,16 @@ use std::io::{self, BufWriter, IsTerminal, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::Host;
 use super::destination::Destination;
 use super::list::bytes;
-use super::owners::{self, Which};
 use super::push::source_date_epoch;
-use super::{Host, layers};
 use crate::cli::Options;
 use crate::container;
 use crate::container::ownership::Ledger;
 use crate::error::{Context, Error, Result};
+use crate::image::layers;
+use crate::image::owners::{self, Which};
 use crate::oci::arch::Arch;
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;

@@ -10,13 +10,14 @@ use std::thread;
 
 use self::packed::Packed;
 use self::saved::Operand;
-use super::layers::Held;
+use super::Host;
 use super::pull::whole;
 use super::readahead::ahead;
 use super::remote::Wanted;
-use super::{Host, ch_layer, layers, owners};
 use crate::cli::Options;
 use crate::error::{Context, Error, Result};
+use crate::image::layers::Held;
+use crate::image::{ch_layer, layers, owners};
 use crate::oci;
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};

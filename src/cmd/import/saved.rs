@@ -9,12 +9,12 @@ use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::cmd::fetch::apply;
-use crate::cmd::layers::{self, Held};
-use crate::cmd::owners::Below;
 use crate::cmd::pull::{reconcile, whole};
 use crate::cmd::remote::{self, Wanted};
 use crate::container::ownership::Owner;
 use crate::error::{Context, Error, Result};
+use crate::image::layers::{self, Held};
+use crate::image::owners::Below;
 use crate::log::escape;
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::owners::{self, Which};
-use super::{build, ch_layer};
+use super::{ch_layer, view};
 use crate::container::MAX_LAYERS;
 use crate::error::{Context, Error, Result};
 use crate::oci::config::Config;
@@ -39,7 +39,7 @@ pub fn flatten(storage: &Storage, image: &Image) -> Result<LayerId> {
     let size = if image.layers.len() > MAX_LAYERS {
         repack(trees(storage, &image.layers), &to).context(failed)?
     } else {
-        let view = build::view(storage, &image.layers)?;
+        let view = view(storage, &image.layers)?;
         rootfs::copy_tree(view.path(), &to, None).context(failed)?.bytes
     };
     // What it holds need not be found out: it is about to change.
