@@ -1,5 +1,6 @@
 //! ch-image: builds, pulls, pushes and runs container images with no privilege at all.
 
+mod builder;
 mod cli;
 mod cmd;
 mod compress;

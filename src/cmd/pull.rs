@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::destination::Destination;
 use super::fetch::{Fetched, Fetcher, apply, label};
-use super::remote::{self, Named, Remote, Remotes, Resolved, Wanted};
+use super::remote::{self, Named, Remote, Remotes, Resolved};
 use super::{Host, print};
 use crate::cli::Options;
 use crate::container::ownership::{Line, Owner};
@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::layers;
 use crate::image::layers::Held;
 use crate::image::owners::{self, Below};
+use crate::oci::arch::Wanted;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
 use crate::oci::reference::ImageRef;
@@ -34,7 +35,7 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
     let storage = host.storage(Access::Write)?;
     let remotes = Remotes::new(options, Named::Image(&reference))?;
     let puller = Puller { host, options, storage: &storage, remotes: &remotes };
-    let wanted = Wanted::new(host, options);
+    let wanted = remote::wanted(host, options);
     puller.announce(&reference, &wanted);
     match directory {
         Some(directory) => {
@@ -223,7 +224,7 @@ impl Puller<'_> {
     fn to_directory(&self, reference: &ImageRef, directory: &Path) -> Result<()> {
         let shown = directory.display();
         let place = Destination::claim(directory, self.storage)?;
-        let wanted = Wanted::new(self.host, self.options);
+        let wanted = remote::wanted(self.host, self.options);
         let cache = (!self.options.no_cache).then_some(self.storage);
         let (places, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
         // A directory has no record.

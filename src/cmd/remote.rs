@@ -9,7 +9,7 @@ use super::Host;
 use crate::cli::Options;
 use crate::dockerfile::plan;
 use crate::error::{Error, Result};
-use crate::oci::arch::Arch;
+use crate::oci::arch::{Arch, Wanted};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Document, Index, Manifest};
@@ -24,28 +24,12 @@ use crate::registry::{self, Accept, Client, Endpoint, Fetched};
 use crate::storage::Storage;
 use crate::{bail, info, verbose, warning};
 
-/// Which architecture to take (manual page, `--arch`).
-#[derive(Clone, PartialEq, Debug)]
-pub enum Wanted {
-    /// What the registry gives.
-    Yolo,
-    Arch(Arch),
-}
-
-impl Wanted {
-    pub fn new(host: &Host, options: &Options) -> Wanted {
-        match options.arch.as_deref() {
-            Some("yolo") => Wanted::Yolo,
-            None | Some("host") => Wanted::Arch(host.arch().clone()),
-            Some(name) => Wanted::Arch(Arch::new(name)),
-        }
-    }
-
-    fn name(&self) -> &str {
-        match self {
-            Wanted::Yolo => "yolo",
-            Wanted::Arch(arch) => arch.as_str(),
-        }
+/// What `--arch` asks for.
+pub fn wanted(host: &Host, options: &Options) -> Wanted {
+    match options.arch.as_deref() {
+        Some("yolo") => Wanted::Yolo,
+        None | Some("host") => Wanted::Arch(host.arch().clone()),
+        Some(name) => Wanted::Arch(Arch::new(name)),
     }
 }
 

@@ -15,7 +15,6 @@ mod enter;
 mod env;
 mod execute;
 mod filter;
-pub mod force;
 mod identity;
 mod inode_owners;
 mod join;

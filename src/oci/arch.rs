@@ -84,6 +84,23 @@ impl fmt::Display for Arch {
     }
 }
 
+/// Which architecture of an image to take (manual page, `--arch`).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Wanted {
+    /// What the registry gives.
+    Yolo,
+    Arch(Arch),
+}
+
+impl Wanted {
+    pub fn name(&self) -> &str {
+        match self {
+            Wanted::Yolo => "yolo",
+            Wanted::Arch(arch) => arch.as_str(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

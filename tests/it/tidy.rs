@@ -10,10 +10,12 @@ use sha2::{Digest, Sha256};
 /// Nothing flows back: only `cmd` knows that registries, storage and file trees have to do with each other.
 const USES: &[(&str, &[&str])] = &[
     ("main", &["cli", "cmd", "log", "sys"]),
+    ("builder", &["container", "dockerfile", "image", "log", "oci", "registry", "rootfs", "storage", "sys"]),
     ("cli", &["container", "log", "oci"]),
     (
         "cmd",
         &[
+            "builder",
             "cli",
             "compress",
             "container",

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::announce;
-use super::config;
+use crate::builder;
 use crate::cli::Options;
 use crate::cmd::{Host, print};
 use crate::dockerfile::ast::{Dockerfile, Instruction};
@@ -32,7 +31,7 @@ pub fn plan(host: &Host, plan: &Plan, file: &Dockerfile) -> Result<()> {
         let stage = &file.stages[index];
         let planned = &plan.stages[index];
         let name = planned.name.as_ref().map_or(String::new(), |name| format!(" ({name})"));
-        let mut triggers = config::parse_triggers(&planned.triggers)?;
+        let mut triggers = builder::parse_triggers(&planned.triggers)?;
         let (mut state, from) = match &planned.base {
             Base::Scratch => (State::of_image(&[], Default::default(), file.escape)?, "nothing".to_owned()),
             Base::Stage(n) => {
@@ -43,7 +42,7 @@ pub fn plan(host: &Host, plan: &Plan, file: &Dockerfile) -> Result<()> {
                 let reference = ImageRef::parse_strict(name).context(|| at(stage.line, "FROM"))?;
                 match stored(storage.as_ref(), &reference)? {
                     Some(image) => {
-                        let (state, of_image) = config::begin(&image.config, file.escape)?;
+                        let (state, of_image) = builder::begin_with(&image.config, file.escape)?;
                         triggers = of_image;
                         (state, format!("image {reference}, in storage"))
                     }
@@ -73,6 +72,6 @@ fn stored(storage: Option<&Storage>, reference: &ImageRef) -> Result<Option<Imag
 
 fn lines(instruction: &Instruction, state: &mut State, plan: &Plan) -> Result<String> {
     let step = state.step(instruction, &plan.globals)?;
-    let texts = announce::texts(instruction, &step, state);
+    let texts = builder::texts(instruction, &step, state);
     Ok(texts.iter().map(|text| format!("  {}\n", escape(text))).collect())
 }

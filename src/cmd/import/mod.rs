@@ -13,12 +13,13 @@ use self::saved::Operand;
 use super::Host;
 use super::pull::whole;
 use super::readahead::ahead;
-use super::remote::Wanted;
+use super::remote;
 use crate::cli::Options;
 use crate::error::{Context, Error, Result};
 use crate::image::layers::Held;
 use crate::image::{ch_layer, layers, owners};
 use crate::oci;
+use crate::oci::arch::Wanted;
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};
@@ -50,7 +51,7 @@ pub fn import(host: &Host, options: &Options, path: &Path, image: &str) -> Resul
     let _lock = storage.lock_image(&reference)?;
     info!("importing:    {shown}");
     info!("destination:  {reference}");
-    let wanted = Wanted::new(host, options);
+    let wanted = remote::wanted(host, options);
     let image =
         match saved_image(&storage, &operand, &reference, &wanted).context(|| format!("can't import {shown}"))? {
             Some((layers, mut config)) => {

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use crate::cmd::fetch::apply;
 use crate::cmd::pull::{reconcile, whole};
-use crate::cmd::remote::{self, Wanted};
+use crate::cmd::remote;
 use crate::container::ownership::Owner;
 use crate::error::{Context, Error, Result};
 use crate::image::layers::{self, Held};
 use crate::image::owners::Below;
 use crate::log::escape;
+use crate::oci::arch::Wanted;
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};

@@ -35,6 +35,7 @@ pub enum Archives {
 }
 
 /// Where to, and how.
+#[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub root: &'a Root,
     /// From the root, joined with WORKDIR already; a final `/` or `/.` counts.

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::cache::Inputs;
+use super::cache_key::Inputs;
 use crate::container::ownership::Ledger;
 use crate::container::{self, Overlay};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::owners::Which;
 use crate::image::{layers, owners};
 use crate::oci::config::Config;
@@ -89,13 +89,13 @@ impl Tree {
 
     /// Changes the tree: `change` gets it mounted. What it leaves is the layer that `name` then names, with all that it
     /// depends on; if it fails nothing is left (in plain mode the tree is not usable any more).
-    pub fn change<T>(
+    pub fn change<T, E: From<Error>>(
         &mut self,
         storage: &Storage,
         created_by: &str,
         name: impl FnOnce(&T) -> Inputs,
-        change: impl FnOnce(&Path, &mut Ledger) -> Result<T>,
-    ) -> Result<T> {
+        change: impl FnOnce(&Path, &mut Ledger) -> Result<T, E>,
+    ) -> Result<T, E> {
         match &mut self.files {
             Files::Plain { draft, .. } => {
                 change(&draft.path().join("tree"), self.ledger.get_or_insert_with(Ledger::new))

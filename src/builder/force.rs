@@ -3,17 +3,14 @@
 //! `seccomp` and `notify` need nothing in the image. `fakeroot` installs fakeroot(1) before the first RUN that needs it
 //! and puts it in front of commands that install packages; what it does is said line by line.
 
-use std::cell::{Cell, OnceCell};
 use std::path::Path;
 
-use super::announce;
-use super::cache::Inputs;
-use super::run::{Command, Failure, TMP, ending, interrupted, variables};
-use super::secret::Author;
+use super::cache_key::Inputs;
+use super::fakeroot::{self, Init};
+use super::run::{Failure, TMP, ending, execute, interrupted, shell};
 use super::stage::Stage;
-use crate::cli::{Force as Mode, Options};
-use crate::container::force::{self as distributions, Config, Init};
-use crate::container::{self, Bind, Emulation, Network, Obstacle};
+use super::{Session, announce};
+use crate::container::{self, Emulation, Obstacle};
 use crate::error::{Error, Result};
 use crate::image::owners::Which;
 use crate::{info, verbose, warning};
@@ -21,17 +18,33 @@ use crate::{info, verbose, warning};
 /// Largest file that is read to recognise a distribution, bytes.
 const MAX_SIGN: u64 = 1 << 20;
 
-/// What the command line says, and what came of it in the whole build.
+/// `--force[=MODE]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Fakeroot,
+    Seccomp,
+    Notify,
+    None,
+}
+
+/// What the command line says.
 pub struct Force {
     mode: Option<Mode>,
+    /// Whether to look for what `--force` could do (`--no-force-detect`).
     detect: bool,
-    modified: Cell<usize>,
+}
+
+/// What came of it in the whole build.
+#[derive(Default)]
+pub struct Observed {
+    /// How many RUN were modified.
+    pub modified: usize,
     /// The last RUN ran without a workaround that there is for it.
-    would_help: Cell<bool>,
+    would_help: bool,
     /// The last RUN asked for what `--force=seccomp` grants, but fakeroot is not put before it.
-    seccomp_would_help: Cell<bool>,
+    seccomp_would_help: bool,
     /// A stage was looked at and nothing fitted.
-    nothing_fits: Cell<bool>,
+    nothing_fits: bool,
 }
 
 /// What becomes of a RUN.
@@ -91,24 +104,10 @@ fn possible(mode: Mode) -> Mode {
     Mode::Seccomp
 }
 
-/// What holds for one stage.
-#[derive(Default)]
-pub struct OfStage {
-    config: OnceCell<&'static Config>,
-    /// The steps of initialisation are done, or were looked at without `--force`.
-    pub ready: Cell<bool>,
-}
-
 impl Force {
-    pub fn new(options: &Options) -> Force {
-        Force {
-            mode: options.force.map(possible),
-            detect: !options.no_force_detect,
-            modified: Cell::new(0),
-            would_help: Cell::new(false),
-            seccomp_would_help: Cell::new(false),
-            nothing_fits: Cell::new(false),
-        }
+    /// The mode that was asked for, or the one that the kernel allows instead.
+    pub fn new(mode: Option<Mode>, detect: bool) -> Force {
+        Force { mode: mode.map(possible), detect }
     }
 
     /// How the kernel is to be talked out of refusing.
@@ -138,79 +137,50 @@ impl Force {
         }
     }
 
-    /// After FROM: which distribution is it?
-    pub fn look_at(&self, stage: &Stage) {
-        match self.mode {
-            Some(Mode::Seccomp | Mode::Notify | Mode::None) => return,
-            Some(Mode::Fakeroot) | None => {}
-        }
-        if !self.detect {
-            verbose!("not detecting --force config, per --no-force-detect");
-            return;
-        }
-        let read = |path: &str| {
-            let inside = Path::new(path.trim_start_matches('/'));
-            let bytes = stage.tree.read(stage.build.storage, inside, MAX_SIGN).ok().flatten()?;
-            Some(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        match (distributions::detect(&read), self.mode) {
-            (Some(config), mode) => {
-                let verb = if mode.is_some() { "will use" } else { "available" };
-                info!("{verb} --force: {}: {}", config.tag, config.name);
-                let _ = stage.force.config.set(config);
-            }
-            (None, Some(_)) => {
-                warning!("--force not available (no suitable config found)");
-                self.nothing_fits.set(true);
-            }
-            (None, None) => verbose!("--force not available (no suitable config found)"),
-        }
-    }
-
     /// Before a RUN: makes the image ready if need be. The words to run instead, and what else its environment needs.
-    pub fn prepare(&self, stage: &mut Stage, argv: &[String]) -> Result<Prepared> {
+    pub fn prepare(&self, stage: &mut Stage, session: &mut Session, argv: &[String]) -> Result<Prepared> {
         let mut prepared = Prepared { argv: argv.to_vec(), env: Vec::new(), would: None };
-        let config = stage.force.config.get().copied();
-        let of_unknown = config.is_none() && distributions::installs_packages(argv);
+        let distribution = stage.distribution;
+        let of_unknown = distribution.is_none() && fakeroot::installs_packages(argv);
         // Earlier ones have succeeded.
-        self.would_help.set(false);
-        self.seccomp_would_help.set(of_unknown || distributions::seems_privileged(argv));
-        let Some(config) = config else { return Ok(prepared) };
-        if !config.needs_injection(argv) {
+        session.force.would_help = false;
+        session.force.seccomp_would_help = of_unknown || fakeroot::seems_privileged(argv);
+        let Some(distribution) = distribution else { return Ok(prepared) };
+        if !distribution.needs_injection(argv) {
             verbose!("workarounds: init: instruction doesn't need injection");
             verbose!("workarounds: RUN: instruction doesn't need injection");
             return Ok(prepared);
         }
-        let init = if stage.force.ready.get() { &[] } else { config.init };
+        let init = if stage.fakeroot_ready { &[] } else { distribution.init };
         if self.mode != Some(Mode::Fakeroot) {
-            self.would_help.set(true);
+            session.force.would_help = true;
             prepared.would = Some(init);
             return Ok(prepared);
         }
-        if stage.force.ready.replace(true) {
+        if std::mem::replace(&mut stage.fakeroot_ready, true) {
             verbose!("workarounds: init: already initialized");
         } else {
             for (n, init) in init.iter().enumerate() {
                 initialise(stage, n + 1, init)?;
             }
         }
-        prepared.argv.splice(0..0, config.prefix.iter().map(|w| w.to_string()));
-        prepared.env = distributions::ENVIRONMENT.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        prepared.argv.splice(0..0, distribution.prefix.iter().map(|w| w.to_string()));
+        prepared.env = fakeroot::ENVIRONMENT.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         info!("workarounds: RUN: new command: {}", announce::list(&prepared.argv));
-        self.modified.set(self.modified.get() + 1);
+        session.force.modified += 1;
         Ok(prepared)
     }
 
     /// Before the error of a failed RUN: would `--force` have helped?
-    pub fn advise(&self) {
+    pub fn advise(&self, observed: &Observed) {
         match self.mode {
-            Some(Mode::Fakeroot) if self.nothing_fits.get() => {
+            Some(Mode::Fakeroot) if observed.nothing_fits => {
                 info!("build failed: --force specified, but no suitable config found");
             }
             Some(_) => {}
             None if !self.detect => {}
-            None if self.would_help.get() => info!("build failed: --force may fix it"),
-            None if self.seccomp_would_help.get() => info!("build failed: --force=seccomp may fix it"),
+            None if observed.would_help => info!("build failed: --force may fix it"),
+            None if observed.seccomp_would_help => info!("build failed: --force=seccomp may fix it"),
             // It has to do with something else.
             None => {}
         }
@@ -224,7 +194,7 @@ impl Force {
             None => self.detect,
             Some(Mode::Seccomp | Mode::Notify | Mode::None) => false,
         };
-        if is_refused && distributions::makes_home(&prepared.argv) {
+        if is_refused && fakeroot::makes_home(&prepared.argv) {
             warning!(
                 "RUN: useradd can't give a new home directory to its user, and may have left it incomplete: use --force=seccomp or --force=notify"
             );
@@ -232,38 +202,55 @@ impl Force {
     }
 
     /// A way out after a failed RUN, if there is one.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self, observed: &Observed) -> Option<&'static str> {
         match self.mode {
-            None if self.would_help.get() => {
+            None if observed.would_help => {
                 Some("try --force=seccomp, which needs nothing in the image (or --force, which installs fakeroot)")
             }
-            None if self.detect && self.seccomp_would_help.get() => Some("try --force=seccomp"),
+            None if self.detect && observed.seccomp_would_help => Some("try --force=seccomp"),
             _ => None,
         }
     }
 
-    /// How many RUN were modified.
-    pub fn modified(&self) -> usize {
-        self.modified.get()
-    }
-
-    /// In a process for one stage: what it modified is counted by the others.
-    pub fn forget_modified(&self) {
-        self.modified.set(0);
-    }
-
-    /// Counts what another process modified.
-    pub fn add_modified(&self, n: usize) {
-        self.modified.set(self.modified.get() + n);
-    }
-
     /// At the end of the build.
-    pub fn conclude(&self) {
+    pub fn conclude(&self, observed: &Observed) {
         if self.mode == Some(Mode::Fakeroot) {
-            match self.modified.get() {
+            match observed.modified {
                 0 => warning!("--force specified, but nothing to do"),
                 n => info!("--force: init OK & modified {n} RUN instructions"),
             }
+        }
+    }
+}
+
+impl Stage<'_> {
+    /// After FROM: which distribution is it?
+    pub fn detect_distribution(&mut self, observed: &mut Observed) {
+        let force = &self.build.request.force;
+        match force.mode {
+            Some(Mode::Seccomp | Mode::Notify | Mode::None) => return,
+            Some(Mode::Fakeroot) | None => {}
+        }
+        if !force.detect {
+            verbose!("not detecting --force config, per --no-force-detect");
+            return;
+        }
+        let read = |path: &str| {
+            let inside = Path::new(path.trim_start_matches('/'));
+            let bytes = self.tree.read(self.build.storage, inside, MAX_SIGN).ok().flatten()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        match (fakeroot::detect(&read), force.mode) {
+            (Some(config), mode) => {
+                let verb = if mode.is_some() { "will use" } else { "available" };
+                info!("{verb} --force: {}: {}", config.tag, config.name);
+                self.distribution = Some(config);
+            }
+            (None, Some(_)) => {
+                warning!("--force not available (no suitable config found)");
+                observed.nothing_fits = true;
+            }
+            (None, None) => verbose!("--force not available (no suitable config found)"),
         }
     }
 }
@@ -279,19 +266,19 @@ fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
         inputs.add(format!("env {name}"), value);
     }
     let storage = stage.build.storage;
-    if let Some(id) = storage.step(&inputs.id()).filter(|_| stage.build.may_reuse()) {
+    if let Some(id) = storage.step(&inputs.id()).filter(|_| stage.build.request.reuse) {
         info!("workarounds: init step {n}: using existing layer");
         stage.tree.reuse(storage, id)?;
         return Ok(());
     }
-    let binds = stage.build.binds.clone();
+    let binds = &stage.build.request.binds;
     let created_by = format!("workarounds: {}", init.command);
     stage.tree.change(
         storage,
         &created_by,
         |()| inputs,
         |root, ledger| {
-            let mut run = |text: &str| shell(text, &env, &binds).run(root, ledger);
+            let mut run = |text: &str| execute(&shell(root, text, &env, binds), ledger);
             let done = is_needed(n, init, &mut run).and_then(|needed| match needed {
                 true => {
                     info!("workarounds: init step {n}: $ {}", init.command);
@@ -308,20 +295,4 @@ fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
             }
         },
     )
-}
-
-/// A command of ours, without emulation.
-pub fn shell(text: &str, env: &[(String, String)], binds: &[Bind]) -> Command {
-    Command {
-        argv: ["/bin/sh", "-c", text].map(str::to_owned).to_vec(),
-        env: variables(env).collect(),
-        cwd: "/".to_owned(),
-        binds: binds.to_vec(),
-        tmpfs: Vec::new(),
-        network: Network::Host,
-        emulation: Emulation::None,
-        user: None,
-        // It needs no agent.
-        author: Author::BaseImage,
-    }
 }

@@ -10,17 +10,17 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::cache::{self, Inputs};
+use super::cache_key::{self, Inputs};
 use super::secret::Author;
 use super::stage::inside;
-use super::{Build, ca, secret};
+use super::{Build, Session, ca};
 use crate::bail;
 use crate::container::{self, Bind, Overlay, Tmpfs, Within};
 use crate::dockerfile::mount_flag::{Mount, Sharing};
 use crate::dockerfile::plan::{Numbers, Origin};
 use crate::dockerfile::state::RunStep;
 use crate::error::{Context, Error, Result};
-use crate::image::View;
+use crate::image::{self, View};
 use crate::oci::digest::Digest;
 use crate::rootfs::copy::Contents;
 use crate::rootfs::{self, Last, Root};
@@ -56,6 +56,14 @@ pub struct Prepared {
     drafts: Vec<Draft>,
 }
 
+/// Where a mount's files come from.
+#[derive(Clone, Copy)]
+struct MountSource<'a> {
+    build: &'a Build<'a>,
+    session: &'a Session,
+    origin: &'a Origin,
+}
+
 /// A mount on a draft; gone when dropped, so that later commands don't find it, wherever the storage directory is.
 struct Hidden {
     at: CString,
@@ -70,7 +78,12 @@ impl Drop for Hidden {
 }
 
 impl Mounts {
-    pub fn new(build: &Build, stage: usize, run: &RunStep, author: Author) -> Result<Mounts> {
+    pub fn new(
+        build: &Build,
+        session: &mut Session,
+        stage: usize,
+        (run, author): (&RunStep, Author),
+    ) -> Result<Mounts> {
         let mut wanted = Vec::new();
         let mut inputs = Inputs::default();
         let mut seen = Vec::new();
@@ -83,12 +96,12 @@ impl Mounts {
             inputs.add("mount", format!("{mount:?}"));
             match (mount, &origin) {
                 (Mount::Bind { source, target, .. }, Origin::Context) => {
-                    let contents = build.bound(source).context(|| format!("bind mount {target}"))?;
+                    let contents = build.bound(session, source).context(|| format!("bind mount {target}"))?;
                     inputs.add_contents(&contents);
                     seen.push((source.clone(), contents));
                 }
                 (_, Origin::Context | Origin::Scratch) => {}
-                (_, Origin::Stage(_) | Origin::Image(_)) => inputs.add_origin(from, &build.identity(&origin)?),
+                (_, Origin::Stage(_) | Origin::Image(_)) => inputs.add_origin(from, &build.identity(session, &origin)?),
             }
             wanted.push((mount.clone(), origin));
         }
@@ -104,29 +117,29 @@ impl Mounts {
     }
 
     /// How the context changed since [`Mounts::new`] looked; `None` if it did not.
-    pub fn meanwhile(&self, build: &Build) -> Option<String> {
-        self.seen.iter().find_map(|(source, contents)| cache::meanwhile(contents, build.bound(source)))
+    pub fn meanwhile(&self, build: &Build, session: &mut Session) -> Option<String> {
+        self.seen.iter().find_map(|(source, contents)| cache_key::meanwhile(contents, build.bound(session, source)))
     }
 
-    pub fn prepare(&self, build: &Build) -> Result<Prepared> {
+    pub fn prepare(&self, build: &Build, session: &Session) -> Result<Prepared> {
         let mut done = Prepared::default();
         for (wanted, origin) in &self.wanted {
+            let from = MountSource { build, session, origin };
             match wanted {
                 Mount::Bind { source, target, read_only, .. } => {
-                    done.bind(build, origin, source, target, *read_only).context(|| format!("bind mount {target}"))?;
+                    done.bind(from, source, target, *read_only).context(|| format!("bind mount {target}"))?;
                 }
                 Mount::Cache { id, source, target, read_only, sharing, mode, .. } => {
                     let seed = source.as_deref().or((*origin != Origin::Context).then_some("/"));
-                    let place = done
-                        .cache(build, id, *sharing, *mode, origin, seed)
-                        .context(|| format!("cache mount {target}"))?;
+                    let place =
+                        done.cache(from, id, *sharing, *mode, seed).context(|| format!("cache mount {target}"))?;
                     done.binds.push(Bind { read_only: *read_only, within: Within::Made, ..Bind::new(place, target) });
                 }
                 Mount::Tmpfs { target, size, .. } => {
                     done.tmpfs.push(Tmpfs { target: target.into(), size: *size, mode: 0o1777 });
                 }
                 Mount::Secret { id, target, env, mode, required, .. } => {
-                    let Some(content) = secret::find(&build.options.secrets, id)? else {
+                    let Some(content) = build.request.secrets.find(id)? else {
                         if *required {
                             return Err(Error::new(format!("secret {id} is required"))
                                 .hint(format!("pass it with --secret id={id},src=FILE or id={id},env=VARIABLE")));
@@ -145,7 +158,7 @@ impl Mounts {
                     }
                 }
                 Mount::Ssh { id, target, required, .. } => {
-                    let Some(socket) = secret::agent(&build.options.ssh, id, self.author) else {
+                    let Some(socket) = build.request.secrets.agent(id, self.author) else {
                         if *required {
                             return Err(Error::new(format!("ssh agent {id} is required"))
                                 .hint("start an agent (SSH_AUTH_SOCK), and give it: --ssh ID, or --ssh ID=SOCKET"));
@@ -170,8 +183,9 @@ impl Mounts {
 }
 
 impl Prepared {
-    fn bind(&mut self, build: &Build, origin: &Origin, source: &str, target: &str, read_only: bool) -> Result<()> {
-        let path = self.source(build, origin, source)?;
+    fn bind(&mut self, from: MountSource, source: &str, target: &str, read_only: bool) -> Result<()> {
+        let MountSource { build, origin, .. } = from;
+        let path = self.source(from, source)?;
         let is_dir = path.is_dir();
         let hides = *origin == Origin::Context && !build.ignore.is_empty();
         if hides && build.is_ignored(source, is_dir) {
@@ -212,11 +226,12 @@ impl Prepared {
 
     /// The path of `source`, without links. By name, because the command's mount namespace is another one than ours: a
     /// descriptor's mounts cannot be bound there.
-    fn source(&mut self, build: &Build, origin: &Origin, source: &str) -> Result<PathBuf> {
+    fn source(&mut self, from: MountSource, source: &str) -> Result<PathBuf> {
+        let MountSource { build, session, origin } = from;
         let (root, top) = match origin {
             Origin::Context => return self.held(build, source),
             Origin::Scratch => bail!("scratch has no files"),
-            Origin::Stage(n) => self.image(build, &build.stage(*n)?.image)?,
+            Origin::Stage(n) => self.image(build, &session.stage(*n)?.image)?,
             Origin::Image(name) => self.image(build, &build.named_image(name)?)?,
         };
         let relative = inside(source);
@@ -252,7 +267,7 @@ impl Prepared {
     }
 
     fn image(&mut self, build: &Build, image: &Image) -> Result<(Root, PathBuf)> {
-        let view = build.view(image)?;
+        let view = image::view(build.storage, &image.layers)?;
         let found = (Root::open(view.path())?, view.path().to_owned());
         self.views.push(view);
         Ok(found)
@@ -261,14 +276,15 @@ impl Prepared {
     /// The directory of a cache mount; locked as long as needed.
     fn cache(
         &mut self,
-        build: &Build,
+        from: MountSource,
         id: &str,
         sharing: Sharing,
         mode: u32,
-        origin: &Origin,
         seed: Option<&str>,
     ) -> Result<PathBuf> {
-        let name = Digest::of(format!("{id}\n{origin:?}\n{seed:?}{}", build.identity(origin)?).as_bytes()).hex();
+        let MountSource { build, session, origin } = from;
+        let name =
+            Digest::of(format!("{id}\n{origin:?}\n{seed:?}{}", build.identity(session, origin)?).as_bytes()).hex();
         for n in 0..1000 {
             let (place, lock) = build.storage.cache_mount(&name, n)?;
             let wait = match sharing {
@@ -288,8 +304,8 @@ impl Prepared {
                 let fresh = draft.path().join("tree");
                 fs::create_dir(&fresh).context(|| format!("can't make {}", fresh.display()))?;
                 if let Some(seed) = seed {
-                    let from = self.source(build, origin, seed)?;
-                    rootfs::copy_tree(&from, &fresh, None)?;
+                    let seed = self.source(from, seed)?;
+                    rootfs::copy_tree(&seed, &fresh, None)?;
                 }
                 fs::set_permissions(&fresh, fs::Permissions::from_mode(mode & 0o1777))
                     .context(|| format!("can't set mode of {}", fresh.display()))?;
@@ -307,7 +323,7 @@ impl Prepared {
 
     /// Lends the site's certificates, if there are any.
     pub fn trust(&mut self, build: &Build, tree: &Path) -> Result<()> {
-        if let Some(site) = &build.ca {
+        if let Some(site) = &build.request.ca {
             let content = ca::bundle(site, &Root::open(tree)?, &Root::open(Path::new("/"))?);
             let file = self.hidden(build, &content, 0o644)?;
             self.binds.push(Bind { read_only: true, ..Bind::new(file, ca::PLACE) });

@@ -8,16 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::bail;
-use crate::cli::Options;
-use crate::cmd::Host;
-use crate::dockerfile::ast::Dockerfile;
+use super::stage::inside;
+use super::{Build, Session};
+use crate::dockerfile;
 use crate::dockerfile::ignore::Patterns;
-use crate::dockerfile::plan::{self, Plan};
-use crate::dockerfile::platform::Platform;
-use crate::dockerfile::{self, diagnostic};
 use crate::error::{Context, Error, Result};
-use crate::oci::reference::{self, ImageRef};
+use crate::oci::digest::Digest;
+use crate::oci::reference;
+use crate::rootfs::copy::{self, Contents, Fate, Memo, Sources, Target};
 use crate::rootfs::{Last, Root};
 use crate::sys::file::{self, O_DIRECTORY, O_PATH};
 
@@ -70,7 +68,7 @@ enum Place {
 }
 
 impl Source {
-    pub fn find(options: &Options, context: &OsStr) -> Result<Source> {
+    pub fn find(file: Option<&OsStr>, context: &OsStr) -> Result<Source> {
         let text = context.to_string_lossy();
         if ["http://", "https://", "git://", "git@"].iter().any(|scheme| text.starts_with(scheme)) {
             let shown = dockerfile::remote::shown(&text);
@@ -78,7 +76,7 @@ impl Source {
                 .hint("download it first: git clone URL, or curl URL | tar x; then name the directory"));
         }
         let context = (context != "-").then(|| PathBuf::from(context));
-        let dockerfile = match (&options.file, &context) {
+        let dockerfile = match (file, &context) {
             (Some(file), _) if file == "-" => Place::Stdin,
             (Some(file), _) => Place::Named(PathBuf::from(file)),
             // Docker: a lone hyphen is a Dockerfile on standard input without a context.
@@ -169,6 +167,26 @@ impl Source {
         }
         Patterns::parse(b"")
     }
+
+    /// The image's name where `-t` does not say it (manual page, "Build").
+    pub fn infer_tag(&self) -> Result<String> {
+        if self.context.is_none() && matches!(self.file, Place::Stdin) {
+            return Err(
+                Error::new("no name for the image: neither the Dockerfile nor the context has one").hint("say -t NAME")
+            );
+        }
+        // The name as it was given, also that of a link.
+        let context = match &self.context {
+            Some(context) => {
+                let absolute =
+                    std::path::absolute(context).context(|| format!("can't use context {}", context.display()))?;
+                dockerfile::path::clean(&absolute.to_string_lossy())
+            }
+            None => "/".to_owned(),
+        };
+        let file = self.path().map_or(String::new(), |f| f.to_string_lossy().into_owned());
+        reference::tag_from_name(&file, &context)
+    }
 }
 
 /// Opens a file at `path` in or below `top` that nobody named; `None` if there is none. It must be a regular file, and
@@ -205,30 +223,6 @@ fn default_file(context: &Path) -> PathBuf {
     found.unwrap_or_else(|| context.join(names[0]))
 }
 
-pub fn parse(source: &Source, text: &[u8]) -> Result<Dockerfile> {
-    dockerfile::parse(text).map_err(|faults| diagnostic::error(&source.shown(), &faults))
-}
-
-/// The image's name where `-t` does not say it (manual page, "Build").
-pub fn infer_tag(source: &Source) -> Result<String> {
-    if source.context.is_none() && matches!(source.file, Place::Stdin) {
-        return Err(
-            Error::new("no name for the image: neither the Dockerfile nor the context has one").hint("say -t NAME")
-        );
-    }
-    // The name as it was given, also that of a link.
-    let context = match &source.context {
-        Some(context) => {
-            let absolute =
-                std::path::absolute(context).context(|| format!("can't use context {}", context.display()))?;
-            dockerfile::path::clean(&absolute.to_string_lossy())
-        }
-        None => "/".to_owned(),
-    };
-    let file = source.path().map_or(String::new(), |f| f.to_string_lossy().into_owned());
-    reference::tag_from_name(&file, &context)
-}
-
 /// `--build-arg KEY[=VALUE]`
 pub fn build_args(texts: &[String]) -> Result<Vec<(String, String)>> {
     texts
@@ -250,34 +244,101 @@ pub fn build_args(texts: &[String]) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// Plans the build. Image references that nobody could pull are found here, before any work.
-pub fn plan(host: &Host, options: &Options, dockerfile: &Dockerfile, args: &[(String, String)]) -> Result<Plan> {
-    let own = host.arch();
-    let of = |arch: &crate::oci::arch::Arch| Platform::linux(arch.family(), arch.variant().unwrap_or(""));
-    let target = match options.arch.as_deref() {
-        None | Some("host" | "yolo") => of(own),
-        Some(name) => of(&crate::oci::arch::Arch::new(name)),
-    };
-    let options = plan::Options {
-        target: options.target.as_deref(),
-        build_args: args,
-        build_platform: of(own),
-        target_platform: target,
-    };
-    let plan = plan::plan(dockerfile, &options)?;
-    for image in &plan.images {
-        ImageRef::parse_strict(&image.name).context(|| plan::at(image.line, image.keyword))?;
+impl Build<'_> {
+    /// The build context; an error with `-`.
+    pub(super) fn context_root(&self) -> Result<Root> {
+        let context = self.context.as_ref().ok_or_else(|| {
+            Error::new("there is no context to copy from")
+                .hint("the context was given as -: name a directory instead (the Dockerfile may still come from -f -)")
+        })?;
+        context.open()
     }
-    Ok(plan)
-}
 
-/// An image can't be built on itself: its name would mean two things while it grows.
-pub fn check_output(plan: &Plan, output: &ImageRef) -> Result<()> {
-    for image in &plan.images {
-        let image = ImageRef::parse_strict(&image.name)?;
-        if image.storage_name() == output.storage_name() {
-            bail!("output image ref same as FROM: {image}");
+    /// The storage directory, which is never copied even if it lies in the context.
+    pub(super) fn never(&self) -> Result<Option<(u64, u64)>> {
+        self.storage.inode().map(Some)
+    }
+
+    /// What a source in the context holds.
+    pub(super) fn bound(&self, session: &mut Session, source: &str) -> Result<Contents> {
+        self.with_context(source, |sources| {
+            let plan = copy::plan(sources).map_err(|e| self.in_context(e))?;
+            session.contents(self, &plan, sources)
+        })
+    }
+
+    /// An error about a source in the context, with where that is.
+    pub(super) fn in_context(&self, e: Error) -> Error {
+        match &self.context {
+            Some(dir) => e.hint(format!("sources are paths in the context: {}", dir.path().display())),
+            None => e,
         }
     }
-    Ok(())
+
+    /// Copies a directory of the context, without what `.dockerignore` leaves out.
+    pub(super) fn copy_context(&self, source: &str, to: &Root) -> Result<()> {
+        let to = Target::new(to, "/");
+        self.with_context(source, |sources| copy::run(&copy::plan(sources)?, sources, &to).map(drop))
+    }
+
+    pub(super) fn is_ignored(&self, source: &str, is_dir: bool) -> bool {
+        let path = inside(source);
+        path.components().next().is_some() && fate(&self.ignore, &path.to_string_lossy(), is_dir) == Fate::Skip
+    }
+
+    fn with_context<T>(&self, source: &str, act: impl FnOnce(&Sources) -> Result<T>) -> Result<T> {
+        let root = self.context_root()?;
+        let patterns = [literal(&inside(source).to_string_lossy())];
+        let ignore = |path: &str, is_dir: bool| fate(&self.ignore, path, is_dir);
+        act(&Sources {
+            root: &root,
+            patterns: &patterns,
+            parents: false,
+            ignore: &ignore,
+            exclude: &copy::keep_all,
+            never: self.never()?,
+        })
+    }
+
+    fn context_key(&self) -> String {
+        let path = self.context.as_ref().map_or(String::new(), |c| c.path().to_string_lossy().into_owned());
+        Digest::of(path.as_bytes()).hex()
+    }
+}
+
+impl Session {
+    /// What files of the context hold, with what is remembered from last time.
+    pub(super) fn contents(&mut self, build: &Build, plan: &copy::Plan, sources: &Sources) -> Result<Contents> {
+        let key = build.context_key();
+        let memo = self.memo.get_or_insert_with(|| Memo::parse(&build.storage.memo(&key)));
+        let contents = copy::contents(plan, sources, memo, threads())?;
+        if memo.take_changed() {
+            build.storage.set_memo(&key, &memo.to_bytes());
+        }
+        Ok(contents)
+    }
+}
+
+/// A name as a pattern that matches it alone.
+pub fn literal(name: &str) -> String {
+    let mut pattern = String::new();
+    for c in name.chars() {
+        match c {
+            '*' | '?' | '[' => pattern.extend(['[', c, ']']),
+            c => pattern.push(c),
+        }
+    }
+    pattern
+}
+
+pub fn fate(patterns: &Patterns, path: &str, is_dir: bool) -> Fate {
+    match patterns.excludes(path) {
+        false => Fate::Keep,
+        true if is_dir && patterns.may_include_below(path) => Fate::EnterOnly,
+        true => Fate::Skip,
+    }
+}
+
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }

@@ -13,11 +13,12 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
+use super::force::Observed;
 use super::run::interrupted;
 use super::stage::Finished;
-use super::{Build, announce, config};
+use super::{Build, Session, announce, config, schedule};
 use crate::container;
-use crate::dockerfile::ast::{Dockerfile, Instruction};
+use crate::dockerfile::ast::Instruction;
 use crate::dockerfile::plan::{Base, Origin};
 use crate::dockerfile::state::State;
 use crate::error::{Context, Error, Result};
@@ -29,14 +30,14 @@ use crate::sys::signal::{Catcher, Mask};
 const MAX_LINE: usize = 64 << 10;
 
 /// Grows all stages that the target needs, at most `jobs` at a time.
-pub fn run(build: &Build, dockerfile: &Dockerfile, jobs: usize) -> Result<()> {
-    let mut waiting = prepare(build, dockerfile)?;
+pub fn run(build: &Build, session: &mut Session, jobs: usize) -> Result<()> {
+    let mut waiting = prepare(build, session)?;
     let (signals, noted) = io::pipe().context(|| "can't make a pipe")?;
     let catcher = Catcher::new(noted.into(), CAUGHT).context(|| "can't handle signals")?;
-    let mut crew = Crew { build, dockerfile, catcher: Some(catcher), signals, workers: Vec::new(), failure: None };
+    let mut crew = Crew { build, session, catcher: Some(catcher), signals, workers: Vec::new(), failure: None };
     loop {
         while crew.failure.is_none() && crew.workers.len() < jobs {
-            let is_ready = |job: &Job| job.needs.iter().all(|&stage| build.is_finished(stage));
+            let is_ready = |job: &Job| job.needs.iter().all(|&stage| crew.session.is_finished(stage));
             let Some(at) = waiting.iter().position(is_ready) else { break };
             crew.start(waiting.remove(at))?;
         }
@@ -70,12 +71,13 @@ struct Outlook {
 }
 
 /// Pulls what has to be pulled, and counts.
-fn prepare(build: &Build, dockerfile: &Dockerfile) -> Result<Vec<Job>> {
+fn prepare(build: &Build, session: &mut Session) -> Result<Vec<Job>> {
+    let dockerfile = build.dockerfile;
     let mut outlooks: Vec<Option<Outlook>> = dockerfile.stages.iter().map(|_| None).collect();
     let mut needed = vec![build.plan.target];
     while let Some(index) = needed.pop() {
         if outlooks[index].is_none() {
-            let outlook = look(build, dockerfile, index)?;
+            let outlook = look(build, index)?;
             needed.extend(&outlook.needs);
             outlooks[index] = Some(outlook);
         }
@@ -90,21 +92,21 @@ fn prepare(build: &Build, dockerfile: &Dockerfile) -> Result<Vec<Job>> {
         };
         let mut state = match (state, base) {
             (Some(state), _) | (None, Some(state)) => state,
-            (None, None) => State::of_image(&[], Default::default(), build.escape)?,
+            (None, None) => State::of_image(&[], Default::default(), build.dockerfile.escape)?,
         };
-        let number = build.number.get();
+        let number = session.number;
         let mut lines = 1;
         for instruction in triggers.iter().chain(&dockerfile.stages[index].instructions) {
-            let step = state.step(instruction, &build.globals)?;
+            let step = state.step(instruction, build.globals())?;
             lines += announce::texts(instruction, &step, &state).len();
         }
-        build.number.set(number + lines);
+        session.number = number + lines;
         jobs.push(Job { index, number, needs, state });
     }
     Ok(jobs)
 }
 
-fn look(build: &Build, dockerfile: &Dockerfile, index: usize) -> Result<Outlook> {
+fn look(build: &Build, index: usize) -> Result<Outlook> {
     let planned = &build.plan.stages[index];
     let mut needs = Vec::new();
     let (state, triggers) = match &planned.base {
@@ -114,13 +116,13 @@ fn look(build: &Build, dockerfile: &Dockerfile, index: usize) -> Result<Outlook>
             (None, config::parse_triggers(&planned.triggers)?)
         }
         Base::Image(name) => {
-            let line = dockerfile.stages[index].line;
+            let line = build.dockerfile.stages[index].line;
             let image = build.image_of_from(name, planned.platform.as_ref(), line)?;
-            let (state, triggers) = config::begin(&image.config, build.escape)?;
+            let (state, triggers) = config::begin(&image.config, build.dockerfile.escape)?;
             (Some(state), triggers)
         }
     };
-    for origin in build.origins(dockerfile, index, &triggers)? {
+    for origin in schedule::origins(build, index, &triggers)? {
         match origin {
             Origin::Stage(n) => needs.push(n),
             Origin::Image(name) => drop(build.named_image(&name)?),
@@ -135,7 +137,7 @@ const CAUGHT: &[libc::c_int] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc
 
 struct Crew<'b> {
     build: &'b Build<'b>,
-    dockerfile: &'b Dockerfile,
+    session: &'b mut Session,
     /// `None` in a worker.
     catcher: Option<Catcher>,
     signals: PipeReader,
@@ -182,7 +184,7 @@ impl Crew<'_> {
     }
 
     /// The worker's whole life.
-    fn work(&self, job: &Job, name: &str, output: (PipeWriter, PipeWriter), report: PipeWriter) -> ! {
+    fn work(&mut self, job: &Job, name: &str, output: (PipeWriter, PipeWriter), report: PipeWriter) -> ! {
         let begin = || -> Result<()> {
             let failed = || "can't set up a process";
             process::die_with_parent().context(failed)?;
@@ -193,17 +195,17 @@ impl Crew<'_> {
             container::separate()?;
             log::set_speaker(&format!("[{name}] "));
             self.build.storage.begin_child();
-            self.build.number.set(job.number);
-            self.build.force.forget_modified();
+            self.session.number = job.number;
+            self.session.force = Observed::default();
             Ok(())
         };
         if process::is_orphaned(&report) {
             process::exit(1);
         }
-        let done = begin().and_then(|()| self.build.grow(self.dockerfile, job.index));
+        let done = begin().and_then(|()| schedule::grow(self.build, self.session, job.index));
         self.build.storage.end_session();
         let document = match done {
-            Ok(()) => json!({"modified": self.build.force.modified()}),
+            Ok(()) => json!({"modified": self.session.force.modified}),
             Err(e) => {
                 json!({"error": e.to_string(), "detail": e.get_detail(), "hint": e.get_hint(), "code": e.exit_code()})
             }
@@ -242,18 +244,18 @@ impl Crew<'_> {
     }
 
     /// The stage is finished, or why it is not.
-    fn end(&self, worker: Worker) -> Result<()> {
+    fn end(&mut self, worker: Worker) -> Result<()> {
         let Worker { job, name, pid, told, .. } = worker;
         let failed = || format!("stage {}", name.trim_start_matches("stage "));
         let ended = process::wait(pid).context(failed)?;
         let document: Value = serde_json::from_slice(&told).unwrap_or_default();
         if let Some(n) = document["modified"].as_u64() {
-            self.build.force.add_modified(n as usize);
+            self.session.force.modified += n as usize;
             let reference = self.build.reference_of(job.index)?;
             let image = self.build.storage.image(&reference)?;
             let image = image.ok_or_else(|| Error::new("its image is gone").context(failed()))?;
             let finished = Finished { image, state: job.state };
-            self.build.finished.borrow_mut().insert(job.index, Rc::new(finished));
+            self.session.finished.insert(job.index, Rc::new(finished));
             return Ok(());
         }
         let text = |key: &str| document[key].as_str().map(str::to_owned);

@@ -13,7 +13,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[("FAKEROOTDONTTRYCHOWN", "1")];
 
 /// One family of distributions.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct Distribution {
     pub tag: &'static str,
     pub name: &'static str,
     /// Any of them will do.
@@ -46,9 +46,9 @@ enum Sign {
 
 const FAKEROOT: &str = "command -v fakeroot > /dev/null";
 
-pub const CONFIGS: &[Config] = &[
+pub const DISTRIBUTIONS: &[Distribution] = &[
     // Before its derivatives: Fedora has a /etc/redhat-release as well, with numbers of its own.
-    Config {
+    Distribution {
         tag: "fedora",
         name: "Fedora 24+",
         signs: &[Sign::Release("/etc/fedora-release", 24, u32::MAX)],
@@ -56,7 +56,7 @@ pub const CONFIGS: &[Config] = &[
         prefix: &["fakeroot"],
         keywords: &["dnf", "rpm", "yum"],
     },
-    Config {
+    Distribution {
         tag: "rhel7",
         name: "CentOS/RHEL 7",
         signs: &[Sign::Release("/etc/redhat-release", 7, 7)],
@@ -72,7 +72,7 @@ pub const CONFIGS: &[Config] = &[
         prefix: &["fakeroot"],
         keywords: &["dnf", "rpm", "yum"],
     },
-    Config {
+    Distribution {
         tag: "rhel8",
         name: "CentOS/RHEL 8",
         signs: &[Sign::Release("/etc/redhat-release", 8, 8)],
@@ -88,7 +88,7 @@ pub const CONFIGS: &[Config] = &[
         prefix: &["fakeroot"],
         keywords: &["dnf", "rpm", "yum"],
     },
-    Config {
+    Distribution {
         tag: "rhel9",
         name: "CentOS/RHEL 9+",
         signs: &[Sign::Release("/etc/redhat-release", 9, 23)],
@@ -104,7 +104,7 @@ pub const CONFIGS: &[Config] = &[
         prefix: &["fakeroot"],
         keywords: &["dnf", "microdnf", "rpm", "yum"],
     },
-    Config {
+    Distribution {
         tag: "debderiv",
         name: "Debian or Ubuntu",
         signs: &[Sign::Like("debian"), Sign::Like("ubuntu"), Sign::File("/etc/debian_version")],
@@ -119,7 +119,7 @@ pub const CONFIGS: &[Config] = &[
         prefix: &["fakeroot"],
         keywords: &["apt", "apt-get", "aptitude", "dpkg"],
     },
-    Config {
+    Distribution {
         tag: "suse",
         name: "SUSE",
         signs: &[Sign::Like("suse"), Sign::Like("opensuse"), Sign::Like("sles"), Sign::File("/etc/SuSE-release")],
@@ -127,7 +127,7 @@ pub const CONFIGS: &[Config] = &[
         prefix: &["fakeroot"],
         keywords: &["rpm", "zypper"],
     },
-    Config {
+    Distribution {
         tag: "arch",
         name: "Arch Linux",
         signs: &[Sign::Like("arch"), Sign::File("/etc/arch-release")],
@@ -142,7 +142,7 @@ pub const CONFIGS: &[Config] = &[
         prefix: &["fakeroot"],
         keywords: &["pacman"],
     },
-    Config {
+    Distribution {
         tag: "alpine",
         name: "Alpine",
         signs: &[Sign::Like("alpine"), Sign::File("/etc/alpine-release")],
@@ -153,13 +153,13 @@ pub const CONFIGS: &[Config] = &[
 ];
 
 /// The first row that fits. `read` returns a file of the image as text, if it is there.
-pub fn detect(read: &dyn Fn(&str) -> Option<String>) -> Option<&'static Config> {
-    CONFIGS.iter().find(|config| config.signs.iter().any(|sign| sign.is_seen(read)))
+pub fn detect(read: &dyn Fn(&str) -> Option<String>) -> Option<&'static Distribution> {
+    DISTRIBUTIONS.iter().find(|distribution| distribution.signs.iter().any(|sign| sign.is_seen(read)))
 }
 
 /// Whether a RUN has a word for which some distribution needs the prefix.
 pub fn installs_packages<S: AsRef<OsStr>>(argv: &[S]) -> bool {
-    CONFIGS.iter().any(|config| config.needs_injection(argv))
+    DISTRIBUTIONS.iter().any(|distribution| distribution.needs_injection(argv))
 }
 
 impl Sign {
@@ -192,7 +192,7 @@ fn is_like(line: &str, name: &str) -> bool {
     matches!(key, "ID" | "ID_LIKE") && value.split_whitespace().any(fits)
 }
 
-impl Config {
+impl Distribution {
     /// Whether fakeroot is to be put in front of a RUN.
     pub fn needs_injection<S: AsRef<OsStr>>(&self, argv: &[S]) -> bool {
         has_word(argv, self.keywords)
@@ -274,7 +274,7 @@ mod tests {
     fn distributions_are_recognised() {
         let check = |files: &[(&str, &str)], want: Option<&str>| {
             let read = |path: &str| files.iter().find(|(p, _)| *p == path).map(|(_, text)| text.to_string());
-            assert_eq!(detect(&read).map(|config| config.tag), want, "{files:?}");
+            assert_eq!(detect(&read).map(|distribution| distribution.tag), want, "{files:?}");
         };
         let redhat = |text| [("/etc/redhat-release", text)];
         let os = |text| [("/etc/os-release", text)];
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn words_that_need_it() {
-        let debian = CONFIGS.iter().find(|config| config.tag == "debderiv").unwrap();
+        let debian = DISTRIBUTIONS.iter().find(|distribution| distribution.tag == "debderiv").unwrap();
         let check = |argv: &[&str], want: bool| assert_eq!(debian.needs_injection(argv), want, "{argv:?}");
         check(&["/bin/sh", "-c", "apt-get update && apt-get install -y x"], true);
         check(&["/bin/sh", "-c", "echo hi;\tapt\nupdate"], true);
@@ -320,9 +320,9 @@ mod tests {
 
     #[test]
     fn nothing_is_left_out() {
-        for config in CONFIGS {
-            assert_eq!(config.prefix, ["fakeroot"], "{}", config.tag);
-            assert!(!config.init.is_empty() && !config.keywords.is_empty(), "{}", config.tag);
+        for distribution in DISTRIBUTIONS {
+            assert_eq!(distribution.prefix, ["fakeroot"], "{}", distribution.tag);
+            assert!(!distribution.init.is_empty() && !distribution.keywords.is_empty(), "{}", distribution.tag);
         }
     }
 }

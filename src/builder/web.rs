@@ -42,7 +42,7 @@ impl WebFile {
         let failed = || format!("can't ADD {}", shown(url));
         let name = decode(remote::file_name(url)).context(failed)?;
         let key = Digest::of(url.as_bytes()).hex();
-        let note = build.storage.web_note(&key).filter(|_| !build.options.no_cache);
+        let note = build.storage.web_note(&key).filter(|_| build.request.reuse_downloads);
         let note = note.and_then(|bytes| Note::parse(&bytes)).filter(|n| build.storage.web_file(&n.digest).is_file());
         if let Some(checksum) = checksum {
             let digest = checksum.parse::<Digest>().context(failed)?;

@@ -11,7 +11,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use crate::cli::Options;
 use crate::error::{Context, Result};
 use crate::rootfs::Root;
 
@@ -31,10 +30,10 @@ const BUNDLES: [&str; 5] = [
 const MOST: u64 = 16 << 20;
 
 /// What the user named; `None` without any.
-pub fn of_site(options: &Options, variable: Option<OsString>) -> Result<Option<Vec<u8>>> {
+pub fn of_site(file: Option<&Path>, variable: Option<OsString>) -> Result<Option<Vec<u8>>> {
     // We can do without it until a registry is asked.
     let mut all = variable.filter(|file| !file.is_empty()).and_then(|file| fs::read(file).ok()).unwrap_or_default();
-    if let Some(file) = &options.ca {
+    if let Some(file) = file {
         append(&mut all, &fs::read(file).context(|| format!("can't read {} (--ca)", file.display()))?);
     }
     Ok(Some(all).filter(|all| !all.is_empty()))

@@ -19,20 +19,43 @@ pub enum Author {
 /// Largest secret, bytes (BuildKit has the same).
 const MAX_SECRET: u64 = 500 << 10;
 
-/// The content of a secret; `None` if the command line does not give it.
-pub fn find(options: &[String], id: &str) -> Result<Option<Vec<u8>>> {
-    for text in options {
-        let given = Given::parse(text)?;
-        if given.id == id {
-            return given.read().map(Some);
-        }
-    }
-    Ok(None)
+/// What the command line gives.
+#[derive(Default)]
+pub struct Secrets {
+    given: Vec<Given>,
+    /// `--ssh`: identifier, and socket if one is named.
+    agents: Vec<(String, Option<PathBuf>)>,
 }
 
-/// Checks the form of all, before any work.
-pub fn check(options: &[String]) -> Result<()> {
-    options.iter().try_for_each(|text| Given::parse(text).map(drop))
+impl Secrets {
+    /// From the values of `--secret` and `--ssh`.
+    pub fn parse(secrets: &[String], agents: &[String]) -> Result<Secrets> {
+        let agent = |text: &String| match text.split_once('=') {
+            Some((id, socket)) => (id.to_owned(), Some(PathBuf::from(socket))),
+            None => (text.clone(), None),
+        };
+        Ok(Secrets {
+            given: secrets.iter().map(|text| Given::parse(text)).collect::<Result<_>>()?,
+            agents: agents.iter().map(agent).collect(),
+        })
+    }
+
+    /// The content of a secret; `None` if the command line does not give it.
+    pub fn find(&self, id: &str) -> Result<Option<Vec<u8>>> {
+        self.given.iter().find(|given| given.id == id).map(Given::read).transpose()
+    }
+
+    /// The socket of an agent: `--ssh ID=SOCKET`, `--ssh ID`; for `default` also the caller's own, if the user wrote the
+    /// instruction.
+    pub fn agent(&self, id: &str, author: Author) -> Option<PathBuf> {
+        let own = || std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(PathBuf::from);
+        match self.agents.iter().find(|(name, _)| name == id) {
+            Some((_, Some(socket))) => Some(socket.clone()),
+            Some((_, None)) => own(),
+            None if id == "default" && author == Author::User => own(),
+            None => None,
+        }
+    }
 }
 
 struct Given {
@@ -90,20 +113,6 @@ impl Given {
     }
 }
 
-/// The socket of an agent: `--ssh ID=SOCKET`, `--ssh ID`; for `default` also the caller's own, if the user wrote the
-/// instruction.
-pub fn agent(options: &[String], id: &str, author: Author) -> Option<PathBuf> {
-    let own = || std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(PathBuf::from);
-    for text in options {
-        match text.split_once('=') {
-            Some((name, socket)) if name == id => return Some(socket.into()),
-            None if text == id => return own(),
-            _ => {}
-        }
-    }
-    if id == "default" && author == Author::User { own() } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,11 +135,11 @@ mod tests {
 
     #[test]
     fn agents() {
-        let given = ["a=/sock".to_owned()];
+        let given = Secrets::parse(&[], &["a=/sock".to_owned()]).unwrap();
         for author in [Author::User, Author::BaseImage] {
-            assert_eq!(agent(&given, "a", author), Some("/sock".into()));
-            assert_eq!(agent(&given, "b", author), None);
+            assert_eq!(given.agent("a", author), Some("/sock".into()));
+            assert_eq!(given.agent("b", author), None);
         }
-        assert_eq!(agent(&given, "default", Author::BaseImage), None);
+        assert_eq!(given.agent("default", Author::BaseImage), None);
     }
 }
