@@ -154,10 +154,10 @@ impl<T> Context<T> for std::io::Result<T> {
 }
 
 /// Returns an [`Error`] with a formatted cause.
-#[macro_export]
 macro_rules! bail {
     ($($arg:tt)*) => { return Err($crate::error::Error::new(format!($($arg)*))) };
 }
+pub(crate) use bail;
 
 #[cfg(test)]
 mod tests {

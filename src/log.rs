@@ -70,7 +70,7 @@ pub fn message(level: Level, text: &dyn Display) {
     }
 }
 
-pub fn warning(text: &dyn Display) {
+pub fn warn(text: &dyn Display) {
     write_line("31", &format!("warning: {text}"));
 }
 
@@ -178,30 +178,30 @@ fn write_line(colour: &str, text: &str) {
     };
 }
 
-#[macro_export]
 macro_rules! info {
     ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Info, &format_args!($($arg)*)) };
 }
+pub(crate) use info;
 
-#[macro_export]
 macro_rules! verbose {
     ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Verbose, &format_args!($($arg)*)) };
 }
+pub(crate) use verbose;
 
-#[macro_export]
 macro_rules! debug {
     ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Debug, &format_args!($($arg)*)) };
 }
+pub(crate) use debug;
 
-#[macro_export]
 macro_rules! trace {
     ($($arg:tt)*) => { $crate::log::message($crate::log::Level::Trace, &format_args!($($arg)*)) };
 }
+pub(crate) use trace;
 
-#[macro_export]
 macro_rules! warning {
-    ($($arg:tt)*) => { $crate::log::warning(&format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::log::warn(&format_args!($($arg)*)) };
 }
+pub(crate) use warning;
 
 #[cfg(test)]
 mod tests {

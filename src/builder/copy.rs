@@ -21,11 +21,11 @@ use crate::dockerfile::remote::Remote;
 use crate::dockerfile::state::{CopyStep, File, Step};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, owners};
+use crate::log::{info, warning};
 use crate::oci::digest::Digest;
 use crate::rootfs::copy::{self, Archives, Contents, Memo, Sources, Target};
 use crate::rootfs::{Last, Root};
 use crate::sys::file::Stat;
-use crate::{info, warning};
 
 /// Does COPY or ADD.
 pub fn copy(stage: &mut Stage, session: &mut Session, what: &CopyStep, step: &Step) -> Result<()> {

@@ -13,7 +13,7 @@ use super::{Session, announce};
 use crate::container::{self, Emulation, Obstacle};
 use crate::error::{Error, Result};
 use crate::image::owners::Which;
-use crate::{info, verbose, warning};
+use crate::log::{info, verbose, warning};
 
 /// Largest file that is read to recognise a distribution, bytes.
 const MAX_SIGN: u64 = 1 << 20;

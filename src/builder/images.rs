@@ -3,12 +3,12 @@
 use super::Build;
 use crate::dockerfile::plan::{Origin, at};
 use crate::dockerfile::platform::Platform;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 use crate::image::layers;
+use crate::log::{verbose, warning};
 use crate::oci::arch::{Arch, Wanted};
 use crate::oci::reference::ImageRef;
 use crate::storage::Image;
-use crate::{bail, verbose, warning};
 
 impl Build<'_> {
     /// The image of the FROM in that line.

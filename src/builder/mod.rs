@@ -40,7 +40,7 @@ use crate::dockerfile::ignore::Patterns;
 use crate::dockerfile::plan::Plan;
 use crate::dockerfile::scope::Globals;
 use crate::error::{Error, Result};
-use crate::info;
+use crate::log::info;
 use crate::oci::arch::{Arch, Wanted};
 use crate::oci::reference::ImageRef;
 use crate::rootfs::copy::Memo;

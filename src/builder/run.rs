@@ -21,10 +21,10 @@ use crate::dockerfile::ast;
 use crate::dockerfile::scope::DEFAULT_PATH;
 use crate::dockerfile::state::{RunStep, Step};
 use crate::error::{Context, Error, Result};
+use crate::log::warning;
 use crate::rootfs::Root;
 use crate::storage::Mode;
 use crate::sys::{self, signal};
-use crate::warning;
 
 /// Variables of the host that RUN sees and that never cause a cache miss (manual page, "Variable substitution").
 const PASSED: [&str; 9] = [

@@ -9,7 +9,7 @@ use super::{Build, Session, config, tree, workers};
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::plan::{Base, Origin};
 use crate::error::{Context, Error, Result};
-use crate::info;
+use crate::log::info;
 use crate::storage::Mode;
 
 /// Builds the target, and what it needs, and stores it under all its names.

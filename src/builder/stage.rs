@@ -17,10 +17,11 @@ use crate::dockerfile::ast::{Instruction, Kind};
 use crate::dockerfile::plan::at;
 use crate::dockerfile::state::{Action, State, Step};
 use crate::error::{Context, Error, Result};
+use crate::log::{info, warning};
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
 use crate::storage::{Image, LayerId};
-use crate::{info, sys, warning};
+use crate::sys;
 
 pub struct Stage<'b> {
     pub build: &'b Build<'b>,

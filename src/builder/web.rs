@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Build;
 use crate::dockerfile::remote;
 use crate::error::{Context, Error, Result};
-use crate::info;
+use crate::log::info;
 use crate::oci::digest::{Digest, Hasher, Hashing};
 use crate::registry::download::{Answer, Download, Validators, Web};
 use crate::registry::retry::Policy;

@@ -17,10 +17,11 @@ use crate::cli::ch_run_args::{self, Invocation};
 use crate::container::request::{Image as Root, Place, Request, become_command};
 use crate::error::{Context, Error, Result};
 use crate::image::layers;
+use crate::log;
+use crate::log::info;
 use crate::oci::reference::ImageRef;
 use crate::storage::{self, Access, Image, Storage};
 use crate::sys::process::{self, Ended, Fork};
-use crate::{info, log};
 
 /// Copying an image of so many bytes may take seconds.
 const LARGE: u64 = 512 << 20;

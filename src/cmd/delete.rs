@@ -2,7 +2,7 @@
 
 use super::Host;
 use crate::error::{Error, Result};
-use crate::info;
+use crate::log::info;
 use crate::oci::reference::ImageRef;
 use crate::storage::{Access, Storage};
 

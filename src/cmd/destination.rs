@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::image::layers::looks_like_image;
+use crate::log::{debug, verbose};
 use crate::rootfs::{self, Root};
 use crate::storage::Storage;
 use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, Stat};
 use crate::sys::fs::{Lock, Wait, euid, flock};
 use crate::sys::rename::{Rename, renameat2};
-use crate::{debug, verbose};
 
 const PREFIX: &str = ".ch-image-";
 const DIRECTORY: i32 = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;

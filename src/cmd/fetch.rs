@@ -13,6 +13,7 @@ use super::readahead::{ahead, start};
 use super::remote::Remote;
 use crate::error::{Context, Error, Result};
 use crate::image::{layers, owners};
+use crate::log::{info, verbose, warning};
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::{Decoder, Proof};
 use crate::oci::manifest::Descriptor;
@@ -20,7 +21,6 @@ use crate::registry::blob::BlobReader;
 use crate::rootfs::{self, Form, Limits, Room, Root, Unpacked};
 use crate::storage::{Draft, Ingest, Storage, TableWriter};
 use crate::sys::signal;
-use crate::{info, verbose, warning};
 
 /// Most layers under way at a time: enough to keep two or three cores and a network busy.
 const WORKERS: usize = 4;

@@ -7,8 +7,8 @@ use super::{Host, print};
 use crate::cli::Options;
 use crate::container;
 use crate::error::{Error, Result};
+use crate::log::{info, verbose, warning};
 use crate::storage::{Access, Damage, Depth, Image, Storage};
-use crate::{info, verbose, warning};
 
 pub fn fsck(host: &Host, options: &Options) -> Result<()> {
     let access = if options.repair { Access::Exclusive } else { Access::Read };

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{Host, list};
 use crate::cli::Options;
 use crate::error::{Error, Result};
-use crate::info;
+use crate::log::info;
 use crate::storage::{Access, Keep};
 
 pub fn gc(host: &Host, options: &Options) -> Result<()> {

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use super::{probe, secrets};
 use crate::cli::Options;
 use crate::error::{Context, Error, Result};
+use crate::log::verbose;
 use crate::oci::arch::Arch;
 use crate::storage::{self, Access, Storage};
 use crate::sys::process::Dumpable;
-use crate::{log, sys, verbose};
+use crate::{log, sys};
 
 /// What was being written is removed before anybody looks, so a little is free again.
 const NEARLY_FULL: u64 = 64 << 20;

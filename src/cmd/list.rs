@@ -8,13 +8,14 @@ use super::remote::{Named, Remote, Remotes};
 use super::{Host, print};
 use crate::cli::Options;
 use crate::error::Result;
+use crate::log;
+use crate::log::warning;
 use crate::oci::arch::Arch;
 use crate::oci::manifest::Document;
 use crate::oci::reference::ImageRef;
 use crate::oci::size::total;
 use crate::registry::Accept;
 use crate::storage::{Access, Image, Storage};
-use crate::{log, warning};
 
 /// `list` without operand: images in storage, one line each.
 pub fn storage(host: &Host, options: &Options) -> Result<()> {

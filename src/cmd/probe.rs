@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use crate::bail;
 use crate::container::{self, Overlay};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::verbose;
+use crate::rootfs;
 use crate::storage::Mode;
 use crate::sys::process::{self, Ended, Fork};
-use crate::{rootfs, verbose};
 
 /// Mode for a storage directory at `path` (which exists and is ours). `CH_IMAGE_TEST_MODE=plain` is for tests.
 ///

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::list::bytes;
-use crate::{info, log, sys};
+use crate::log::info;
+use crate::{log, sys};
 
 const REDRAW: Duration = Duration::from_millis(100);
 /// Between plain lines, and before the first.

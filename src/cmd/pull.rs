@@ -13,10 +13,11 @@ use super::remote::{self, Named, Remote, Remotes, Resolved};
 use super::{Host, print};
 use crate::cli::Options;
 use crate::container::ownership::{Line, Owner};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::image::layers;
 use crate::image::layers::Held;
 use crate::image::owners::{self, Below};
+use crate::log::{info, warning};
 use crate::oci::arch::Wanted;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
@@ -25,7 +26,6 @@ use crate::rootfs::{self, Form, Room, Root, Stack, Unpacked};
 use crate::storage::{
     Access, Draft, Image, Ingest, LayerId, LayerInfo, LayerKind, Mode, Owners, Source, Storage, TableWriter,
 };
-use crate::{bail, info, warning};
 
 pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path>) -> Result<()> {
     let reference = ImageRef::parse(image)?;

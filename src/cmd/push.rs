@@ -16,9 +16,11 @@ use super::remote::{self, Named, Remote, Remotes};
 use crate::cli::{Format, Options};
 use crate::container;
 use crate::container::ownership::Ledger;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::image::owners::{self, Which};
 use crate::image::{ch_layer, layers};
+use crate::log;
+use crate::log::{info, verbose, warning};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{
@@ -32,7 +34,6 @@ use crate::registry::blob::Presence;
 use crate::registry::client::Offer;
 use crate::rootfs::{PackOptions, Root};
 use crate::storage::{Access, Image, LayerId, LayerKind, Storage};
-use crate::{bail, info, log, verbose, warning};
 
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
     let reference = ImageRef::parse(image)?;

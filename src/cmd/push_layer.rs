@@ -11,12 +11,12 @@ use std::path::PathBuf;
 
 use super::progress::{Counted, Progress};
 use crate::error::{Context, Result};
+use crate::log::{debug, info, verbose};
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::gzip::Encoder;
 use crate::registry::Client;
 use crate::rootfs::{self, PackOptions, Root, Stack};
 use crate::storage::{Draft, LayerId, Storage};
-use crate::{debug, info, verbose};
 
 /// Part of every key. The number is raised when the same tree packs to other bytes (a test tells).
 const FORMAT: &str = concat!("packed 2 by ", env!("CARGO_PKG_VERSION"));

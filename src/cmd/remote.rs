@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::Host;
 use crate::cli::Options;
 use crate::dockerfile::plan;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
+use crate::log::{info, verbose, warning};
 use crate::oci::arch::{Arch, Wanted};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
@@ -22,7 +23,6 @@ use crate::registry::retry::Policy;
 use crate::registry::settings::Settings;
 use crate::registry::{self, Accept, Client, Endpoint, Fetched};
 use crate::storage::Storage;
-use crate::{bail, info, verbose, warning};
 
 /// What `--arch` asks for.
 pub fn wanted(host: &Host, options: &Options) -> Wanted {

@@ -10,11 +10,12 @@ use std::sync::{Arc, OnceLock};
 
 use crate::cli::Options;
 use crate::error::{Error, Result};
+use crate::log::warning;
 use crate::registry::Endpoint;
 use crate::registry::credential_sources::{self, CredentialSources, Given, Prompt, Sources};
 use crate::registry::credentials::{Credentials, Login};
 use crate::registry::settings::Settings;
-use crate::{sys, warning};
+use crate::sys;
 
 const USERNAME: &str = "CH_IMAGE_USERNAME";
 const PASSWORD: &str = "CH_IMAGE_PASSWORD";

@@ -8,6 +8,7 @@ use super::mountpoint::Target;
 use super::output::Ends;
 use super::step::{Access, Make, Program, Step};
 use crate::error::io_text;
+use crate::log::warning;
 use crate::sys::mount::{
     self, BIND, FdPath, Kind, MOVE, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, RECURSIVE, REMOUNT, Unmount,
 };
@@ -15,7 +16,6 @@ use crate::sys::namespace::{self, NEW_USER};
 use crate::sys::process::{self, Dumpable, Fork};
 use crate::sys::seccomp::{self, Instruction, Listener};
 use crate::sys::signal::{self, Mask};
-use crate::warning;
 
 /// What the loop needs besides the steps.
 pub struct Execution<'a> {

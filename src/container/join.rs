@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use super::env::Environment;
 use super::invoker;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{info, verbose};
 use crate::sys::namespace::{self, NEW_MOUNT, NEW_USER};
 use crate::sys::process::{self, Pid};
-use crate::{bail, info, verbose};
 
 /// After this long it is said whom we wait for.
 const PATIENCE: Duration = Duration::from_secs(10);

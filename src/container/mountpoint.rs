@@ -15,8 +15,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::sys::file::{self, O_NOFOLLOW, O_PATH};
 use crate::sys::fs::{Lock, Wait, euid, flock};
 

@@ -8,8 +8,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::str::FromStr;
 
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 
 /// What a file has been made to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -15,10 +15,9 @@ use super::launch::{exec_announced, exec_joined};
 use super::{
     Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, exec, invoker, mountpoint,
 };
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{verbose, warning};
 use crate::sys::{process, user};
-use crate::{verbose, warning};
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,7 @@
 //! lengths, and patterns without wildcards, the usual ones, are compared as texts. A path is left out with any of its
 //! ancestors, so the automaton is asked at every slash.
 
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 /// A list of patterns; the last that matches decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

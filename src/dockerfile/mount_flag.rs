@@ -6,8 +6,7 @@
 
 use super::diagnostic::nearest;
 use super::{csv, path};
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 /// One mount, with all defaults filled in. Targets are absolute and clean.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,8 +12,7 @@ use super::scope::{Globals, PROXIES, Scope};
 use super::stage_deps::{self, Use};
 use super::words::{self, Lookup, WordError};
 use super::{instruction, mount_flag, parse, remote};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 
 /// What the user wants built, and where.
 pub struct Options<'a> {

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::bail;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 /// `80/tcp` for each port, ranges unrolled; the host part is checked and ignored.
 pub fn parse(text: &str) -> Result<Vec<String>> {

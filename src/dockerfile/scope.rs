@@ -5,8 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::bail;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 /// The PATH of an image that has none (A.10 no. 6).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -17,8 +17,7 @@ use super::remote::{self, Remote};
 use super::scope::{Globals, Scope};
 use super::words;
 use super::{heredoc, history, path, port, signal};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 
 /// The part of an image configuration that a Dockerfile can say, besides `Env` (which is [`Scope::env`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,11 +132,9 @@ pub struct CopyStep {
     pub target: String,
     pub chown: Option<String>,
     pub chmod: Option<Chmod>,
-    pub link: bool,
     pub parents: bool,
     pub exclude: Patterns,
     pub checksum: Option<String>,
-    pub keep_git_dir: bool,
     pub unpack: Option<bool>,
 }
 
@@ -375,7 +372,6 @@ impl State {
         if let Some(checksum) = &step.checksum {
             check_checksum(checksum, &step)?;
         }
-        step.keep_git_dir = add.keep_git_dir.unwrap_or(false);
         step.unpack = add.unpack;
         Ok((copied("ADD", &step), Action::Copy(step)))
     }
@@ -403,11 +399,9 @@ impl State {
             destination,
             chown: optional(&transfer.chown)?,
             chmod: optional(&transfer.chmod)?.map(|text| Chmod::parse(&text)).transpose()?,
-            link: transfer.link,
             parents: false,
             exclude: Patterns::of(transfer.exclude.iter().map(String::as_str))?,
             checksum: None,
-            keep_git_dir: false,
             unpack: None,
         })
     }

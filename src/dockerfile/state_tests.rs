@@ -128,7 +128,7 @@ fn copies() {
     let Ok((_, Step { action: Action::Copy(step), .. })) = run("ADD --unpack=false --keep-git-dir a.tar .") else {
         panic!()
     };
-    assert_eq!((step.is_add, step.unpack, step.keep_git_dir, step.target.as_str()), (true, Some(false), true, "/"));
+    assert_eq!((step.is_add, step.unpack, step.target.as_str()), (true, Some(false), "/"));
 }
 
 #[test]

@@ -11,10 +11,10 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Context, Result};
+use crate::log::verbose;
 use crate::oci::config::Config;
 use crate::rootfs::{Last, Root};
 use crate::sys::file::{Kind, Time};
-use crate::verbose;
 
 const DIRECTORIES: [&str; 20] = [
     "bin", "dev", "etc", "home", "mnt", "proc", "sys", "tmp", "usr", "mnt/0", "mnt/1", "mnt/2", "mnt/3", "mnt/4",

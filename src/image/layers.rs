@@ -9,13 +9,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::owners::{self, Which};
 use super::{ch_layer, view};
+use crate::container;
 use crate::container::MAX_LAYERS;
 use crate::error::{Context, Error, Result};
+use crate::log::{verbose, warning};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::rootfs::{self, Form, Last, Limits, PackOptions, Root, Stack, Unpacked};
 use crate::storage::{self, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Owners, Storage};
-use crate::{container, verbose, warning};
 
 /// The layers' trees, lowest first.
 pub fn trees(storage: &Storage, ids: &[LayerId]) -> Vec<PathBuf> {

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::json;
-use crate::bail;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 /// `amd64`, `arm/v7`, `arm64/v8`: architecture and, after a slash, variant.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]

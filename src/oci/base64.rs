@@ -1,7 +1,6 @@
 //! Base 64 (RFC 4648, section 4), for credentials and for data inline in descriptors.
 
-use crate::bail;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 use super::arch::Arch;
 use super::digest::Digest;
 use super::json;
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 
 /// An image configuration. `value` is always an object.
 #[derive(Clone, PartialEq, Debug)]

@@ -7,8 +7,7 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 
 use super::json;
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 /// A SHA-256 digest, written `sha256:HEX` (OCI image specification, "Digests").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

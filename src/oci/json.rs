@@ -7,8 +7,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 
 /// Largest manifest, index or configuration, bytes (containers/image has the same).
 pub const MAX_DOCUMENT: usize = 4 << 20;

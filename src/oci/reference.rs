@@ -15,8 +15,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use super::digest::Digest;
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 /// Where Docker Hub's registry answers.
 pub const HUB: &str = "registry-1.docker.io";

@@ -8,8 +8,7 @@ use super::digest::Digest;
 use super::json;
 use super::manifest::MAX_LAYERS;
 use super::reference::ImageRef;
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 
 /// The document of a Docker archive.
 pub const DOCKER_DOCUMENT: &str = "manifest.json";

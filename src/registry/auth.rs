@@ -15,9 +15,9 @@ use super::credentials::{Credentials, Login};
 use super::http::{Authorization, Failure, Http, Method, Payload, Request, Response};
 use super::token_server::{self, Purpose};
 use super::url::{self, Origin, Scheme, Url};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
+use crate::log::{debug, verbose};
 use crate::oci::json;
-use crate::{bail, debug, verbose};
 
 /// Largest token reply, bytes.
 const MAX_TOKEN_REPLY: usize = 1 << 20;

@@ -11,11 +11,11 @@ use super::auth::Scope;
 use super::client::{Call, Client, not_html};
 use super::http::{Failure, Method, Response, sort_io};
 use super::url::Url;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::verbose;
 use crate::oci::digest::Digest;
 use crate::oci::json::MAX_DOCUMENT;
 use crate::oci::manifest::Descriptor;
-use crate::{bail, verbose};
 
 /// Progress after which failures are forgiven: a bad network is not a dead one.
 const FORGIVEN_AFTER: u64 = 64 << 10;

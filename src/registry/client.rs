@@ -17,11 +17,11 @@ use super::settings::Settings;
 use super::tls;
 use super::upload::Begun;
 use super::url::{Origin, Scheme, Url};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
+use crate::log::{debug, verbose};
 use crate::oci::digest::Digest;
 use crate::oci::json::MAX_DOCUMENT;
 use crate::oci::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
-use crate::{bail, debug, verbose};
 
 const MAX_REDIRECTS: usize = 10;
 /// Questions and answers about who we are before a 401 counts.

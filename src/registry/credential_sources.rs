@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use super::credentials::{Credentials, Login};
 use super::{Endpoint, url};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{verbose, warning};
 use crate::oci::{base64, json};
 use crate::sys::tty;
-use crate::{bail, verbose, warning};
 
 /// Largest file of credentials, bytes.
 const MAX_FILE: u64 = 1 << 20;

@@ -17,8 +17,9 @@ use super::retry;
 use super::ureq_transport::{Dialer, NoResolver};
 use super::url::Url;
 use crate::error::{Error, Result, io_text};
+use crate::log;
+use crate::log::{debug, trace};
 use crate::oci::json;
-use crate::{debug, log, trace};
 
 /// Largest block of headers, bytes.
 const MAX_HEADERS: usize = 64 << 10;

@@ -13,8 +13,7 @@
 use std::path::Path;
 
 use super::{Endpoint, url};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 
 const OF_THE_SITE: &str = "/etc/ch-image/mirrors";
 /// Largest file, bytes.

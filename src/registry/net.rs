@@ -18,8 +18,8 @@ use super::ureq_transport::{Absolute, Line};
 use super::url::{Origin, Scheme};
 use super::{proxy_handshake, tls};
 use crate::error::{Error, io_text};
+use crate::log::{debug, trace};
 use crate::sys::signal::{self, LOOK};
-use crate::{debug, trace};
 
 /// Read ahead of TLS, so that a record takes one system call instead of five.
 const READ_AHEAD: usize = 64 << 10;

@@ -9,8 +9,7 @@ use std::net::IpAddr;
 
 use super::Endpoint;
 use super::url::{self, Origin, Scheme};
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 #[derive(Clone, Default, Debug)]
 pub struct Proxies {

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
-use crate::info;
+use crate::log::info;
 use crate::sys::signal;
 
 /// Retries while nobody has answered yet: a wrong name or port is more likely than a server that is starting.

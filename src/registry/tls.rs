@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::error::{Context, Error, Result};
-use crate::{bail, debug};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::debug;
 
 /// Bundles of the distributions, first found wins: Debian, Arch, Gentoo; RHEL 7 and later, Fedora; RHEL 6; SUSE;
 /// Alpine and the BSDs; older SUSE; OpenELEC.

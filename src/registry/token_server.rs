@@ -1,8 +1,7 @@
 //! May this token server see a secret of that registry's user?
 
 use super::url::{self, Origin, Scheme, Url};
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {

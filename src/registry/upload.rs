@@ -10,9 +10,9 @@ use super::client::{Call, Client, has_expired};
 use super::http::{Failure, Method, Payload, Response};
 use super::retry;
 use super::url::Url;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{debug, verbose};
 use crate::oci::digest::Digest;
-use crate::{bail, debug, verbose};
 
 /// Bytes per request if the whole is too large for a proxy in front of the registry (nginx and CDNs limit that); an
 /// eighth of it each time that it is still too much, down to half of nginx's default limit.

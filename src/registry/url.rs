@@ -7,8 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::Endpoint;
-use crate::bail;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Scheme {

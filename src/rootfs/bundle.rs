@@ -15,8 +15,7 @@ use super::resolve::{join, parts, split};
 use super::root::{Last, Root, show};
 use super::tar_reader::{Member, TarReader, Type};
 use super::unpack::checked;
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::sys::file::Kind;
 
 /// Most members of an archive: 500 layers of a hundred images have fewer.

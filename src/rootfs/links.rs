@@ -13,8 +13,7 @@ use super::resolve::{self, Dir, Fail, Missing};
 use super::root::{Bounds, Last, show};
 use super::tar_reader::Member;
 use super::unpack::{Form, Unpack, checked, id};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::oci::digest::Digest;
 use crate::sys::file::{self, Kind, Stat};
 

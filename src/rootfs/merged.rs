@@ -82,7 +82,7 @@ impl<'a> Merged<'a> {
         if !self.begun {
             self.begun = true;
             let root = self.stack.root();
-            let Some(&layer) = root.layers.first() else { crate::bail!("image has no layers") };
+            let Some(&layer) = root.layers.first() else { crate::error::bail!("image has no layers") };
             let stat = file::fstat(self.stack.layer(layer).as_fd())?;
             self.levels.push(self.stack.list(&root).context(|| "can't read the root directory")?.into_iter());
             self.paths.push(Vec::new());

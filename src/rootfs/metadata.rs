@@ -36,7 +36,7 @@ pub(super) fn set_xattrs(fd: BorrowedFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Resul
         }
         match file::fsetxattr(fd, name, value) {
             Err(e) if !matches!(e.raw_os_error(), Some(libc::EIO | libc::EDQUOT)) => {
-                crate::debug!("attribute {} not set: {}", show(name), crate::error::io_text(&e));
+                crate::log::debug!("attribute {} not set: {}", show(name), crate::error::io_text(&e));
             }
             done => done?,
         }

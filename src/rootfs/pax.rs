@@ -3,8 +3,7 @@
 //! Pure: bytes in, values out. What two readers could understand differently is an error here, so that nobody sees
 //! another archive than we do.
 
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 use crate::sys::file::Time;
 
 /// A number in a header: octal digits, or base-256 if the first bit is set (GNU, star). Empty is 0.

@@ -21,8 +21,7 @@ use super::root::{Last, Root, show};
 use super::stack::{Found, Node, Stack};
 use super::tree::{copy_content, copy_xattrs};
 use super::unpack::{Unpacked, within_limits};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat, Time};
 
 /// [`reconcile_owned`], where nobody asks for owners.

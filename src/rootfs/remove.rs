@@ -12,8 +12,7 @@ use std::path::Path;
 
 use super::dir_stack::DirStack;
 use super::root::show;
-use crate::bail;
-use crate::error::{Context, Error, Result, io_text};
+use crate::error::{Context, Error, Result, bail, io_text};
 use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY};
 
 /// Removes a directory and all below it; a file or link at `dir` itself too. Nothing there is fine.

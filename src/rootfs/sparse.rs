@@ -4,8 +4,7 @@
 
 use super::pax;
 use super::tar_reader::{BLOCK, Member, TarReader, Type};
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 const MAX_SPARSE: usize = 100_000;
 

@@ -18,8 +18,7 @@ use std::rc::Rc;
 use super::metadata::OPAQUE;
 use super::resolve::{Followed, join, parts, reopen, split};
 use super::root::{Last, Root, show};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, Stat};
 
 /// Layer directories, the lowest first. One whole tree (plain form, or a mounted merge) is a stack of one.

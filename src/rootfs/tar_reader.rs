@@ -10,8 +10,7 @@ use std::io::{self, Read};
 
 use super::pax;
 use super::sparse::{self, Map};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::sys::file::Time;
 
 pub(super) const BLOCK: usize = 512;

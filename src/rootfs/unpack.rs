@@ -27,8 +27,7 @@ use super::resolve::{self, Dir};
 use super::root::{Root, show};
 use super::tar_reader::{Member, TarReader, Type};
 use super::whiteouts::Ours;
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 use crate::oci::digest::Digest;
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat};
 

@@ -16,8 +16,7 @@ use super::parents::restore_time;
 use super::remove::remove_at;
 use super::resolve::{self, Dir};
 use super::unpack::{Form, IMPLIED_MODE, Id, Unpack, id};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 use crate::sys::file::{self, Kind, Stat, Time};
 
 /// What of a tree that was there before belongs to the archive being applied (plain form).

@@ -8,8 +8,7 @@ use std::time::SystemTime;
 
 use super::handle::open_file;
 use super::{Storage, locks};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::oci::digest::{Digest, Hasher};
 use crate::sys::fs::{Lock, Wait};
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::handle::read_file;
 use super::{LayerId, Storage, locks};
-use crate::debug;
 use crate::error::{Context, Result};
+use crate::log::debug;
 use crate::oci::digest::Digest;
 use crate::sys::fs::{Lock, Wait};
 

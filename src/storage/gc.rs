@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use super::layers::tree_size;
 use super::{Image, LayerId, LayerKind, Storage};
 use crate::error::Result;
+use crate::log::{debug, verbose};
 use crate::oci::digest::Digest;
 use crate::oci::reference::ImageRef;
 use crate::oci::size::total;
 use crate::sys::signal;
-use crate::{debug, verbose};
 
 /// How much of the cache stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

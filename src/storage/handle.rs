@@ -12,11 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::init::{self, Found};
 use super::locks::{self, StorageLock};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{debug, verbose, warning};
+use crate::rootfs;
 use crate::sys::file::fremovexattr;
 use crate::sys::fs::{self as sysfs, Lock, Wait};
-use crate::{debug, rootfs, verbose, warning};
 
 /// How images lie in this storage directory; probed once, when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,8 +14,9 @@ use super::handle::{Mode, open_file};
 use super::locks::{self, StorageLock};
 use super::{Storage, ancestors, lockfile};
 use crate::error::{Context, Error, Result};
+use crate::log::info;
 use crate::sys::fs::{self as sysfs, Lock, Wait, egid};
-use crate::{info, rootfs, sys};
+use crate::{rootfs, sys};
 
 const MAGIC: &str = "ch-image storage";
 pub(super) const FORMAT: u32 = 1;

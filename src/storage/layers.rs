@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::handle::{Draft, Storage, open_file, read_file};
 use super::locks;
 use super::owners::Owners;
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{debug, warning};
 use crate::oci::crc32;
 use crate::oci::digest::Digest;
 use crate::oci::json as strict;
+use crate::rootfs;
 use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_PATH};
 use crate::sys::fs::{Lock, Wait};
-use crate::{debug, rootfs, warning};
 
 /// Name of a layer: chain ID if it came from a registry, else digest of all that could change its result.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -13,9 +13,9 @@ use std::sync::Once;
 use std::time::Duration;
 
 use crate::error::{Context, Result};
+use crate::log::{info, verbose, warning};
 use crate::sys::fs::rename_new;
 use crate::sys::signal;
-use crate::{info, verbose, warning};
 
 /// Its name in the storage directory.
 pub(super) const NAME: &str = "lock.owner";

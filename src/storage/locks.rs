@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::lockfile::LockFile;
 use super::{Image, LayerId, Storage};
 use crate::error::{Context, Error, Result};
-use crate::info;
+use crate::log::info;
 use crate::oci::reference::ImageRef;
 use crate::sys::fs::{self as sysfs, Lock, Wait};
 

@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 
 use super::handle::{Draft, open_file};
 use super::{LayerId, Storage};
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::oci::crc32;
 
 /// Name of the file.

@@ -290,7 +290,7 @@ impl Source {
                 let rest = &line[at + "crate::".len()..];
                 match rest.strip_prefix('{') {
                     Some(list) => found.extend(heads_of(list).into_iter().map(|head| (number, head))),
-                    None => found.extend(words(rest).next().map(|head| (number, macro_home(head)))),
+                    None => found.extend(words(rest).next().map(|head| (number, head.to_owned()))),
                 }
             }
         }
@@ -316,17 +316,7 @@ fn heads_of(list: &str) -> Vec<String> {
         }
     }
     heads.push(head);
-    heads.iter().filter_map(|head| words(head).next()).map(macro_home).collect()
-}
-
-/// Exported macros stand at the crate's root; their home is what counts.
-fn macro_home(name: &str) -> String {
-    match name {
-        "info" | "verbose" | "debug" | "trace" | "warning" => "log",
-        "bail" => "error",
-        other => other,
-    }
-    .to_owned()
+    heads.iter().filter_map(|head| words(head).next()).map(str::to_owned).collect()
 }
 
 fn sources() -> Vec<Source> {

@@ -15,11 +15,11 @@ use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::plan::{self, Plan};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::{self, diagnostic};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{verbose, warning};
 use crate::oci::arch::{Arch, Wanted};
 use crate::oci::reference::ImageRef;
 use crate::storage::{Access, Image};
-use crate::{bail, verbose, warning};
 
 pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     let source = Source::find(options.file.as_deref(), context)?;

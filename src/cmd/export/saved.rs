@@ -17,13 +17,13 @@ use crate::cmd::progress::{Counted, Progress};
 use crate::cmd::push;
 use crate::cmd::push_layer::{Blob, tar_into};
 use crate::error::{Context, Error, Result};
+use crate::log::verbose;
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_MANIFEST};
 use crate::oci::saved::{DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK};
 use crate::rootfs::{self, Root, Stack};
 use crate::storage::Draft;
 use crate::sys::file::{self, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY};
-use crate::verbose;
 
 /// A file of the archive or layout.
 struct Part {

@@ -18,6 +18,7 @@ use crate::cli::Options;
 use crate::error::{Context, Error, Result};
 use crate::image::layers::Held;
 use crate::image::{ch_layer, layers, owners};
+use crate::log::{info, warning};
 use crate::oci;
 use crate::oci::arch::Wanted;
 use crate::oci::config::Config;
@@ -27,7 +28,6 @@ use crate::oci::reference::ImageRef;
 use crate::oci::saved::{DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Wish};
 use crate::rootfs::{self, Bundle, Limits, Root, Unpacked};
 use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Owners, Storage, TableWriter};
-use crate::{info, warning};
 
 /// Largest `/ch/metadata.json`, bytes.
 const MAX_METADATA: u64 = 1 << 20;

@@ -10,8 +10,7 @@ use std::path::Path;
 use std::thread;
 
 use super::super::readahead::start;
-use crate::bail;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::oci::digest::{Digest, Hashing};
 use crate::rootfs::{self, Limits, Root, Unpacked};
 use crate::squashfs::{Reader, Source};

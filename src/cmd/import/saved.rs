@@ -12,10 +12,10 @@ use crate::cmd::fetch::apply;
 use crate::cmd::pull::{reconcile, whole};
 use crate::cmd::remote;
 use crate::container::ownership::Owner;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::image::layers::{self, Held};
 use crate::image::owners::Below;
-use crate::log::escape;
+use crate::log::{escape, info, warning};
 use crate::oci::arch::Wanted;
 use crate::oci::config::Config;
 use crate::oci::digest::{Digest, Hashing};
@@ -25,7 +25,6 @@ use crate::oci::manifest::{Descriptor, Document, Index, Manifest, OCI_INDEX};
 use crate::oci::saved::{self, DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Saved, Wish};
 use crate::rootfs::{self, Bundle, Form, Last, Room, Root, Stack};
 use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Mode, Storage, TableWriter};
-use crate::{bail, info, warning};
 
 /// Indexes in one another (as with registries).
 const MAX_DEPTH: usize = 4;

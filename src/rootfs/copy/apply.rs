@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use super::visit::{Step, visit};
 use super::{Item, Plan, Sources};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::warning;
 use crate::oci::gzip::{Codec, Decoder, Proof};
 use crate::rootfs::dir_stack::DirStack;
 use crate::rootfs::limits::Limits;
@@ -20,7 +21,6 @@ use crate::rootfs::tar_reader::is_header;
 use crate::rootfs::tree::{Copied, copy_content, copy_xattrs};
 use crate::rootfs::unpack::{Form, unpack};
 use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, Stat};
-use crate::{bail, warning};
 
 /// Mode of directories that a destination needs and that were not there.
 const MADE_MODE: u32 = 0o755;

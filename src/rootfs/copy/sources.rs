@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::{Fate, Sources};
-use crate::bail;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 use crate::glob;
 use crate::rootfs::metadata::open_dir;
 use crate::rootfs::resolve::{join, parts};

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::super::layout::{DATA_STORED, FRAGMENT_ENTRY};
 use super::inode::{Body, Inode};
 use super::{Reader, Source};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 
 /// A sum is kept for every so many blocks.
 const STEP: u64 = 512;

@@ -4,8 +4,7 @@ use super::super::layout::{DOTS, Kind, MAX_NAME, Place, RUN};
 use super::inode::Body;
 use super::metadata::Cursor;
 use super::{Reader, Source};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 use crate::tree::{self, Name};
 
 /// Where a list goes on: the offset of a run's header in the listing, and how many of its entries were told.

@@ -2,8 +2,7 @@
 
 use super::super::layout::{DOTS, Kind, LONG, MAX_TARGET, NO_FRAGMENT, NO_XATTRS, Place};
 use super::{Reader, Source};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 
 #[derive(Clone, Debug)]
 pub struct Inode {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::super::layout::{METADATA, METADATA_STORED, Place};
 use super::{Reader, Source};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 
 /// A decoded block, and where the next one begins.
 pub struct Block {

@@ -15,9 +15,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::layout::{Codec, Kind, METADATA, NO_TABLE, SUPERBLOCK, Superblock};
-use crate::bail;
 use crate::compress::{Algorithm, Decompressor};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use crate::tree::{self, Attributes, Id, Name, Tree};
 use cache::Cache;
 use data::Opened;

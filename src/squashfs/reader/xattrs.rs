@@ -2,8 +2,7 @@
 
 use super::super::layout::{Place, XATTR_ELSEWHERE, XATTR_ENTRY, XATTR_PREFIXES};
 use super::{Reader, Source};
-use crate::bail;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 
 const MAX_VALUE: usize = 64 << 10;
 /// Names and values of one inode, in bytes.

@@ -3,9 +3,8 @@
 
 use super::super::layout::{DOTS, Kind, METADATA, Place, RUN};
 use super::metadata::Table;
-use crate::bail;
 use crate::compress::Compressor;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 pub struct Entry {
     pub name: Vec<u8>,

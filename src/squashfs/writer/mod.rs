@@ -19,9 +19,8 @@ use std::rc::Rc;
 use super::layout::{
     Codec, DATA_STORED, Kind, MAX_NAME, MAX_TARGET, METADATA_STORED, PADDING, SUPERBLOCK, Special, Superblock, flags,
 };
-use crate::bail;
 use crate::compress::{Algorithm, Compressor};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, bail};
 use content::{BlockReader, Blocks, Digesting, Known, Stored};
 use inode::Head;
 use pool::{Block, Pool};

@@ -4,9 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use crate::bail;
 use crate::compress::{Algorithm, Compressor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bail};
 
 /// A block of data; its memory is used again.
 #[derive(Default)]

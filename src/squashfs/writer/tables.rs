@@ -10,9 +10,8 @@ use super::inode::{self, Head};
 use super::metadata::{self, Table};
 use super::xattrs::Xattrs;
 use super::{Attributes, Node, Output};
-use crate::bail;
 use crate::compress::Compressor;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 /// What is no directory.
 pub enum Body {

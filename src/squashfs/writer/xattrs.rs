@@ -8,9 +8,8 @@ use sha2::{Digest, Sha256};
 use super::super::layout::{NO_TABLE, NO_XATTRS, XATTR_ENTRY, XATTR_PREFIXES};
 use super::Output;
 use super::metadata::{Table, write_blocks};
-use crate::bail;
 use crate::compress::Compressor;
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 #[derive(Default)]
 pub struct Xattrs {
