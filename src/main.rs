@@ -7,6 +7,7 @@ mod compress;
 mod container;
 mod dockerfile;
 mod error;
+mod fuse;
 mod glob;
 mod image;
 mod log;

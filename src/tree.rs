@@ -18,6 +18,10 @@ pub enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attributes {
     pub kind: Kind,
+    /// The same in more detail: the file type bits of `st_mode` (inode(7)).
+    pub format: u32,
+    /// Of a device: its number, as the kernel encodes it in 32 bits.
+    pub device: u32,
     /// Permission bits with setuid, setgid and sticky: 12 bits.
     pub mode: u32,
     /// Seconds since 1970.
@@ -48,7 +52,6 @@ pub trait Tree: Send + Sync {
     fn attributes(&self, id: Id) -> Result<Attributes>;
 
     /// `None` if the directory has no such name.
-    #[allow(dead_code, reason = "tests ask; whoever mounts a tree will")]
     fn look_up(&self, dir: Id, name: &[u8]) -> Result<Option<Name>>;
 
     /// Names of a directory in the order of their bytes, at most `most`, from the beginning (0) or behind another one;
@@ -63,6 +66,12 @@ pub trait Tree: Send + Sync {
 
     /// The next stretch of a file that is no hole, at or after `offset`: start and end; `None` if only a hole follows.
     fn next_data(&self, id: Id, offset: u64) -> Result<Option<(u64, u64)>>;
+
+    /// Whether anything in it may have extended attributes.
+    fn has_xattrs(&self) -> bool;
+
+    /// What it occupies where it is kept, in bytes.
+    fn size(&self) -> u64;
 
     /// Names and values of extended attributes.
     fn xattrs(&self, id: Id) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;

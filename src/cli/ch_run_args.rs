@@ -1,7 +1,7 @@
 //! What did the user ask of ch-run? Options and a command → [`Request`].
 //!
 //! The first word that is no option is the image, the second one begins the command; `--` between them is customary
-//! and lets a command begin with a hyphen. Deliberately absent: `--mount` and SquashFS files, `--ch-ssh`.
+//! and lets a command begin with a hyphen. Deliberately absent: `--mount` (a packed image needs no mount point), `--ch-ssh`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +25,8 @@ Usage: ch-run [OPTION...] IMAGE -- CMD [ARG...]
 
 Run a command in a container, as yourself and with no privilege.
 
-IMAGE is the name of an image in the storage directory, or a directory (./NAME where both are there).
+IMAGE is the name of an image in the storage directory, a directory, or a packed image (SquashFS or SIF file);
+./NAME is never looked for in the storage directory.
 
   -b, --bind SRC[:DST]   mount SRC at guest DST (default: the same path)
   -c, --cd DIR           initial working directory in the container

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::packed_image;
 use crate::cli::ch_run_args::{self, Invocation};
 use crate::container::request::{Image as Root, Place, Request, become_command};
 use crate::error::{Context, Error, Result};
@@ -41,6 +42,12 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let image = match directory(&request)? {
         // Whose container is entered has its image already.
         _ if request.join.as_ref().is_some_and(|join| join.pid.is_some()) => Root::here(),
+        Some(path) if path.is_file() => {
+            if request.writable {
+                return Err(read_only(&path));
+            }
+            packed_image::image(&path)?
+        }
         Some(path) => {
             if request.writable {
                 refuse_stored(&path)?;
@@ -61,20 +68,26 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     match become_command(&request, host, image)? {}
 }
 
-/// The directory that the request means, absolute; `None` if it is a name in storage.
+/// The directory or packed image that the request means, absolute; `None` if it is a name in storage.
 fn directory(request: &Request) -> Result<Option<PathBuf>> {
     let path = Path::new(&request.image);
     let said = path.is_absolute() || path.starts_with(".") || path.starts_with("..");
-    if !said && (!path.is_dir() || is_stored(request)) {
+    if !said && (!(path.is_dir() || path.is_file()) || is_stored(request)) {
         return Ok(None);
     }
     let shown = path.display();
     // A directory of some other purpose is not used by accident: missing mount points would be made in it.
-    if !said && !["bin", "dev", "usr"].iter().any(|name| path.join(name).is_dir()) {
+    if !said && path.is_dir() && !["bin", "dev", "usr"].iter().any(|name| path.join(name).is_dir()) {
         let e = format!("no image {shown} in storage, and the directory {shown} has none of bin, dev, usr");
         return Err(Error::new(e).hint(format!("ch-image list shows the images; ./{shown} means the directory")));
     }
     std::path::absolute(path).context(|| format!("can't open image {shown}")).map(Some)
+}
+
+/// What `-w` would write into.
+fn read_only(path: &Path) -> Error {
+    Error::new(format!("can't write into {}: a packed image never changes", path.display()))
+        .hint("ch-image import makes an image in storage of it, which --write can change")
 }
 
 /// Layers never change: other images are made of them, too.

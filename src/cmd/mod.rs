@@ -15,6 +15,7 @@ mod gc;
 mod host;
 mod import;
 mod list;
+mod packed_image;
 mod probe;
 mod progress;
 mod pull;

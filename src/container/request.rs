@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::enter::enter_as;
+use serde_json::Value;
+
+use super::enter::{enter_as, separate};
 use super::env::{self, Environment, Expand};
 use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
@@ -89,6 +91,7 @@ pub struct Image {
     pub identity: String,
     /// Lines for `--set-env`; the tree's own /ch/environment if `None`.
     pub env: Option<Vec<(String, String)>>,
+    /// The tree's own /ch/metadata.json says it if `None` and the image is packed.
     pub cwd: Option<PathBuf>,
 }
 
@@ -98,7 +101,14 @@ pub enum Place {
     Tree(PathBuf),
     /// Layers, lowest first, to be mounted at a directory.
     Stack { layers: Vec<PathBuf>, at: PathBuf },
+    /// A file, to be mounted by whoever can read it.
+    Packed(StartServer),
 }
+
+/// Starts what serves an image, all of which belongs to this user and group, in the user namespace.
+pub type StartServer = Box<dyn FnOnce((u32, u32)) -> Result<MountImage>>;
+/// Mounts it over a directory; in another mount namespace than that in which its server was started.
+pub type MountImage = Box<dyn FnOnce(&Path) -> Result<()>>;
 
 impl Image {
     /// A directory.
@@ -137,16 +147,26 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         enter_as(inside)?;
     }
     // The overlay is kept until the command has taken over, which keeps the mount.
-    let (root, overlay) = match (&part, &image.place) {
+    let is_packed = matches!(image.place, Place::Packed(_));
+    let (root, overlay) = match (&part, image.place) {
         // Its root is ours already.
         (Some(Part::Joined), _) => (PathBuf::from("/"), None),
-        (Some(Part::First(_)) | None, Place::Tree(tree)) => (tree.clone(), None),
+        (Some(Part::First(_)) | None, Place::Tree(tree)) => (tree, None),
         (Some(Part::First(_)) | None, Place::Stack { layers, at }) => {
-            (at.clone(), Some(Overlay::mount(layers, None, at)?))
+            let overlay = Overlay::mount(&layers, None, &at)?;
+            (at, Some(overlay))
+        }
+        (Some(Part::First(_)) | None, Place::Packed(start)) => {
+            let mount = start(inside)?;
+            separate()?;
+            let at = mounting_place(&request.binds, home.as_ref())?;
+            mount(&at)?;
+            (at, None)
         }
     };
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let env = environment(request, host, home.as_ref(), image.env.as_deref(), &root)?;
+    let cwd = if is_packed && image.cwd.is_none() { working_directory(&root)? } else { image.cwd };
     let binds = request.binds.iter().map(|(source, target)| Bind::new(source, target)).collect();
     let spec = Spec {
         root,
@@ -154,7 +174,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         uid: inside.0,
         gid: inside.1,
         no_cwd: if request.cwd.is_some() { NoDirectory::Fail } else { NoDirectory::MakeOrBeginInRoot },
-        cwd: request.cwd.clone().or(image.cwd).unwrap_or_else(|| PathBuf::from("/")),
+        cwd: request.cwd.clone().or(cwd).unwrap_or_else(|| PathBuf::from("/")),
         binds,
         tmpfs: Vec::new(),
         env,
@@ -182,6 +202,24 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     // Only now: unmounting is what dropping does.
     drop(overlay);
     e
+}
+
+/// A directory to mount an image over, where it hides nothing that is mounted afterwards. Nobody else sees that mount.
+fn mounting_place(binds: &[(PathBuf, PathBuf)], home: Option<&Home>) -> Result<PathBuf> {
+    let places = ["/media", "/srv", "/opt", "/mnt", "/boot", "/usr", "/var"].map(PathBuf::from);
+    let is_plain = |place: &PathBuf| fs::canonicalize(place).is_ok_and(|real| real == *place) && place.is_dir();
+    let sources: Vec<PathBuf> = binds
+        .iter()
+        .map(|(source, _)| source)
+        .chain(home.map(|home| &home.source))
+        .filter_map(|source| fs::canonicalize(source).ok())
+        .collect();
+    let hides = |place: &PathBuf| sources.iter().any(|source| source.starts_with(place) || place.starts_with(source));
+    let plain: Vec<PathBuf> = places.into_iter().filter(is_plain).collect();
+    let found = plain.iter().find(|place| !hides(place)).or(plain.last());
+    found
+        .cloned()
+        .ok_or_else(|| Error::new("can't mount the image: this system has no directory such as /media or /usr"))
 }
 
 fn take_part(request: &Request, host: &Environment, home: Option<&Home>, image: &Image) -> Result<Option<Part>> {
@@ -283,6 +321,19 @@ fn set_image(env: &mut Environment, pairs: Option<&[(String, String)]>, root: &P
     }
     verbose!("environment: {} variables from the image", pairs.len());
     Ok(())
+}
+
+/// What /ch/metadata.json says about where to begin; `None` if there is no such file.
+fn working_directory(root: &Path) -> Result<Option<PathBuf>> {
+    let file = "/ch/metadata.json";
+    let target = mountpoint::locate(root, Path::new(file))?;
+    if !target.exists() {
+        return Ok(None);
+    }
+    let failed = || format!("can't read {file} of the image");
+    let text = read_limited(&target.host_path(root)).context(failed)?;
+    let value: Value = serde_json::from_slice(&text).map_err(|e| Error::new(e.to_string())).context(failed)?;
+    Ok(value.get("cwd").and_then(Value::as_str).filter(|cwd| !cwd.is_empty()).map(PathBuf::from))
 }
 
 fn read_limited(path: &Path) -> Result<Vec<u8>> {

@@ -275,12 +275,22 @@ mod tests {
             let size = text.len() as u64;
             Ok(Attributes {
                 kind: *kind,
+                format: 0,
+                device: 0,
                 mode: if *kind == Kind::Dir { 0o6755 } else { 0o6644 },
                 mtime: 7,
                 links: *links,
                 size,
                 number: *number,
             })
+        }
+
+        fn has_xattrs(&self) -> bool {
+            false
+        }
+
+        fn size(&self) -> u64 {
+            0
         }
 
         fn look_up(&self, _: Id, _: &[u8]) -> Result<Option<Name>> {

@@ -8,6 +8,7 @@ use std::io;
 mod alloc;
 pub mod file;
 pub mod fs;
+pub mod fuse;
 pub mod host;
 #[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
 mod mem;

@@ -33,6 +33,7 @@ mod messages;
 mod options;
 mod owners;
 mod packed;
+mod packed_runs;
 mod registry;
 mod registry_logins;
 mod registry_mirrors;

@@ -3,12 +3,13 @@
 mod packed;
 mod saved;
 
+pub use packed::Packed;
+
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::thread;
 
-use self::packed::Packed;
 use self::saved::Operand;
 use super::Host;
 use super::pull::whole;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
@@ -63,6 +64,11 @@ impl Packed {
             return Ok(None);
         };
         Ok(Some(Packed { file: file.try_clone()?, start: part.0, size: part.1 }))
+    }
+
+    /// What reading it needs.
+    pub fn descriptors(&self) -> [RawFd; 1] {
+        [self.file.as_raw_fd()]
     }
 
     /// Unpacks it into the empty directory `tree`, meanwhile digesting its bytes.

@@ -20,7 +20,6 @@ impl<S: Source> Reader<S> {
         Ok(names)
     }
 
-    #[allow(dead_code, reason = "see Tree::look_up")]
     pub(super) fn find(&self, dir: u64, wanted: &[u8]) -> Result<Option<Name>> {
         let mut found = None;
         self.each_name(dir, 0, &mut |name| {

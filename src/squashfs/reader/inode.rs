@@ -32,7 +32,8 @@ pub enum Body {
         words: (u64, usize),
     },
     Symlink(Vec<u8>),
-    Special,
+    /// Number of the device; 0 of a FIFO or a socket.
+    Special(u32),
 }
 
 impl<S: Source> Reader<S> {
@@ -56,8 +57,15 @@ impl<S: Source> Reader<S> {
         if number == 0 || number > self.superblock.inodes {
             bail!("number {number} of {}", self.superblock.inodes);
         }
-        let mut inode =
-            Inode { kind, mode: u32::from(mode & 0o7777), mtime, number, links: 1, xattrs: None, body: Body::Special };
+        let mut inode = Inode {
+            kind,
+            mode: u32::from(mode & 0o7777),
+            mtime,
+            number,
+            links: 1,
+            xattrs: None,
+            body: Body::Special(0),
+        };
         let mut xattrs = NO_XATTRS;
         inode.body = match kind {
             Kind::Dir if is_long => {
@@ -117,13 +125,11 @@ impl<S: Source> Reader<S> {
             }
             Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket => {
                 inode.links = cursor.u32()?;
-                if matches!(kind, Kind::Block | Kind::Char) {
-                    cursor.u32()?;
-                }
+                let device = if matches!(kind, Kind::Block | Kind::Char) { cursor.u32()? } else { 0 };
                 if is_long {
                     xattrs = cursor.u32()?;
                 }
-                Body::Special
+                Body::Special(device)
             }
         };
         if inode.links == 0 {

@@ -138,10 +138,20 @@ impl<S: Source> Tree for Reader<S> {
 
     fn attributes(&self, id: Id) -> Result<Attributes> {
         let Inode { kind, mode, mtime, number, links, body, .. } = self.inode(id)?;
+        let device = if let Body::Special(device) = body { device } else { 0 };
         let size = match body {
             Body::File { size, .. } => size,
             Body::Symlink(target) => target.len() as u64,
-            Body::Dir { .. } | Body::Special => 0,
+            Body::Dir { .. } | Body::Special(_) => 0,
+        };
+        let format = match kind {
+            Kind::Dir => libc::S_IFDIR,
+            Kind::File => libc::S_IFREG,
+            Kind::Symlink => libc::S_IFLNK,
+            Kind::Block => libc::S_IFBLK,
+            Kind::Char => libc::S_IFCHR,
+            Kind::Fifo => libc::S_IFIFO,
+            Kind::Socket => libc::S_IFSOCK,
         };
         let kind = match kind {
             Kind::Dir => tree::Kind::Dir,
@@ -149,7 +159,7 @@ impl<S: Source> Tree for Reader<S> {
             Kind::Symlink => tree::Kind::Symlink,
             Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket => tree::Kind::Special,
         };
-        Ok(Attributes { kind, mode, mtime: i64::from(mtime), links, size, number: u64::from(number) })
+        Ok(Attributes { kind, format, device, mode, mtime: i64::from(mtime), links, size, number: u64::from(number) })
     }
 
     fn look_up(&self, dir: Id, name: &[u8]) -> Result<Option<Name>> {
@@ -173,6 +183,14 @@ impl<S: Source> Tree for Reader<S> {
 
     fn next_data(&self, id: Id, offset: u64) -> Result<Option<(u64, u64)>> {
         self.stretch(&*self.opened(id)?, offset)
+    }
+
+    fn has_xattrs(&self) -> bool {
+        self.xattr_table.is_some_and(|(_, count, _)| count > 0)
+    }
+
+    fn size(&self) -> u64 {
+        self.superblock.bytes_used
     }
 
     fn xattrs(&self, id: Id) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
