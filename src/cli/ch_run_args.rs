@@ -37,6 +37,7 @@ IMAGE is the name of an image in the storage directory, a directory, or a packed
       --join-ct N        the same (the number of peers need not be known)
       --join-tag TAG     the same; label of the peers (default: job and step)
       --join-pid PID     join the container of a running process
+      --no-join          don't, not even ranks of one step with a packed image
       --no-home          don't mount your home directory
       --no-passwd        don't mount /etc/passwd and /etc/group of our making
   -s, --storage DIR      storage directory, where images are found by name
@@ -80,6 +81,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
                 let tag = value(&mut parser)?;
                 request.join = join(request.join, |j| j.tag = Some(tag));
             }
+            Arg::Long("no-join") => (request.join, request.no_join) = (None, true),
             Arg::Long("join-pid") => {
                 let pid = number(&mut parser, "--join-pid")?;
                 request.join = join(request.join, |j| j.pid = Some(pid));
@@ -204,6 +206,7 @@ mod tests {
         check("--env-no-expand img cmd", &|r| r.expand = false);
         check("-s /st img cmd", &|r| r.storage = Some("/st".into()));
         check("-j img cmd", &|r| r.join = Some(Join::default()));
+        check("-j --no-join img cmd", &|r| r.no_join = true);
         check("--join-ct=2 --join-tag x img cmd", &|r| {
             r.join = Some(Join { count: Some(2), tag: Some("x".into()), pid: None });
         });

@@ -57,13 +57,23 @@ pub fn tag(said: Option<&OsStr>, env: &Environment) -> OsString {
         let job = var("SLURM_JOB_ID").or_else(|| var("SLURM_JOBID")).map(shown).unwrap_or_default();
         return format!("slurm {job}.{}", shown(step)).into();
     }
-    for name in ["PMIX_NAMESPACE", "PMI_JOBID"] {
+    for name in ["PMIX_NAMESPACE", "PALS_APID", "PMI_JOBID"] {
         if let Some(value) = var(name) {
             return format!("{name} {}", shown(value)).into();
         }
     }
     let parent = process::parent_pid();
     format!("parent {parent} {}", started(parent)).into()
+}
+
+/// Whether an MPI launcher has started this process as one of several: each says to a process which one it is. (Slurm,
+/// Open MPI, PMIx, MPICH's Hydra and its kin, HPE's PALS.)
+pub fn has_launcher(env: &Environment) -> bool {
+    let ranks = ["SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID"];
+    // In a batch script Slurm says 0, but no step.
+    let is_step = |name: &str| name != "SLURM_PROCID" || env.iter().any(|(name, _)| name == "SLURM_STEP_ID");
+    let is_set = |name: &str| env.iter().any(|(known, value)| known == name && !value.is_empty());
+    ranks.iter().any(|name| is_set(name) && is_step(name))
 }
 
 /// What became of this peer.
@@ -241,9 +251,26 @@ mod tests {
         // mpirun in a batch script.
         check(None, &[job, ("PMIX_NAMESPACE", "prterun-7@1")], "PMIX_NAMESPACE prterun-7@1");
         check(None, &[job, ("PMI_JOBID", "kvs_7")], "PMI_JOBID kvs_7");
+        check(None, &[("PALS_APID", "a-b"), ("PMI_JOBID", "x")], "PALS_APID a-b");
         check(None, &[job], &parent);
         check(None, &[job, ("SLURM_STEP_ID", ""), ("PMI_JOBID", "")], &parent);
         check(None, &[], &parent);
+    }
+
+    #[test]
+    fn launchers_are_known_by_what_they_say() {
+        let check = |env: &[(&str, &str)], want: bool| {
+            let list = env.iter().map(|(n, v)| (n.into(), v.into())).collect();
+            assert_eq!(has_launcher(&list), want, "{env:?}");
+        };
+        check(&[], false);
+        check(&[("SLURM_JOB_ID", "1"), ("SLURM_PROCID", "0")], false);
+        check(&[("SLURM_JOB_ID", "1"), ("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0")], true);
+        check(&[("OMPI_COMM_WORLD_RANK", "1")], true);
+        check(&[("PMIX_RANK", "1")], true);
+        check(&[("PMI_RANK", "1"), ("PMI_FD", "7")], true);
+        check(&[("PMI_RANK", "")], false);
+        check(&[("PALS_RANKID", "3"), ("PALS_APID", "x")], true);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Request {
     pub private_tmp: bool,
     pub storage: Option<PathBuf>,
     pub join: Option<Join>,
+    /// Also not where peers share a container without being asked to.
+    pub no_join: bool,
 }
 
 impl Request {
@@ -62,6 +64,7 @@ impl Request {
             private_tmp: false,
             storage: None,
             join: None,
+            no_join: false,
         }
     }
 }
@@ -223,7 +226,10 @@ fn mounting_place(binds: &[(PathBuf, PathBuf)], home: Option<&Home>) -> Result<P
 }
 
 fn take_part(request: &Request, host: &Environment, home: Option<&Home>, image: &Image) -> Result<Option<Part>> {
-    let Some(join) = &request.join else { return Ok(None) };
+    // One mount and one page cache for all ranks of a node, and a user namespace in which they may copy from each other.
+    let is_expected = matches!(image.place, Place::Packed(_)) && !request.no_join && join::has_launcher(host);
+    let expected = is_expected.then(Join::default);
+    let Some(join) = request.join.as_ref().or(expected.as_ref()) else { return Ok(None) };
     if let Some(pid) = join.pid {
         let Ok(pid) = process::Pid::try_from(pid) else { bail!("join: no such process: {pid}") };
         join::enter_process(pid)?;

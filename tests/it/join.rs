@@ -158,3 +158,74 @@ fn a_first_peer_that_fails() {
         assert_nothing_left();
     });
 }
+
+/// One of several that a launcher has started.
+fn rank(run: Run, launcher: &str, n: usize) -> Run {
+    let n = n.to_string();
+    match launcher {
+        "slurm" => run.env("SLURM_JOB_ID", "1").env("SLURM_STEP_ID", "0").env("SLURM_PROCID", n),
+        "openmpi" => run.env("PMIX_NAMESPACE", "prte@1").env("OMPI_COMM_WORLD_RANK", n),
+        "hydra" => run.env("PMI_RANK", n),
+        "pals" => run.env("PALS_APID", "a").env("PALS_RANKID", n),
+        _ => run,
+    }
+}
+
+/// A packed image is mounted once for all ranks of a step on a node, without being asked to.
+#[test]
+fn ranks_share_a_packed_image() {
+    crate::packed_runs::needs_fuse!();
+    let site = Site::new();
+    let image = crate::packed_runs::packed(&site, image::small(), &[]);
+    let shown = image.to_str().unwrap();
+    let start = |options: &[&str], image: &str, launcher: &str, n: usize| {
+        let script = format!("cd && {{ {NAMESPACES}; }} >.{n} && mv .{n} {n}; until test -e end; do sleep 0.05; done");
+        rank(site.ch_run_with(options, image).args(["sh", "-c", &script]), launcher, n).start()
+    };
+    let check = |options: &[&str], image: &str, launcher: &str, want: usize| {
+        let all: Vec<_> = (0..4).map(|n| start(options, image, launcher, n)).collect();
+        let found: Vec<String> = (0..4).map(|n| text(&site, &n.to_string())).collect();
+        let different: std::collections::HashSet<&String> = found.iter().collect();
+        assert_eq!(different.len(), want, "{options:?} {image} {launcher}");
+        if image == shown {
+            assert_eq!(crate::packed_runs::servers(image.as_ref()).len(), want, "{options:?} {launcher}");
+        }
+        end(&site, all);
+        for n in 0..4 {
+            fs::remove_file(site.path("home").join(n.to_string())).unwrap();
+        }
+        crate::packed_runs::assert_no_server(image.as_ref());
+    };
+    for launcher in ["slurm", "openmpi", "hydra", "pals"] {
+        check(&[], shown, launcher, 1);
+    }
+    check(&["--no-join"], shown, "slurm", 4);
+    check(&[], shown, "none", 4);
+    check(&["--join"], shown, "none", 1);
+    check(&[], "base", "slurm", 4);
+    assert_nothing_left();
+}
+
+/// A rank that is killed, the first one included and at any moment, neither holds up nor breaks the others.
+#[test]
+fn killed_ranks() {
+    crate::packed_runs::needs_fuse!();
+    let site = Site::new();
+    let image = crate::packed_runs::packed(&site, image::small(), &[]);
+    for round in 0..20 {
+        let start = |n: usize| {
+            let run = site.ch_run(image.to_str().unwrap()).args(["sh", "-c", "cat /etc/group | wc -l"]);
+            rank(run, "slurm", n).start()
+        };
+        let mut first = start(0);
+        let others: Vec<_> = (1..4).map(start).collect();
+        std::thread::sleep(std::time::Duration::from_micros(600 * round));
+        first.kill();
+        for other in others {
+            let done = other.into_done(&[]);
+            assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("3\n", ""), "round {round}");
+        }
+        crate::packed_runs::assert_no_server(&image);
+    }
+    assert_nothing_left();
+}

@@ -1,23 +1,23 @@
 //! Do packed images run as they are (`ch-run FILE`), and does their server end when it should?
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::harness::run::Run;
 use crate::harness::{Site, image, in_each_mode, wait_for};
-use crate::skip;
 
 /// Leaves the test, visibly, where packed images can't be mounted.
 macro_rules! needs_fuse {
     () => {
-        if let Err(e) = OpenOptions::new().read(true).write(true).open("/dev/fuse") {
-            skip!("/dev/fuse can't be opened: {e} (as root: chmod 0666 /dev/fuse)");
+        if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+            $crate::skip!("/dev/fuse can't be opened: {e} (as root: chmod 0666 /dev/fuse)");
         }
     };
 }
+pub(crate) use needs_fuse;
 
 /// A packed image of the tarball.
-fn packed(site: &Site, tarball: &Path, options: &[&str]) -> PathBuf {
+pub fn packed(site: &Site, tarball: &Path, options: &[&str]) -> PathBuf {
     let path = site.path("image.sqfs");
     site.import(tarball, "base");
     site.run("export").args(["--overwrite"]).args(options).arg("base").arg(&path).success();
@@ -29,7 +29,7 @@ fn run(site: &Site, image: &Path, script: &str) -> Run {
 }
 
 /// The processes that serve this image: they have ch-run's command line.
-fn servers(image: &Path) -> Vec<i32> {
+pub fn servers(image: &Path) -> Vec<i32> {
     let is_meant = |pid: &i32| {
         let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
@@ -39,7 +39,7 @@ fn servers(image: &Path) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_meant).collect()
 }
 
-fn assert_no_server(image: &Path) {
+pub fn assert_no_server(image: &Path) {
     wait_for("the server's end", || servers(image).is_empty());
 }
 
