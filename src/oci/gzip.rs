@@ -2,8 +2,7 @@
 //!
 //! gzip framing (RFC 1952) around miniz_oxide's inflate and deflate: several members in a row, CRC and length checked,
 //! whatever follows the last member but zeros is an error. Memory is bounded whatever the input. The engine is this
-//! file's matter alone. Deliberately absent: bzip2 and xz (recognized, so that the message can name them); zstd's
-//! checksums (a layer's digest says more).
+//! file's matter alone. Deliberately absent: bzip2 and xz (recognized, so that the message can name them).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -48,7 +47,7 @@ impl<R: Read> Input<R> {
     }
 
     /// What is buffered; empty at the end of the source only.
-    fn fill(&mut self) -> io::Result<&[u8]> {
+    pub(super) fn fill(&mut self) -> io::Result<&[u8]> {
         if self.at == self.end {
             (self.at, self.end) = (0, 0);
             self.more()?;

@@ -6,22 +6,21 @@
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex};
 
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::gzip::{Input, damaged, truncated};
 use crate::error::Error;
 
 /// Largest window that is decoded, and all of them together; `zstd --ultra --long` asks for more, images do not.
-const MAX_WINDOW: u64 = 32 << 20;
+const MAX_WINDOW: u64 = 1 << MAX_WINDOW_LOG;
+const MAX_WINDOW_LOG: u32 = 25;
 /// A frame of four bytes can say 128 KiB of zeros. From here on content may be so many times as large as what it is
 /// decoded from, and no more: what gzip can reach, so that nobody waits longer than for that.
 const FREE: u64 = 1 << 30;
 const MOST_TIMES: u64 = 1032;
-/// Decoded bytes collected before they are handed out.
-const STEP: usize = 256 << 10;
-
 pub(super) struct Frames {
-    decoder: FrameDecoder,
+    /// `None` before the first frame.
+    decoder: Option<DCtx<'static>>,
     /// For the largest window that the decoder has had.
     share: Share,
     inside: bool,
@@ -32,7 +31,7 @@ pub(super) struct Frames {
 
 impl Frames {
     pub(super) fn new() -> Frames {
-        Frames { decoder: FrameDecoder::new(), share: Share(0), inside: false, done: false, made: 0 }
+        Frames { decoder: None, share: Share(0), inside: false, done: false, made: 0 }
     }
 
     pub(super) fn read<R: Read>(&mut self, input: &mut Input<R>, out: &mut [u8]) -> io::Result<usize> {
@@ -47,20 +46,31 @@ impl Frames {
                 self.next_frame(input)?;
                 continue;
             }
-            if self.decoder.can_collect() > 0 {
-                let n = self.decoder.read(out)?;
+            let n = self.decode(input, out)?;
+            if n > 0 {
                 self.made = self.made.saturating_add(n as u64);
                 if self.made > input.taken.saturating_mul(MOST_TIMES).saturating_add(FREE) {
                     return Err(inflated());
                 }
                 return Ok(n);
             }
-            if self.decoder.is_finished() {
-                self.inside = false;
-                continue;
-            }
-            self.decoder.decode_blocks(&mut *input, BlockDecodingStrategy::UptoBytes(STEP)).map_err(|e| failed(&e))?;
         }
+    }
+
+    /// Goes on with the frame; how much was decoded, which may be nothing.
+    fn decode<R: Read>(&mut self, input: &mut Input<R>, out: &mut [u8]) -> io::Result<usize> {
+        let Some(decoder) = &mut self.decoder else { return Err(no_memory()) };
+        let mut source = InBuffer::around(input.fill()?);
+        let mut room = OutBuffer::around(out);
+        let left = decoder.decompress_stream(&mut room, &mut source).map_err(failed)?;
+        let (used, made) = (source.pos(), room.pos());
+        input.consume(used);
+        if left == 0 {
+            self.inside = false;
+        } else if used == 0 && made == 0 {
+            return Err(truncated());
+        }
+        Ok(made)
     }
 
     fn next_frame<R: Read>(&mut self, input: &mut Input<R>) -> io::Result<()> {
@@ -69,7 +79,6 @@ impl Frames {
             [0x28, 0xb5, 0x2f, 0xfd, ref header @ ..] => {
                 let window = window(header).ok_or_else(truncated)?;
                 self.make_room(window)?;
-                self.decoder.reset(&mut *input).map_err(|e| failed(&e))?;
                 self.inside = true;
             }
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, ..] => {
@@ -94,9 +103,14 @@ impl Frames {
         }
         if window > self.share.0 {
             // Nothing is held while waiting, or two decoders could wait for each other.
-            self.decoder = FrameDecoder::new();
+            self.decoder = None;
             self.share = Share(0);
             self.share = Share::take(window);
+        }
+        if self.decoder.is_none() {
+            let mut decoder = DCtx::try_create().ok_or_else(no_memory)?;
+            decoder.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(failed)?;
+            self.decoder = Some(decoder);
         }
         Ok(())
     }
@@ -153,8 +167,12 @@ fn inflated() -> io::Error {
         .into()
 }
 
-fn failed(e: &dyn std::fmt::Display) -> io::Error {
-    damaged(&e.to_string())
+fn no_memory() -> io::Error {
+    io::ErrorKind::OutOfMemory.into()
+}
+
+fn failed(code: usize) -> io::Error {
+    damaged(&get_error_name(code).to_lowercase())
 }
 
 #[cfg(test)]
@@ -193,6 +211,39 @@ mod tests {
         assert_eq!(decoded(&frame(1000)), Ok(1000 * (128 << 10)));
         let error = decoded(&frame(60_000)).unwrap_err();
         assert!(error.contains("1032 times as large"), "{error}");
+    }
+
+    /// Each way to read gives all of it; the checksums that frames have are compared.
+    #[test]
+    fn frames_follow_frames() {
+        let plain: Vec<u8> = (0..300_000u32).flat_map(|n| (n % 1000 * n % 7).to_le_bytes()).collect();
+        let packed = |plain: &[u8]| {
+            let mut packed = Vec::with_capacity(plain.len() + 1000);
+            let mut encoder = zstd_safe::CCtx::create();
+            encoder.set_parameter(zstd_safe::CParameter::ChecksumFlag(true)).unwrap();
+            encoder.compress2(&mut packed, plain).unwrap();
+            packed
+        };
+        let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
+        let (front, back) = plain.split_at(500_000);
+        let stream = [&skipped[..], &packed(front), &packed(b""), &skipped, &packed(back), &skipped].concat();
+        let decoded = |stream: &[u8], size: usize| {
+            let (mut decoder, mut out, mut part) = (Decoder::new(stream, Proof::Crc)?, Vec::new(), vec![0; size]);
+            loop {
+                match decoder.read(&mut part)? {
+                    0 => return Ok::<_, io::Error>(out),
+                    n => out.extend_from_slice(&part[..n]),
+                }
+            }
+        };
+        for size in [977, 128 << 10, 4 << 20] {
+            assert!(decoded(&stream, size).unwrap() == plain, "reads of {size}");
+        }
+        let mut bad = stream.clone();
+        let last = stream.len() - skipped.len() - 1;
+        bad[last] ^= 1;
+        assert!(decoded(&bad, 1 << 16).is_err(), "checksum");
+        assert!(decoded(&stream[..last], 1 << 16).is_err(), "cut");
     }
 
     /// More decoders than fit at once, each with a small frame, then a large one.

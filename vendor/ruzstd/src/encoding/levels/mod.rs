@@ -1,4 +1,0 @@
-mod fastest;
-#[cfg(test)]
-mod fastest_tests;
-pub use fastest::compress_fastest;
