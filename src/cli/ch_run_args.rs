@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, Parser};
 
-use crate::container::request::{Change, Join, Request};
+use crate::container::Bind;
+use crate::container::request::{Change, Join, Request, Upper};
 use crate::error::{Context, Error, Result};
 
 /// What to do.
@@ -28,7 +29,8 @@ Run a command in a container, as yourself and with no privilege.
 IMAGE is the name of an image in the storage directory, a directory, or a packed image (SquashFS or SIF file);
 ./NAME is never looked for in the storage directory.
 
-  -b, --bind SRC[:DST]   mount SRC at guest DST (default: the same path)
+  -b, --bind SRC[:DST[:ro]]
+                         mount SRC at guest DST (default: the same path), read-only with :ro
   -c, --cd DIR           initial working directory in the container
       --env-no-expand    don't expand $ in --set-env values
   -g, --gid GID          run as GID within the container
@@ -40,6 +42,7 @@ IMAGE is the name of an image in the storage directory, a directory, or a packed
       --no-join          don't, not even ranks of one step with a packed image
       --no-home          don't mount your home directory
       --no-passwd        don't mount /etc/passwd and /etc/group of our making
+      --overlay DIR      let the command write, and keep what it wrote in DIR
   -s, --storage DIR      storage directory, where images are found by name
       --set-env          set the environment variables of the image
       --set-env=FILE     set those in FILE, one VAR=VALUE per line
@@ -49,6 +52,9 @@ IMAGE is the name of an image in the storage directory, a directory, or a packed
       --unset-env GLOB   unset the environment variables whose name fits
   -v, --verbose          say more (can be repeated)
   -w, --write            mount the image read-write
+  -W, --write-fake[=SIZE]
+                         let the command write, and forget what it wrote: it is kept
+                         in memory, up to SIZE (such as 2g; default: 12% of the memory)
   -h, --help             print this help and exit
   -V, --version          print the version and exit
 ";
@@ -62,8 +68,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
             Arg::Short('b') | Arg::Long("bind") => {
-                let (source, target) = bind(&parser.value().map_err(usage)?)?;
-                request.binds.push((source, target));
+                request.binds.push(bind(&parser.value().map_err(usage)?)?);
             }
             Arg::Short('c') | Arg::Long("cd") => request.cwd = Some(value(&mut parser)?.into()),
             Arg::Long("env-no-expand") => request.expand = false,
@@ -92,6 +97,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
             Arg::Short('t') | Arg::Long("private-tmp") => request.private_tmp = true,
             Arg::Short('v') | Arg::Long("verbose") => verbosity = verbosity.saturating_add(1),
             Arg::Short('w') | Arg::Long("write") => request.writable = true,
+            Arg::Short('W') | Arg::Long("write-fake") => request.upper = memory(parser.optional_value())?,
+            Arg::Long("overlay") => request.upper = directory(&value(&mut parser)?)?,
             Arg::Short('h' | '?') | Arg::Long("help") => return Ok(Invocation::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
             Arg::Value(word) if image.is_none() => image = Some(word),
@@ -102,6 +109,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
             }
             Arg::Short(_) | Arg::Long(_) => return Err(usage(arg.unexpected())),
         }
+    }
+    if request.writable && request.upper != Upper::None {
+        return Err(wrong("--write changes the image itself: leave it out, or --write-fake and --overlay"));
     }
     request.image = image.ok_or_else(|| wrong("no image given"))?;
     if request.argv.is_empty() {
@@ -150,20 +160,38 @@ fn set_env(value: Option<OsString>) -> Change {
     }
 }
 
-/// `SRC[:DST]`; the source as an absolute path, the target as the same by default.
-fn bind(text: &OsStr) -> Result<(PathBuf, PathBuf)> {
+/// A number of bytes, or of KiB, MiB, GiB, or percent of the memory.
+fn memory(size: Option<OsString>) -> Result<Upper> {
+    let text = size.as_ref().map_or("12%".into(), |size| size.to_string_lossy());
+    let digits = text.strip_suffix(['k', 'm', 'g', 'K', 'M', 'G', '%']).unwrap_or(&text);
+    let number = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+    match number {
+        Some(1..=0xff_ffff_ffff) => Ok(Upper::Memory(text.into_owned())),
+        Some(_) | None => Err(wrong(&format!("--write-fake: not a size: {}", crate::log::escape(&text)))),
+    }
+}
+
+fn directory(path: &OsStr) -> Result<Upper> {
+    let path = Path::new(path);
+    std::path::absolute(path).context(|| format!("--overlay: {}", path.display())).map(Upper::Directory)
+}
+
+/// `SRC[:DST[:ro]]`; the source as an absolute path, the target as the same by default.
+fn bind(text: &OsStr) -> Result<Bind> {
     let bytes = text.as_bytes();
+    let shorter = bytes.strip_suffix(b":ro").filter(|rest| rest.contains(&b':'));
+    let (bytes, read_only) = (shorter.unwrap_or(bytes), shorter.is_some());
     let (source, target) = match bytes.iter().position(|&b| b == b':') {
         Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
         None => (bytes, None),
     };
     if source.is_empty() || target.is_some_and(|t| t.is_empty()) {
-        return Err(wrong(&format!("--bind: not SRC[:DST]: {}", crate::log::escape(&text.to_string_lossy()))));
+        return Err(wrong(&format!("--bind: not SRC[:DST[:ro]]: {}", crate::log::escape(&text.to_string_lossy()))));
     }
     let source = Path::new(OsStr::from_bytes(source));
     let absolute = std::path::absolute(source).context(|| format!("--bind: {}", source.display()))?;
     let target = target.map_or_else(|| absolute.clone(), |t| PathBuf::from(OsStr::from_bytes(t)));
-    Ok((absolute, target))
+    Ok(Bind { read_only, ..Bind::new(absolute, target) })
 }
 
 #[cfg(test)]
@@ -195,8 +223,13 @@ mod tests {
         check("--uid=1 --gid 2 img cmd", &|r| (r.uid, r.gid) = (Some(1), Some(2)));
         check("-c /x img cmd", &|r| r.cwd = Some("/x".into()));
         check("--cd=/x img cmd", &|r| r.cwd = Some("/x".into()));
-        check("-b /a -b /b:/c img cmd", &|r| r.binds = vec![("/a".into(), "/a".into()), ("/b".into(), "/c".into())]);
-        check("-b /a:/b:c img cmd", &|r| r.binds = vec![("/a".into(), "/b:c".into())]);
+        check("-b /a -b /b:/c img cmd", &|r| r.binds = vec![Bind::new("/a", "/a"), Bind::new("/b", "/c")]);
+        check("-b /a:/b:c img cmd", &|r| r.binds = vec![Bind::new("/a", "/b:c")]);
+        check("-b /a:/b:ro img cmd", &|r| r.binds = vec![Bind { read_only: true, ..Bind::new("/a", "/b") }]);
+        check("-W img cmd", &|r| r.upper = Upper::Memory("12%".into()));
+        check("-W2g img cmd", &|r| r.upper = Upper::Memory("2g".into()));
+        check("--write-fake=50% img cmd", &|r| r.upper = Upper::Memory("50%".into()));
+        check("--overlay /o img cmd", &|r| r.upper = Upper::Directory("/o".into()));
         check("--no-home --no-passwd img cmd", &|r| (r.home, r.passwd) = (false, false));
         check("--no-home --home img cmd", &|_| {});
         check("--set-env --set-env=f --set-env=A=b --unset-env X* img cmd", &|r| {
@@ -227,8 +260,12 @@ mod tests {
         check("-u -1 img cmd", "--uid: not a number: -1");
         check("-u 4294967295 img cmd", "--uid: out of range");
         check("-u 4294967296 img cmd", "--uid: not a number: 4294967296");
-        check("-b :/x img cmd", "--bind: not SRC[:DST]: :/x");
-        check("-b /x: img cmd", "--bind: not SRC[:DST]: /x:");
+        check("-b :/x img cmd", "--bind: not SRC[:DST[:ro]]: :/x");
+        check("-b /x: img cmd", "--bind: not SRC[:DST[:ro]]: /x:");
+        check("-b /x::ro img cmd", "--bind: not SRC[:DST[:ro]]: /x::ro");
+        check("-W0 img cmd", "--write-fake: not a size: 0");
+        check("--write-fake=2,uid=0 img cmd", "--write-fake: not a size: 2,uid=0");
+        check("-w -W img cmd", "--write changes the image itself: leave it out, or --write-fake and --overlay");
         check("img -b", "missing argument for option '-b'");
     }
 

@@ -87,7 +87,7 @@ fn directory(request: &Request) -> Result<Option<PathBuf>> {
 /// What `-w` would write into.
 fn read_only(path: &Path) -> Error {
     Error::new(format!("can't write into {}: a packed image never changes", path.display()))
-        .hint("ch-image import makes an image in storage of it, which --write can change")
+        .hint("--write-fake lets the command write and forgets it, --overlay DIR keeps what it wrote; ch-image import makes an image in storage of it")
 }
 
 /// Layers never change: other images are made of them, too.

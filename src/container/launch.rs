@@ -211,7 +211,7 @@ fn give_places(spec: &Spec, steps: &[Step]) -> Result<Option<(Overlay, Made)>> {
         names.dedup();
         let names = names.join(" ");
         e.context(format!("the image has no {names} to mount on"))
-            .hint("mount on what exists in it, such as /mnt/0; or use --write, which makes what is missing")
+            .hint("mount on what exists in it, such as /mnt/0; or use --write-fake, with which what is missing is made in memory")
     };
     overlay.map(|overlay| Some((overlay, made))).map_err(failed)
 }

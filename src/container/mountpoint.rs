@@ -302,7 +302,8 @@ fn with_hint(e: io::Error) -> Error {
     let read_only = e.raw_os_error() == Some(libc::EROFS);
     let error = Error::from(e);
     if read_only {
-        error.hint("the image is read-only: mount on a directory that exists in it, such as /mnt/0, or use --write")
+        error
+            .hint("the image is read-only: mount on a directory that exists in it, such as /mnt/0, or use --write-fake")
     } else {
         error
     }

@@ -9,14 +9,17 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Context, Error, Result};
-use crate::sys::fs::c_path;
+use crate::log::warning;
+use crate::sys::file;
+use crate::sys::fs::{Lock, Wait, c_path, flock, keep_on_exec};
 use crate::sys::mount::{self, NO_DEV, NO_SUID, READ_ONLY, Unmount};
 use crate::sys::process::{self, Ended, Fork};
 
@@ -68,6 +71,35 @@ impl Overlay {
         Ok(overlay)
     }
 
+    /// Mounts over a directory what it holds, or `layers` (lowest first), such that it can be written to: what is written
+    /// is kept in memory, up to `size` (as tmpfs(5) takes it), and forgotten with the last process.
+    pub fn in_memory(layers: Option<&[PathBuf]>, size: &str, at: &Path) -> Result<Overlay> {
+        let mut overlay = Overlay { at: at.to_owned(), work: None, mounts: 0 };
+        let lower = lower(layers, at)?;
+        let c_at = c_path(at).context(|| at.display().to_string())?;
+        let options = CString::new(format!("size={size},mode=755")).map_err(|_| Error::new("NUL in mount options"))?;
+        mount::mount(Some(c"none"), &c_at, Some(c"tmpfs"), NO_SUID | NO_DEV, Some(&options))
+            .context(|| format!("can't mount a tmpfs of size {size}"))?;
+        overlay.mounts += 1;
+        let upper = Uppers::make(at, &lower)?;
+        if file::setxattr_place(upper.work.as_fd(), b"user.test", b"y").is_err() {
+            warning!(
+                "this kernel's tmpfs has no user extended attributes (Linux 6.6 has): with --write-fake, directories of \
+                 the image can't be renamed, nor made again once they are removed; --overlay DIR on a local disk can"
+            );
+        }
+        overlay.over(&lower, &upper, Durability::None)?;
+        Ok(overlay)
+    }
+
+    fn over(&mut self, lower: &[OwnedFd], upper: &Uppers, durability: Durability) -> Result<()> {
+        let at = c_path(&self.at).context(|| self.at.display().to_string())?;
+        mount_layers(&at, lower, Some(upper), durability)
+            .context(|| format!("can't mount {} writable", self.at.display()))?;
+        self.mounts += 1;
+        Ok(())
+    }
+
     fn stack(&mut self, layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<()> {
         let at = c_path(&self.at).context(|| self.at.display().to_string())?;
         let open = |path: &Path| {
@@ -86,25 +118,12 @@ impl Overlay {
             }
         }
         let upper = match upper {
-            Some((upper, work)) => Some((open(upper)?, open(work)?)),
+            Some((upper, work)) => Some(Uppers { upper: open(upper)?, work: open(work)? }),
             None => None,
-        };
-        let flags = NO_SUID | NO_DEV | if upper.is_none() { READ_ONLY } else { 0 };
-        let try_with = |more: &str| -> Result<io::Result<()>> {
-            let long = options(more, "/proc/self/fd/", &lower, upper.as_ref())?;
-            if long.as_bytes().len() < PAGE {
-                return Ok(mount::mount(Some(c"none"), &at, Some(c"overlay"), flags, Some(&long)));
-            }
-            Ok(mount_beside_fds(&at, flags, &options(more, "", &lower, upper.as_ref())?))
         };
         // Otherwise unmounting writes the whole file system's dirty data to disk, 10 ms and more a step. Nothing relies
         // on that: an image is synced as a whole when it gets its name.
-        let mut done = try_with(if upper.is_some() { "volatile," } else { "" })?;
-        if upper.is_some() && done.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)) {
-            // Older kernels do not know it.
-            done = try_with("")?;
-        }
-        done.map_err(|e| explain(&e))?;
+        mount_layers(&at, &lower, upper.as_ref(), Durability::None)?;
         self.mounts += 1;
         Ok(())
     }
@@ -148,12 +167,121 @@ impl Drop for Overlay {
     }
 }
 
+/// What is written goes to `upper`; the kernel works in `work`.
+struct Uppers {
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+impl Uppers {
+    /// In `dir`, made if they are not there; the root directory has the mode of the lower one.
+    fn make(dir: &Path, lower: &[OwnedFd]) -> Result<Uppers> {
+        let open = |name: &str| -> Result<(OwnedFd, bool)> {
+            let path = dir.join(name);
+            let failed = || format!("can't make {}", path.display());
+            let is_new = match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+                done => done.map(|()| true).context(failed)?,
+            };
+            let opened = c_path(&path).and_then(|path| mount::open_path(&path)).context(failed)?;
+            Ok((opened, is_new))
+        };
+        let ((upper, is_new), (work, _)) = (open("upper")?, open("work")?);
+        if is_new && let Some(top) = lower.first() {
+            let mode = file::fstat(top.as_fd()).context(|| "can't look at the image")?.mode & 0o7777;
+            file::chmod_place(upper.as_fd(), mode).context(|| "can't set the mode of the root directory")?;
+        }
+        Ok(Uppers { upper, work })
+    }
+}
+
+/// The directory of `--overlay`. It may be used by one container at a time: by the first process, which mounts it, and by
+/// those that enter that container. All of them hold a lock, and what they start inherits it.
+pub struct Kept {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Kept {
+    /// Makes the directory if it is not there.
+    pub fn open(dir: &Path) -> Result<Kept> {
+        let failed = || format!("can't use the overlay directory {}", dir.display());
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).context(failed),
+            Ok(()) | Err(_) => {}
+        }
+        let lock = File::options().write(true).create(true).truncate(false).open(dir.join("lock")).context(failed)?;
+        Ok(Kept { dir: dir.to_owned(), lock })
+    }
+
+    /// Of one that has joined a container, or of the first.
+    pub fn lock(&mut self, has_joined: bool) -> Result<()> {
+        let failed = || format!("can't use the overlay directory {}", self.dir.display());
+        let take = |lock| flock(&self.lock, lock, Wait::No).context(failed);
+        // Who gets it alone is the only one; shared, those who join can have it, too.
+        if !((has_joined || take(Lock::Exclusive)?) && take(Lock::Shared)?) {
+            return Err(Error::new("another container is using it")
+                .context(failed())
+                .hint("wait for its end, or use another directory; peers share one with --join"));
+        }
+        keep_on_exec(&self.lock).context(failed)
+    }
+
+    /// Mounts over a directory what it holds, or `layers` (lowest first); what is written is kept.
+    pub fn mount(&self, layers: Option<&[PathBuf]>, at: &Path) -> Result<Overlay> {
+        let mut overlay = Overlay { at: at.to_owned(), work: None, mounts: 0 };
+        let lower = lower(layers, at)?;
+        let upper = Uppers::make(&self.dir, &lower)?;
+        overlay
+            .over(&lower, &upper, Durability::Disk)
+            .context(|| format!("overlay directory {}", self.dir.display()))?;
+        Ok(overlay)
+    }
+}
+
+/// What lies below, highest first.
+fn lower(layers: Option<&[PathBuf]>, tree: &Path) -> Result<Vec<OwnedFd>> {
+    let open = |path: &Path| {
+        let c = c_path(path).context(|| path.display().to_string())?;
+        mount::open_path(&c).context(|| format!("can't open {}", path.display()))
+    };
+    match layers {
+        Some(layers) => layers.iter().rev().map(|layer| open(layer)).collect(),
+        None => Ok(vec![open(tree)?]),
+    }
+}
+
+/// Whether what is written has to reach the disk at fsync(2), and when it is unmounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    None,
+    Disk,
+}
+
+fn mount_layers(at: &CStr, lower: &[OwnedFd], upper: Option<&Uppers>, durability: Durability) -> Result<()> {
+    let flags = NO_SUID | NO_DEV | if upper.is_none() { READ_ONLY } else { 0 };
+    let try_with = |more: &str| -> Result<io::Result<()>> {
+        let long = options(more, "/proc/self/fd/", lower, upper)?;
+        if long.as_bytes().len() < PAGE {
+            return Ok(mount::mount(Some(c"none"), at, Some(c"overlay"), flags, Some(&long)));
+        }
+        Ok(mount_beside_fds(at, flags, &options(more, "", lower, upper)?))
+    };
+    let is_volatile = upper.is_some() && durability == Durability::None;
+    let mut done = try_with(if is_volatile { "volatile," } else { "" })?;
+    if is_volatile && done.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)) {
+        // Older kernels do not know it.
+        done = try_with("")?;
+    }
+    done.map_err(|e| explain(&e))
+}
+
 const PAGE: usize = 4096;
 
-fn options(more: &str, prefix: &str, lower: &[OwnedFd], upper: Option<&(OwnedFd, OwnedFd)>) -> Result<CString> {
+fn options(more: &str, prefix: &str, lower: &[OwnedFd], upper: Option<&Uppers>) -> Result<CString> {
     // No index: hard links of lower layers would otherwise be tied to this very stack.
     let mut text = format!("userxattr,index=off,{more}");
-    if let Some((upper, work)) = upper {
+    if let Some(Uppers { upper, work }) = upper {
         let (upper, work) = (upper.as_raw_fd(), work.as_raw_fd());
         let _ = write!(text, "upperdir={prefix}{upper},workdir={prefix}{work},");
     }

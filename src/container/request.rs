@@ -14,6 +14,7 @@ use super::enter::{enter_as, separate};
 use super::env::{self, Environment, Expand};
 use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
+use super::overlay::Kept;
 use super::{
     Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, exec, invoker, mountpoint,
 };
@@ -28,12 +29,13 @@ pub struct Request {
     pub image: OsString,
     pub argv: Vec<OsString>,
     pub writable: bool,
+    pub upper: Upper,
     /// The caller's if not said.
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub cwd: Option<PathBuf>,
-    /// Source and target.
-    pub binds: Vec<(PathBuf, PathBuf)>,
+    /// In the order given.
+    pub binds: Vec<Bind>,
     /// In the order given.
     pub changes: Vec<Change>,
     pub expand: bool,
@@ -53,6 +55,7 @@ impl Request {
             image,
             argv: Vec::new(),
             writable: false,
+            upper: Upper::None,
             uid: None,
             gid: None,
             cwd: None,
@@ -67,6 +70,16 @@ impl Request {
             no_join: false,
         }
     }
+}
+
+/// Where what the command writes goes, if not into the image itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upper {
+    None,
+    /// Forgotten at the end. How much, as tmpfs(5) takes it.
+    Memory(String),
+    /// Kept there.
+    Directory(PathBuf),
 }
 
 /// Whose container to use, if not one of our own.
@@ -145,40 +158,46 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     let (uid, gid) = invoker();
     let inside = (request.uid.unwrap_or(uid), request.gid.unwrap_or(gid));
     let home = if request.home { home(&host, uid)? } else { None };
+    // Before the container is entered, where the host's paths mean something else.
+    let mut kept = match &request.upper {
+        Upper::Directory(dir) => Some(Kept::open(dir)?),
+        Upper::Memory(_) | Upper::None => None,
+    };
     let part = take_part(request, &host, home.as_ref(), &image)?;
+    if let Some(kept) = &mut kept {
+        kept.lock(matches!(part, Some(Part::Joined)))?;
+    }
     if !matches!(part, Some(Part::Joined)) {
         enter_as(inside)?;
     }
     // The overlay is kept until the command has taken over, which keeps the mount.
     let is_packed = matches!(image.place, Place::Packed(_));
-    let (root, overlay) = match (&part, image.place) {
+    let (root, overlay) = match part {
         // Its root is ours already.
-        (Some(Part::Joined), _) => (PathBuf::from("/"), None),
-        (Some(Part::First(_)) | None, Place::Tree(tree)) => (tree, None),
-        (Some(Part::First(_)) | None, Place::Stack { layers, at }) => {
-            let overlay = Overlay::mount(&layers, None, &at)?;
-            (at, Some(overlay))
-        }
-        (Some(Part::First(_)) | None, Place::Packed(start)) => {
-            let mount = start(inside)?;
-            separate()?;
-            let at = mounting_place(&request.binds, home.as_ref())?;
-            mount(&at)?;
-            (at, None)
+        Some(Part::Joined) => (PathBuf::from("/"), None),
+        Some(Part::First(_)) | None => {
+            let (root, layers) = lay_out(image.place, request, inside, home.as_ref())?;
+            let overlay = match (&request.upper, &kept) {
+                (Upper::Memory(size), _) => Some(Overlay::in_memory(layers.as_deref(), size, &root)?),
+                (Upper::Directory(_), Some(kept)) => Some(kept.mount(layers.as_deref(), &root)?),
+                (Upper::Directory(_) | Upper::None, _) => {
+                    layers.map(|layers| Overlay::mount(&layers, None, &root)).transpose()?
+                }
+            };
+            (root, overlay)
         }
     };
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let env = environment(request, host, home.as_ref(), image.env.as_deref(), &root)?;
     let cwd = if is_packed && image.cwd.is_none() { working_directory(&root)? } else { image.cwd };
-    let binds = request.binds.iter().map(|(source, target)| Bind::new(source, target)).collect();
     let spec = Spec {
         root,
-        writable: request.writable,
+        writable: request.writable || request.upper != Upper::None,
         uid: inside.0,
         gid: inside.1,
         no_cwd: if request.cwd.is_some() { NoDirectory::Fail } else { NoDirectory::MakeOrBeginInRoot },
         cwd: request.cwd.clone().or(cwd).unwrap_or_else(|| PathBuf::from("/")),
-        binds,
+        binds: request.binds.clone(),
         tmpfs: Vec::new(),
         env,
         argv: request.argv.clone(),
@@ -207,13 +226,33 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     e
 }
 
+/// Where the image's tree is, or where its layers are to be mounted.
+fn lay_out(
+    place: Place,
+    request: &Request,
+    inside: (u32, u32),
+    home: Option<&Home>,
+) -> Result<(PathBuf, Option<Vec<PathBuf>>)> {
+    match place {
+        Place::Tree(tree) => Ok((tree, None)),
+        Place::Stack { layers, at } => Ok((at, Some(layers))),
+        Place::Packed(start) => {
+            let mount = start(inside)?;
+            separate()?;
+            let at = mounting_place(&request.binds, home)?;
+            mount(&at)?;
+            Ok((at, None))
+        }
+    }
+}
+
 /// A directory to mount an image over, where it hides nothing that is mounted afterwards. Nobody else sees that mount.
-fn mounting_place(binds: &[(PathBuf, PathBuf)], home: Option<&Home>) -> Result<PathBuf> {
+fn mounting_place(binds: &[Bind], home: Option<&Home>) -> Result<PathBuf> {
     let places = ["/media", "/srv", "/opt", "/mnt", "/boot", "/usr", "/var"].map(PathBuf::from);
     let is_plain = |place: &PathBuf| fs::canonicalize(place).is_ok_and(|real| real == *place) && place.is_dir();
     let sources: Vec<PathBuf> = binds
         .iter()
-        .map(|(source, _)| source)
+        .map(|bind| &bind.source)
         .chain(home.map(|home| &home.source))
         .filter_map(|source| fs::canonicalize(source).ok())
         .collect();
@@ -244,8 +283,8 @@ fn group(request: &Request, join: &Join, host: &Environment, home: Option<&Home>
     if join.count == Some(0) {
         bail!("join: peer group size must be at least 1");
     }
-    let Request { uid, gid, binds, writable, passwd, private_tmp, .. } = request;
-    let options = format!("{uid:?} {gid:?} {binds:?} {writable} {passwd} {private_tmp} {home:?}");
+    let Request { uid, gid, binds, writable, upper, passwd, private_tmp, .. } = request;
+    let options = format!("{uid:?} {gid:?} {binds:?} {writable} {upper:?} {passwd} {private_tmp} {home:?}");
     Ok(Group::new(&join::tag(join.tag.as_deref(), host), &format!("{options}\n{}", image.identity)))
 }
 

@@ -46,3 +46,4 @@ mod run_isolation;
 mod saved;
 mod tidy;
 mod usage;
+mod writable;
