@@ -41,6 +41,7 @@ IMAGE is the name of an image in the storage directory, a directory, or a packed
       --join-pid PID     join the container of a running process
       --no-join          don't, not even ranks of one step with a packed image
       --no-home          don't mount your home directory
+      --no-mount         unpack a packed image to $TMPDIR or /tmp instead of mounting it
       --no-passwd        don't mount /etc/passwd and /etc/group of our making
       --overlay DIR      let the command write, and keep what it wrote in DIR
   -s, --storage DIR      storage directory, where images are found by name
@@ -76,6 +77,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
             Arg::Short('u') | Arg::Long("uid") => request.uid = Some(id(&mut parser, "--uid")?),
             Arg::Long("home") => request.home = true,
             Arg::Long("no-home") => request.home = false,
+            Arg::Long("no-mount") => request.no_mount = true,
             Arg::Long("no-passwd") => request.passwd = false,
             Arg::Short('j') | Arg::Long("join") => request.join = join(request.join, |_| {}),
             Arg::Long("join-ct") => {
@@ -239,6 +241,7 @@ mod tests {
         check("--env-no-expand img cmd", &|r| r.expand = false);
         check("-s /st img cmd", &|r| r.storage = Some("/st".into()));
         check("-j img cmd", &|r| r.join = Some(Join::default()));
+        check("--no-mount img cmd", &|r| r.no_mount = true);
         check("-j --no-join img cmd", &|r| r.no_join = true);
         check("--join-ct=2 --join-tag x img cmd", &|r| {
             r.join = Some(Join { count: Some(2), tag: Some("x".into()), pid: None });

@@ -46,7 +46,7 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
             if request.writable {
                 return Err(read_only(&path));
             }
-            packed_image::image(&path)?
+            packed_image::image(&path, request.no_mount)?
         }
         Some(path) => {
             if request.writable {
@@ -145,6 +145,7 @@ fn stored(request: &Request) -> Result<Root> {
     Ok(Root {
         place,
         identity: format!("{} {} {}", storage.path().display(), image.reference, layers.join(" ")),
+        is_packed: false,
         env: Some(image.config.env()),
         cwd: Some(image.config.working_dir().into()),
     })

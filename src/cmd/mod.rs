@@ -24,6 +24,7 @@ mod push_layer;
 mod readahead;
 mod remote;
 mod secrets;
+mod unpacked_image;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! A packed image, run as it is: `ch-run FILE`. It is mounted by a process of ours that answers for it (`fuse`).
+//! A packed image, run as it is: `ch-run FILE`. It is mounted by a process of ours that answers for it (`fuse`),
+//! or where that is refused unpacked for as long as it is in use (`unpacked_image`).
 //!
 //! The file may lie anywhere, and may be written to or replaced while it is in use. What was replaced stays what it was;
 //! what was written to is an I/O error from then on, since nobody knows which of its bytes belong together.
@@ -10,9 +11,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::import::Packed;
+use super::unpacked_image;
 use crate::container::request::{Image, MountImage, Place, StartServer};
-use crate::error::{Context, Error, Result};
-use crate::fuse::Mounting;
+use crate::error::{Context, Error, Result, io_text};
+use crate::fuse::{self, Mounting};
 use crate::log;
 use crate::squashfs::{Reader, Source};
 
@@ -43,7 +45,7 @@ impl Source for Watched {
 }
 
 /// The image in a regular file.
-pub fn image(path: &Path) -> Result<Image> {
+pub fn image(path: &Path, no_mount: bool) -> Result<Image> {
     let shown = path.display();
     let failed = || format!("can't open image {shown}");
     let file = File::open(path).context(failed)?;
@@ -54,9 +56,18 @@ pub fn image(path: &Path) -> Result<Image> {
         ));
     };
     let identity = format!("{shown} {} {} {:?}", meta.dev(), meta.ino(), state(&meta));
-    let watched = Watched { packed, file, was: state(&meta) };
-    let place = Place::Packed(start(watched, format!("image {}", log::escape(&shown.to_string()))));
-    Ok(Image { place, identity, env: None, cwd: None })
+    let name = format!("image {}", log::escape(&shown.to_string()));
+    let reason = if no_mount { Some("as --no-mount asks for".to_owned()) } else { fuse::can_open().err().map(reason) };
+    let place = match reason {
+        None => Place::Packed(start(Watched { packed, file, was: state(&meta) }, name)),
+        Some(reason) => Place::Tree(unpacked_image::tree(packed, &meta, &name, &reason)?),
+    };
+    Ok(Image { place, identity, is_packed: true, env: None, cwd: None })
+}
+
+fn reason(e: io::Error) -> String {
+    let cause = io_text(&e);
+    format!("/dev/fuse can't be opened: {cause}; ask the administrator for: {}", fuse::advice(&e))
 }
 
 fn start(source: Watched, name: String) -> StartServer {

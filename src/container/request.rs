@@ -46,6 +46,8 @@ pub struct Request {
     pub join: Option<Join>,
     /// Also not where peers share a container without being asked to.
     pub no_join: bool,
+    /// Packed images are unpacked, also where they can be mounted.
+    pub no_mount: bool,
 }
 
 impl Request {
@@ -68,6 +70,7 @@ impl Request {
             storage: None,
             join: None,
             no_join: false,
+            no_mount: false,
         }
     }
 }
@@ -105,6 +108,8 @@ pub struct Image {
     pub place: Place,
     /// Differs from that of every other image, also of one that had the same name.
     pub identity: String,
+    /// It is a file, wherever its tree is now.
+    pub is_packed: bool,
     /// Lines for `--set-env`; the tree's own /ch/environment if `None`.
     pub env: Option<Vec<(String, String)>>,
     /// The tree's own /ch/metadata.json says it if `None` and the image is packed.
@@ -144,12 +149,18 @@ impl Image {
         }
         let meta = root.metadata().context(|| format!("can't open image {shown}"))?;
         let identity = format!("{} {} {}", root.display(), meta.dev(), meta.ino());
-        Ok(Image { place: Place::Tree(root), identity, env: None, cwd: None })
+        Ok(Image { place: Place::Tree(root), identity, is_packed: false, env: None, cwd: None })
     }
 
     /// The root directory of a container that is entered.
     pub fn here() -> Image {
-        Image { place: Place::Tree(PathBuf::from("/")), identity: String::new(), env: None, cwd: None }
+        Image {
+            place: Place::Tree(PathBuf::from("/")),
+            identity: String::new(),
+            is_packed: false,
+            env: None,
+            cwd: None,
+        }
     }
 }
 
@@ -171,7 +182,6 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         enter_as(inside)?;
     }
     // The overlay is kept until the command has taken over, which keeps the mount.
-    let is_packed = matches!(image.place, Place::Packed(_));
     let (root, overlay) = match part {
         // Its root is ours already.
         Some(Part::Joined) => (PathBuf::from("/"), None),
@@ -189,7 +199,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     };
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let env = environment(request, host, home.as_ref(), image.env.as_deref(), &root)?;
-    let cwd = if is_packed && image.cwd.is_none() { working_directory(&root)? } else { image.cwd };
+    let cwd = if image.is_packed && image.cwd.is_none() { working_directory(&root)? } else { image.cwd };
     let spec = Spec {
         root,
         writable: request.writable || request.upper != Upper::None,
@@ -266,7 +276,7 @@ fn mounting_place(binds: &[Bind], home: Option<&Home>) -> Result<PathBuf> {
 
 fn take_part(request: &Request, host: &Environment, home: Option<&Home>, image: &Image) -> Result<Option<Part>> {
     // One mount and one page cache for all ranks of a node, and a user namespace in which they may copy from each other.
-    let is_expected = matches!(image.place, Place::Packed(_)) && !request.no_join && join::has_launcher(host);
+    let is_expected = image.is_packed && !request.no_join && join::has_launcher(host);
     let expected = is_expected.then(Join::default);
     let Some(join) = request.join.as_ref().or(expected.as_ref()) else { return Ok(None) };
     if let Some(pid) = join.pid {

@@ -18,4 +18,4 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use mount::Mounting;
+pub use mount::{Mounting, advice, can_open};

@@ -13,12 +13,25 @@ use std::path::Path;
 use super::answer::Answerer;
 use super::serve::{Counts, Log, Service};
 use crate::error::{Context, Error, Result};
+use crate::sys::detach;
 use crate::sys::fs::c_path;
 use crate::sys::fuse;
 use crate::sys::mount::{self, NO_DEV, NO_SUID, READ_ONLY};
-use crate::sys::process::{self, Dumpable, Ended, Fork};
-use crate::sys::signal::Mask;
+use crate::sys::process;
 use crate::tree::Tree;
+
+/// Whether a tree can be mounted here, as far as the device tells.
+pub fn can_open() -> io::Result<()> {
+    fuse::open().map(drop)
+}
+
+/// What to ask the administrator for, where it can't.
+pub fn advice(e: &io::Error) -> &'static str {
+    match e.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => "modprobe fuse",
+        _ => "chmod 0666 /dev/fuse (as udev makes it)",
+    }
+}
 
 /// A tree to be mounted.
 pub struct Mounting<'t> {
@@ -47,57 +60,26 @@ impl Mounting<'_> {
         let (wait, begin) = io::pipe().context(failed)?;
         let counts = std::env::var_os("CH_TEST_FUSE_COUNT").and_then(|path| File::create(path).ok());
         let command = process::pid();
-        match process::fork_whole().context(failed)? {
-            Fork::Child => {
-                // Neither the terminal's signals nor those of a batch system shall reach it: it ends with the command.
-                let detached = process::new_session().and_then(|()| Mask::all().set());
-                match detached.and_then(|_| process::fork_whole()) {
-                    Ok(Fork::Child) => {
-                        drop(begin);
-                        process::exit(self.serve(&device, wait, counts, command).map_or(1, |()| 0))
-                    }
-                    Ok(Fork::Parent(_)) => process::exit(0),
-                    Err(e) => process::exit(e.raw_os_error().unwrap_or(libc::EIO)),
-                }
-            }
-            Fork::Parent(child) => match process::wait(child).context(failed)? {
-                Ended::Exited(0) => {}
-                Ended::Exited(errno) => {
-                    let e = io::Error::from_raw_os_error(i32::from(errno));
-                    return Err(Error::from(e).context("can't start a process").context(failed()));
-                }
-                Ended::Signaled(n) => {
-                    return Err(Error::new(format!("its server was killed by signal {n}")).context(failed()));
-                }
-            },
-        }
-        Ok(Server { device, begin, owner: self.owner, name: self.name })
-    }
-
-    fn serve(
-        &self,
-        device: &File,
-        mut wait: PipeReader,
-        counts: Option<File>,
-        command: process::Pid,
-    ) -> io::Result<()> {
         let mut keep = self.keep.clone();
         keep.extend([device.as_raw_fd(), wait.as_raw_fd()]);
         keep.extend(counts.as_ref().map(AsRawFd::as_raw_fd));
-        process::close_all_but(&keep)?;
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        for number in 0..3 {
-            process::replace(&null, number)?;
-        }
-        process::set_dumpable(Dumpable::No)?;
-        process::chdir(c"/")?;
+        detach::start(&keep, || {
+            self.serve(&device, wait, counts, command);
+            0
+        })
+        .context(|| "can't start a process")
+        .context(failed)?;
+        Ok(Server { device, begin, owner: self.owner, name: self.name })
+    }
+
+    fn serve(&self, device: &File, mut wait: PipeReader, counts: Option<File>, command: process::Pid) {
         // Before it is mounted, the device can't be read.
         let mut byte = [0];
         loop {
             match wait.read(&mut byte) {
                 Ok(1) => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => return Ok(()),
+                Ok(_) | Err(_) => return,
             }
         }
         drop(wait);
@@ -105,7 +87,6 @@ impl Mounting<'_> {
         let mut service = Service::new(answerer, Log::new(command, self.name.clone()));
         service.counts = Counts::into(counts);
         service.run(device);
-        Ok(())
     }
 }
 
@@ -119,7 +100,10 @@ impl Server {
         let options = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},allow_other,default_permissions");
         let options = CString::new(options).map_err(|_| Error::new("NUL in mount options"))?;
         let flags = NO_SUID | NO_DEV | READ_ONLY;
-        mount::mount(Some(c"ch-run"), &at, Some(c"fuse"), flags, Some(&options)).context(failed)?;
+        let mounted = mount::mount(Some(c"ch-run"), &at, Some(c"fuse"), flags, Some(&options));
+        mounted
+            .context(failed)
+            .map_err(|e| e.hint("this needs Linux 4.18; with --no-mount the image is unpacked instead"))?;
         self.begin.write_all(&[1]).context(failed)
     }
 }

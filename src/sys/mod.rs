@@ -6,6 +6,7 @@
 use std::io;
 
 mod alloc;
+pub mod detach;
 pub mod file;
 pub mod fs;
 pub mod fuse;

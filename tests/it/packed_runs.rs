@@ -249,3 +249,113 @@ fn the_kernel_asks_once() {
     assert!(once > 20, "{once}");
     assert_eq!(requests(&format!("{look} {look} {look}")), once);
 }
+
+/// What is in a directory for the user's unpacked images.
+fn unpacked(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Unpacked once for all who use it at the same time, and removed by the last one.
+#[test]
+fn an_image_that_is_not_mounted_is_unpacked() {
+    let site = Site::new();
+    site.import(image::small(), "base");
+    site.build("odd", ODD).success();
+    let image = site.path("odd.sqfs");
+    site.run("export").arg("odd").arg(&image).success();
+    let dir = site.path("tmpdir");
+    fs::create_dir(&dir).unwrap();
+    let run = |script: &str| {
+        let run = site.ch_run_with(&["--no-mount"], image.to_str().unwrap()).args(["sh", "-c", script]);
+        run.env("TMPDIR", &dir)
+    };
+    for round in 0..2 {
+        let first = run(&waiting("cat /odd/second; touch /odd/x 2>/dev/null || echo read-only")).start();
+        has_begun(&site);
+        let [name] = &unpacked(&dir)[..] else { panic!("{:?}", unpacked(&dir)) };
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&dir.join(name).metadata().unwrap().permissions()) & 0o777,
+            0o700
+        );
+        run("find /odd | wc -l; stat -c %h /odd/first; pwd").stdout("710\n2\n/\n").stderr("").success();
+        assert_eq!(unpacked(&dir).len(), 1);
+        site.write("home/end", "");
+        let done = first.into_done(&[]);
+        let said =
+            format!("unpacking image {} into {} (as --no-mount asks for)\n", image.display(), dir.join(name).display());
+        assert_eq!((done.stdout.as_str(), done.stderr), ("one\nread-only\n", said), "round {round}");
+        wait_for("the removal", || unpacked(&dir).is_empty());
+        for name in ["begun", "end"] {
+            fs::remove_file(site.path("home").join(name)).unwrap();
+        }
+    }
+    // Several at once, of which one is killed; what is left behind keeps the tree.
+    let left = "(cd; until test -e end; do sleep 0.05; done; cat /odd/second >out; mv out done) >/dev/null 2>&1 & cat /odd/first";
+    let mut all: Vec<_> = (0..4).map(|_| run(left).start()).collect();
+    all.remove(0).kill();
+    for one in all {
+        assert_eq!(one.into_done(&[]).stdout, "one\n");
+    }
+    assert_eq!(unpacked(&dir).len(), 1);
+    site.write("home/end", "");
+    wait_for("what was left behind", || site.path("home/done").exists());
+    wait_for("the removal", || unpacked(&dir).is_empty());
+    assert_no_server(&image);
+}
+
+/// What others have made in /tmp is not used, and what was left by one that was killed goes with the next one.
+#[test]
+fn unpacked_images_are_the_users_own() {
+    let site = Site::new();
+    let image = packed(&site, image::small(), &[]);
+    let dir = site.path("tmpdir");
+    fs::create_dir(&dir).unwrap();
+    let run = |script: &str| {
+        let run = site.ch_run_with(&["--no-mount"], image.to_str().unwrap()).args(["sh", "-c", script]);
+        run.env("TMPDIR", &dir)
+    };
+    let command = run(&waiting("")).start();
+    has_begun(&site);
+    let name = unpacked(&dir).remove(0);
+    for pid in servers(&image) {
+        site.program("kill").args(["-9", &pid.to_string()]).success();
+    }
+    site.write("home/end", "");
+    assert_eq!(command.into_done(&[]).status.code(), Some(0));
+    assert_eq!(unpacked(&dir).concat(), name, "nobody has removed it");
+    let prefix = name.rsplit_once('.').unwrap().0;
+    let old = dir.join(format!("{prefix}.old"));
+    fs::create_dir(&old).unwrap();
+    fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    run("true").stderr("").success();
+    wait_for("the removal", || unpacked(&dir).is_empty());
+    // One that others can look into.
+    fs::create_dir(dir.join(&name)).unwrap();
+    let refused =
+        format!("SITE/tmpdir/{name} belongs to somebody else, or others may use it\nhint: $TMPDIR says where");
+    run("true").stderr_has(&refused).failure();
+    run("true").env("TMPDIR", site.path("none")).stderr_has("hint: $TMPDIR says where it is unpacked").failure();
+}
+
+#[test]
+fn without_the_device_it_is_said_whom_to_ask() {
+    crate::needs!("unshare");
+    let site = Site::new();
+    let image = packed(&site, image::small(), &[]);
+    fs::create_dir(site.path("tmpdir")).unwrap();
+    let hidden = "mount -t tmpfs none /mnt && touch /mnt/null && mount --bind /dev/null /mnt/null && mount -n --move /mnt /dev && exec";
+    let script = format!("{hidden} ch-run --no-home $IMAGE -- sh -c 'echo inside'");
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", site.path("bin").display());
+    let run = |script: &str| {
+        let run = site.program("unshare").args(["-Urm", "sh", "-c", script]).env("PATH", &path);
+        run.env("IMAGE", &image).env("TMPDIR", site.path("tmpdir"))
+    };
+    let has = "(/dev/fuse can't be opened: No such file or directory; ask the administrator for: modprobe fuse)\n";
+    run(&script).stdout("inside\n").stderr_has(has).success();
+    wait_for("the removal", || unpacked(&site.path("tmpdir")).is_empty());
+    let page = run(&format!("{hidden} ch-image doctor")).finish().stdout;
+    let said = "limited  /dev/fuse: No such file or directory\n         so: ch-run unpacks packed images into SITE/tmpdir first\n         \
+                ask the administrator: modprobe fuse\n";
+    assert!(page.contains(said), "{page}");
+}

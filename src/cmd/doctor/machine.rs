@@ -65,15 +65,16 @@ fn emulation() -> Finding {
     }
 }
 
-/// We need it for nothing; who wants to mount the images as one file does.
+/// How ch-run runs a packed image.
 fn fuse() -> Finding {
     let about = "/dev/fuse";
-    match fs::OpenOptions::new().read(true).write(true).open(about) {
-        Ok(_) => Finding::good(about, "can be opened (for other tools: ch-image itself needs it for nothing)"),
-        Err(e) => Finding::good(
-            about,
-            format!("{} (ch-image itself needs it for nothing; squashfuse and the like do)", crate::error::io_text(&e)),
-        ),
+    match crate::fuse::can_open() {
+        Ok(()) => Finding::good(about, "can be opened: ch-run mounts packed images"),
+        Err(e) => {
+            let place = crate::cmd::unpacked_image::place();
+            let then = format!("ch-run unpacks packed images into {} first", place.display());
+            Finding::limited(about, crate::error::io_text(&e), then).ask(crate::fuse::advice(&e))
+        }
     }
 }
 
