@@ -2,32 +2,37 @@
 //!
 //! What the user names for us (`--ca`, `$SSL_CERT_FILE`) is added to the public authorities that the image has, or the
 //! host's where the image has none. RUN finds all of them in one file that is no part of the image, by the variables that
-//! most programs heed. They are no input of the step: its result shall not depend on the site.
+//! most programs heed, and in the image's own bundles for those that heed none (apt, wget). They are no input of the step:
+//! its result shall not depend on the site.
 //!
-//! Deliberately absent: a mount over the distribution's own bundle. Packages of certificates rename a new one over it,
-//! which a mount forbids (EBUSY), and so could not be installed.
+//! Nothing is mounted over the image's bundles: packages of certificates rename new ones over them, which a mount forbids
+//! (EBUSY). For the command they are longer than in the image ([`Amended`]); what it makes of them is the image's.
+//! Deliberately absent: a bundle where the image has none, since the result of a command could depend on that.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
 use crate::error::{Context, Result};
-use crate::rootfs::Root;
+use crate::rootfs::{Amended, Root, Stack};
 
 /// Where RUN finds them.
 pub const PLACE: &str = "/ch/ca-certificates.crt";
 const VARIABLES: [&str; 6] =
     ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS"];
-/// Where distributions keep theirs: Debian and Alpine, Red Hat, SUSE, others.
-const BUNDLES: [&str; 5] = [
+/// Where distributions keep theirs: Debian, Alpine and Arch, Red Hat, SUSE, others.
+const BUNDLES: [&str; 6] = [
     "etc/ssl/certs/ca-certificates.crt",
     "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "var/lib/ca-certificates/ca-bundle.pem",
     "etc/ssl/ca-bundle.pem",
     "etc/ssl/cert.pem",
 ];
 /// Largest bundle, bytes.
 const MOST: u64 = 16 << 20;
+/// What precedes the site's certificates in a bundle, so that they are told from those of the image.
+const HEAD: &str = "\n# Of the site where the image is built, for RUN only: not part of the image.\n";
 
 /// What the user named; `None` without any.
 pub fn of_site(file: Option<&Path>, variable: Option<OsString>) -> Result<Option<Vec<u8>>> {
@@ -39,17 +44,32 @@ pub fn of_site(file: Option<&Path>, variable: Option<OsString>) -> Result<Option
     Ok(Some(all).filter(|all| !all.is_empty()))
 }
 
-/// All that RUN shall trust in this tree.
+/// The bundles that an image has, with the site's certificates for the time of a command.
+pub fn amend(site: &[u8], tree: &Stack) -> Amended {
+    Amended::new(tree, &BUNDLES, addition(site))
+}
+
+/// All that RUN shall trust in this tree, whose bundles may be amended.
 pub fn bundle(site: &[u8], tree: &Root, host: &Root) -> Vec<u8> {
     let find = |root: &Root| BUNDLES.iter().find_map(|path| root.read(Path::new(path), MOST).ok().flatten());
     let mut all = find(tree).or_else(|| find(host)).unwrap_or_default();
-    append(&mut all, site);
+    let addition = addition(site);
+    if !all.ends_with(&addition) {
+        all.extend_from_slice(&addition);
+    }
     all
 }
 
+fn addition(site: &[u8]) -> Vec<u8> {
+    let mut text = HEAD.as_bytes().to_vec();
+    append(&mut text, site);
+    append(&mut text, b"");
+    text
+}
+
 /// Variables that a Dockerfile's own take precedence of.
-pub fn variables() -> impl Iterator<Item = (String, OsString)> {
-    VARIABLES.iter().map(|name| (name.to_string(), PLACE.into()))
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    VARIABLES.iter().map(|name| (name.to_string(), PLACE.to_owned()))
 }
 
 fn append(all: &mut Vec<u8>, more: &[u8]) {

@@ -11,7 +11,7 @@ use super::announce;
 use super::cache_key::{Inputs, meanwhile};
 use super::context::{fate, literal, threads};
 use super::image_users::{self, Known};
-use super::stage::{Stage, Validity, Work, inside};
+use super::stage::{Stage, Trust, Validity, Work, inside};
 use super::web::WebFile;
 use super::{Build, Session};
 use crate::container::ownership::{Ledger, Owner};
@@ -128,7 +128,10 @@ fn decide<'w>(stage: &Stage, session: &Session, what: &'w CopyStep, step: &Step)
     let target = if several && !what.target.ends_with('/') { format!("{}/", what.target) } else { what.target.clone() };
     let shown = announce::transfer(what, step.keyword);
     let keyword = step.keyword;
-    Ok((Work { inputs, shown }, Copying { what, keyword, from, patterns, urls, chown, target, seen: None }))
+    Ok((
+        Work { inputs, shown, trust: Trust::Image },
+        Copying { what, keyword, from, patterns, urls, chown, target, seen: None },
+    ))
 }
 
 impl Copying<'_> {

@@ -9,7 +9,7 @@ use super::cache_key::Inputs;
 use super::fakeroot::{self, Init};
 use super::run::{Failure, TMP, ending, execute, interrupted, shell};
 use super::stage::Stage;
-use super::{Session, announce};
+use super::{Session, announce, ca, mounts};
 use crate::container::{self, Emulation, Obstacle};
 use crate::error::{Error, Result};
 use crate::image::owners::Which;
@@ -271,14 +271,20 @@ fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
         stage.tree.reuse(storage, id)?;
         return Ok(());
     }
-    let binds = &stage.build.request.binds;
+    let build = stage.build;
+    let certificates = build.request.ca.as_deref();
+    let env: Vec<_> = certificates.iter().flat_map(|_| ca::variables()).chain(env).collect();
     let created_by = format!("workarounds: {}", init.command);
     stage.tree.change(
         storage,
         &created_by,
+        certificates,
         |()| inputs,
         |root, ledger| {
-            let mut run = |text: &str| execute(&shell(root, text, &env, binds), ledger);
+            let mut mounted = mounts::Prepared::default();
+            mounted.trust(build, root)?;
+            let binds: Vec<_> = build.request.binds.iter().chain(&mounted.binds).cloned().collect();
+            let mut run = |text: &str| execute(&shell(root, text, &env, &binds), ledger);
             let done = is_needed(n, init, &mut run).and_then(|needed| match needed {
                 true => {
                     info!("workarounds: init step {n}: $ {}", init.command);

@@ -13,7 +13,7 @@ use super::force::Prepared;
 use super::image_users::{Known, ResolvedUser};
 use super::mounts::{Mounts, SCRIPTS};
 use super::secret::Author;
-use super::stage::{Stage, Validity, Work, inside};
+use super::stage::{Stage, Trust, Validity, Work, inside};
 use super::{Build, Session, ca};
 use crate::container::ownership::Ledger;
 use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status};
@@ -166,7 +166,7 @@ fn decide<'r>(
     inputs.add(TMP.0, TMP.1);
     mounts.add_to(&mut inputs);
     let shown = format!("RUN{} {}", build.request.force.mark(), announce::list(&run.argv));
-    Ok((Work { inputs, shown }, Running { run, mounts, prepared, user }))
+    Ok((Work { inputs, shown, trust: Trust::Site }, Running { run, mounts, prepared, user }))
 }
 
 fn network(run: &RunStep) -> Network {
@@ -200,8 +200,9 @@ impl Running<'_> {
         spec.tmpfs.clone_from(&mounted.tmpfs);
         spec.network = network(run);
         spec.emulation = build.request.force.emulation();
-        let site = build.request.ca.iter().flat_map(|_| ca::variables());
-        let env = site.chain(variables(&run.env)).chain(mounted.env.clone()).chain(variables(&prepared.env));
+        let site: Vec<_> = build.request.ca.iter().flat_map(|_| ca::variables()).collect();
+        let env =
+            variables(&site).chain(variables(&run.env)).chain(mounted.env.clone()).chain(variables(&prepared.env));
         surround(&mut spec, &env.collect::<Vec<_>>(), user, mounts.author);
         execute(&spec, ledger)?;
         build.request.force.warn_of_homes(prepared);

@@ -66,6 +66,15 @@ pub struct Work {
     pub inputs: Inputs,
     /// The line that announces it.
     pub shown: String,
+    pub trust: Trust,
+}
+
+/// Whose certificates are in the image's bundles during a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    Image,
+    /// Those of the site as well, if the user named some.
+    Site,
 }
 
 impl<'b> Stage<'b> {
@@ -174,7 +183,8 @@ impl<'b> Stage<'b> {
         change: impl FnOnce(&mut Session, &Path, &mut Ledger) -> Result<(Validity, T), E>,
     ) -> Result<Option<T>, E> {
         let storage = self.build.storage;
-        let Work { inputs, shown } = work;
+        let Work { inputs, shown, trust } = work;
+        let site = self.build.request.ca.as_deref().filter(|_| trust == Trust::Site);
         let key = inputs.id();
         if self.reuse(session, &key, &shown)? {
             return Ok(None);
@@ -186,8 +196,8 @@ impl<'b> Stage<'b> {
         // A step that is done again gets a layer of its own: images that have the old one must not change.
         let again = !self.build.request.reuse && storage.step(&key).is_some();
         let name = |(validity, _): &(Validity, T)| step_name(inputs, validity, again, step.keyword);
-        let (validity, value) =
-            self.tree.change(storage, &step.created_by, name, |tree, ledger| change(session, tree, ledger))?;
+        let change = |tree: &Path, ledger: &mut Ledger| change(session, tree, ledger);
+        let (validity, value) = self.tree.change(storage, &step.created_by, site, name, change)?;
         if let (true, Validity::Lasting, Some(id)) = (again, validity, self.tree.top()) {
             storage.set_step(&key, id)?;
         }

@@ -3,14 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::ca;
 use super::cache_key::Inputs;
 use crate::container::ownership::Ledger;
-use crate::container::{self, Overlay};
+use crate::container::{self, MAX_LAYERS, Overlay};
 use crate::error::{Context, Error, Result};
 use crate::image::owners::Which;
 use crate::image::{layers, owners};
+use crate::log::verbose;
 use crate::oci::config::Config;
-use crate::rootfs::{self, Entry, Last, Root, Stack};
+use crate::rootfs::{self, Amended, Entry, Last, Root, Stack};
 use crate::storage::{Draft, Image, LayerId, LayerInfo, LayerKind, Owners, Storage, seal};
 
 pub struct Tree {
@@ -88,17 +90,32 @@ impl Tree {
     }
 
     /// Changes the tree: `change` gets it mounted. What it leaves is the layer that `name` then names, with all that it
-    /// depends on; if it fails nothing is left (in plain mode the tree is not usable any more).
+    /// depends on; if it fails nothing is left (in plain mode the tree is not usable any more). `certificates` of the site
+    /// are in the tree's bundles meanwhile.
     pub fn change<T, E: From<Error>>(
         &mut self,
         storage: &Storage,
         created_by: &str,
+        certificates: Option<&[u8]>,
         name: impl FnOnce(&T) -> Inputs,
         change: impl FnOnce(&Path, &mut Ledger) -> Result<T, E>,
     ) -> Result<T, E> {
         match &mut self.files {
             Files::Plain { draft, .. } => {
-                change(&draft.path().join("tree"), self.ledger.get_or_insert_with(Ledger::new))
+                let tree = draft.path().join("tree");
+                let ledger = self.ledger.get_or_insert_with(Ledger::new);
+                let Some(site) = certificates else { return change(&tree, ledger) };
+                // For files that only root may write.
+                container::enter()?;
+                let amended = ca::amend(site, &Stack::open(std::slice::from_ref(&tree))?);
+                if amended.is_empty() {
+                    return change(&tree, ledger);
+                }
+                amended.change(&Root::open(&tree)?)?;
+                let done = change(&tree, ledger);
+                // A failed step's tree is kept for a look inside.
+                amended.take_back(&Root::open(&tree)?)?;
+                done
             }
             Files::Stack(ids) => {
                 container::enter()?;
@@ -108,13 +125,19 @@ impl Tree {
                 for name in ["tree", "work", "mount"] {
                     fs::create_dir(at(name)).context(|| format!("can't make {}", at(name).display()))?;
                 }
-                let lower = layers::trees(storage, ids);
+                let mut lower = layers::trees(storage, ids);
                 if let Some(below) = lower.last() {
                     rootfs::inherit_root(&at("tree"), below)?;
                 }
+                let amended = amend(certificates, &lower, &at("amended"))?;
+                lower.extend(amended.iter().map(|_| at("amended")));
                 let overlay = Overlay::mount(&lower, Some((&at("tree"), &at("work"))), &at("mount"))?;
                 let value = change(&at("mount"), &mut ledger)?;
                 overlay.unmount()?;
+                if let Some(amended) = &amended {
+                    amended.take_back(&Root::open(&at("tree"))?)?;
+                    rootfs::remove_tree(&at("amended"))?;
+                }
                 for name in ["work", "mount"] {
                     rootfs::remove_tree(&at(name))?;
                 }
@@ -182,4 +205,22 @@ impl Tree {
             }
         }
     }
+}
+
+/// Makes a directory that is a layer above these, with the site's certificates in the bundles of the image. `None` if it
+/// has no bundles.
+fn amend(certificates: Option<&[u8]>, lower: &[PathBuf], dir: &Path) -> Result<Option<Amended>> {
+    let Some(site) = certificates else { return Ok(None) };
+    if lower.len() >= MAX_LAYERS {
+        verbose!("too many layers for certificates in the image's own bundles");
+        return Ok(None);
+    }
+    let below = Stack::open(lower)?;
+    let amended = ca::amend(site, &below);
+    if amended.is_empty() {
+        return Ok(None);
+    }
+    fs::create_dir(dir).context(|| format!("can't make {}", dir.display()))?;
+    amended.make_layer(&below, &Root::open(dir)?)?;
+    Ok(Some(amended))
 }

@@ -6,7 +6,7 @@ use super::Session;
 use super::announce::Cache;
 use super::cache_key::Inputs;
 use super::image_users::{self, Known};
-use super::stage::{Stage, Validity, Work, inside};
+use super::stage::{Stage, Trust, Validity, Work, inside};
 use crate::container::ownership::Ledger;
 use crate::container::{self, Emulation};
 use crate::dockerfile::state::Step;
@@ -45,7 +45,7 @@ fn decide(stage: &Stage, path: &str, shown: String) -> (Work, Making) {
     if has_user {
         inputs.add("user", &user);
     }
-    (Work { inputs, shown }, Making { inside: inside(path), user: has_user.then_some(user) })
+    (Work { inputs, shown, trust: Trust::Image }, Making { inside: inside(path), user: has_user.then_some(user) })
 }
 
 impl Making {

@@ -5,9 +5,10 @@
 //! view as an archive; `changes`: the part of it that lower layers lack. `merged`: that view step by step. `plant`: a
 //! read-only tree of another kind as a directory. `copy`: COPY and ADD. `tree`, `remove`: whole trees. `import`: somebody's
 //! tarball. `bundle`: files of an archive by their names. `content`: one number that tells whether files are what they were.
-//! `holes`: what is zeros.
+//! `holes`: what is zeros. `amend`: files that are longer for one command.
 //! Nothing here syncs to disk, knows of names of images, or asks the network.
 
+mod amend;
 mod bundle;
 mod checksum;
 pub mod copy;
@@ -42,6 +43,7 @@ mod layer_tests;
 #[cfg(test)]
 mod testing;
 
+pub use amend::Amended;
 pub use bundle::{Bundle, first_name, spool};
 pub use checksum::fingerprint;
 pub use import::import_tar;

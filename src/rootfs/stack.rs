@@ -70,7 +70,6 @@ enum Seen {
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Path from the root, without links; empty for the root.
-    #[allow(dead_code, reason = "tests ask where a link led")]
     pub path: PathBuf,
     /// What it is; of a merged directory, what its top layer says.
     pub stat: Stat,

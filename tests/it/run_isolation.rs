@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::site::in_tmp;
-use crate::harness::{Mode, Site, image, in_each_mode, wait_for};
-use crate::needs;
+use crate::harness::{Mode, Server, Site, image, in_each_mode, wait_for};
+use crate::{needs, skip};
 
 /// The host's files there are safe, steps find what earlier ones left, and its mode can be set.
 #[test]
@@ -191,7 +191,9 @@ fn certificates_of_the_site() {
         let other = site.write("other.pem", "other\n");
         let look = "RUN cat $SSL_CERT_FILE; env | grep -E '_(CERT|FILE|BUNDLE|CAINFO|CERTS)=' | sort\n";
         let text = format!("FROM with\nENV PIP_CERT=/mine\n{look}");
-        let want = "public\nother\nsite\nCURL_CA_BUNDLE=P\nGIT_SSL_CAINFO=P\nNODE_EXTRA_CA_CERTS=P\nPIP_CERT=/mine\n\
+        let head = "# Of the site where the image is built, for RUN only: not part of the image.";
+        let want = format!("public\n{head}\nother\nsite\n")
+            + "CURL_CA_BUNDLE=P\nGIT_SSL_CAINFO=P\nNODE_EXTRA_CA_CERTS=P\nPIP_CERT=/mine\n\
                     REQUESTS_CA_BUNDLE=P\nSSL_CERT_FILE=P\n";
         let run = site.build("out", &text).arg("--ca").arg(&ca).env("SSL_CERT_FILE", &other);
         run.stdout(&want.replace("=P", "=/ch/ca-certificates.crt")).success();
@@ -201,6 +203,114 @@ fn certificates_of_the_site() {
         let seen = "env | grep CERT; ls /ch; cat /etc/ssl/certs/ca-certificates.crt";
         let seen = site.ch_run("out").args(["sh", "-c", seen]).success().stdout;
         assert!(!seen.contains("ca-certificates.crt") && !seen.contains("site") && seen.ends_with("public"), "{seen}");
+    });
+}
+
+/// Bundles of four distributions: a file, a link to a file, and what is none.
+const BUNDLES: &str = "FROM base
+RUN mkdir -p /etc/ssl/certs /etc/pki/tls/certs /etc/pki/ca-trust/extracted/pem && cd /etc && echo one >ssl/certs/ca-certificates.crt \\
+ && printf two >pki/ca-trust/extracted/pem/tls-ca-bundle.pem && ln -s /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem pki/tls/certs/ca-bundle.crt \\
+ && ln -s certs/ca-certificates.crt ssl/cert.pem && mkdir ssl/ca-bundle.pem && chmod 444 ssl/certs/ca-certificates.crt && chmod 711 ssl
+";
+/// What each of them has besides the line before.
+const SHOW: &str = "RUN cd /etc && grep -c CERTIFICATE ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt ssl/cert.pem; \\
+    stat -c '%a %n' ssl ssl/certs/ca-certificates.crt; ls ssl; ls /var/lib/ca-certificates 2>&1; true\n";
+
+/// Programs that heed no variable find the site's certificates where the distribution has its own. Whatever a command
+/// does with the files, the image is the same as without.
+#[test]
+fn bundles_of_the_distribution() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.build("with", BUNDLES).success();
+        let ca = site.write("site.pem", "CERTIFICATE");
+        let build = |text: &str, ca: Option<&Path>| {
+            let run = site.build("out", &format!("FROM with\n{text}")).arg("--rebuild");
+            ca.into_iter().fold(run, |run, ca| run.arg("--ca").arg(ca))
+        };
+        let want = |n: u32| {
+            format!(
+                "ssl/certs/ca-certificates.crt:{n}\npki/tls/certs/ca-bundle.crt:{n}\nssl/cert.pem:{n}\n711 ssl\n\
+                 444 ssl/certs/ca-certificates.crt\nca-bundle.pem\ncert.pem\ncerts\n\
+                 ls: /var/lib/ca-certificates: No such file or directory\n"
+            )
+        };
+        build(SHOW, None).stdout(&want(0)).success();
+        build(SHOW, Some(&ca)).stdout(&want(1)).success();
+        // As update-ca-certificates, rpm and people do it.
+        let changes = [
+            "true",
+            "echo new >new && mv -f new ssl/certs/ca-certificates.crt",
+            "rm pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+            "echo new >ssl/certs/ca-certificates.crt",
+            "echo mine >>ssl/certs/ca-certificates.crt",
+            "sed -i s/one/eins/ ssl/certs/ca-certificates.crt",
+            "chmod 600 ssl/certs/ca-certificates.crt && touch -d 2020-01-01 pki/tls/certs/ca-bundle.crt",
+            "mkdir /copy && cp ssl/certs/ca-certificates.crt /copy/a && cp -a pki /copy/",
+            "rm -r ssl && mkdir ssl",
+        ];
+        for (n, change) in changes.iter().enumerate() {
+            let force = ["--force=none", "--force=notify"][n % 2];
+            let text = format!("RUN cd /etc && {change}\n");
+            let tree = |ca| {
+                build(&text, ca).arg(force).success();
+                let mut tree = site.tree("out");
+                // What a command makes has the time of its making.
+                let is_old = |path: &str| n == 0 && (path.starts_with("etc/ssl") || path.starts_with("etc/pki"));
+                tree.0.iter_mut().filter(|(path, _)| !is_old(path)).for_each(|(_, entry)| entry.mtime = 0);
+                tree
+            };
+            tree(Some(ca.as_path())).assert_same(&tree(None), change);
+        }
+        if site.mode() == Mode::Overlay {
+            let text = format!("FROM with\n{SHOW}");
+            site.build("out", &text).arg("--ca").arg(&ca).success();
+            site.build("out", &text).stderr_has("* RUN").stdout("").success();
+        }
+        // Nor is anything of it in what a failed step leaves.
+        build("RUN false\n", Some(&ca)).failure();
+        site.ch_run("out/_stage0").args(["grep", "-r", "CERTIFICATE", "/etc"]).stdout("").code(1);
+    });
+}
+
+/// What --force=fakeroot installs comes from the network, too.
+#[test]
+fn fakeroot_is_fetched_with_the_certificates_of_the_site() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let apk = "#!/bin/sh\ncat $CURL_CA_BUNDLE /etc/ssl/cert.pem | grep -c CERTIFICATE >>/log\n\
+                   printf '#!/bin/sh\\nexec \"$@\"\\n' >/bin/fakeroot; chmod 755 /bin/fakeroot\n";
+        site.write("context/apk", apk);
+        let text = "FROM base\nCOPY --chmod=755 apk /bin/\n\
+                    RUN touch /etc/alpine-release; mkdir /etc/ssl; echo >/etc/ssl/cert.pem\n";
+        site.build("alpine", text).success();
+        let ca = site.write("site.pem", "CERTIFICATE\n");
+        let text = "FROM alpine\nRUN apk add x; cat /log\n";
+        site.build("out", text).args(["--force", "--ca"]).arg(ca).stdout("2\n2\n").success();
+        site.ch_run("out").args(["cat", "/etc/ssl/cert.pem"]).stdout("\n").success();
+    });
+}
+
+/// apt heeds no variable.
+#[test]
+fn apt_trusts_the_certificates_of_the_site() {
+    needs!("openssl", "docker-registry");
+    let Some(debian) = image::debian() else { skip!("no Debian image: CH_TEST_DEBIAN_TARBALL is not set") };
+    let server = Server::start();
+    in_each_mode(|site| {
+        site.import(&debian, "debian");
+        let fetch = format!(
+            "RUN /usr/lib/apt/apt-helper -o APT::Sandbox::User=root download-file https://{}/v2/ /got && cat /got\n",
+            server.address()
+        );
+        let text =
+            format!("FROM debian\nRUN mkdir -p /etc/ssl/certs && touch /etc/ssl/certs/ca-certificates.crt\n{fetch}");
+        site.build("out", &text).stderr_has("certificate").failure();
+        site.build("out", &text).arg("--ca").arg(server.ca()).stdout_has("{}").success();
+        site.ch_run("out")
+            .args(["sh", "-c", "wc -c </etc/ssl/certs/ca-certificates.crt; cat /got"])
+            .stdout("0\n{}")
+            .success();
     });
 }
 
