@@ -1,8 +1,7 @@
 //! zlib (RFC 1950), by miniz_oxide.
 
-use miniz_oxide::deflate::core::{
-    CompressorOxide, TDEFLFlush, TDEFLStatus, compress, create_comp_flags_from_zip_params,
-};
+use miniz_oxide::deflate::core::deflate_flags::{TDEFL_GREEDY_PARSING_FLAG, TDEFL_WRITE_ZLIB_HEADER};
+use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compress};
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::DecompressorOxide;
 use miniz_oxide::inflate::core::decompress;
@@ -18,8 +17,7 @@ pub struct Deflate {
 
 impl Deflate {
     pub fn new(level: i32) -> Deflate {
-        // A positive number of window bits asks for zlib's framing.
-        Deflate { core: Box::new(CompressorOxide::new(create_comp_flags_from_zip_params(level, 15, 0))) }
+        Deflate { core: Box::new(CompressorOxide::new(TDEFL_WRITE_ZLIB_HEADER | effort(level))) }
     }
 
     /// `false` if it becomes longer than `plain`.
@@ -29,6 +27,23 @@ impl Deflate {
         let (status, _, made) = compress(&mut self.core, plain, packed, TDEFLFlush::Finish);
         packed.truncate(made);
         status == TDEFLStatus::Done
+    }
+}
+
+/// How many earlier places are tried for each match, and whether the first that fits is taken: so that each level takes no
+/// longer than zlib's of that number, and what it makes is at most 2 % larger (a Debian tree in blocks of 128 KiB).
+/// miniz_oxide's own levels are 9 % larger at 1 and take a sixth longer from 3 to 7.
+fn effort(level: i32) -> u32 {
+    match level {
+        ..=1 => 2 | TDEFL_GREEDY_PARSING_FLAG,
+        2 => 4 | TDEFL_GREEDY_PARSING_FLAG,
+        3 => 12 | TDEFL_GREEDY_PARSING_FLAG,
+        4 => 8,
+        5 => 20,
+        6 => 64,
+        7 => 112,
+        8 => 512,
+        9.. => 768,
     }
 }
 

@@ -10,15 +10,16 @@ use libfuzzer_sys::fuzz_target;
 mod error;
 #[path = "../../../src/oci"]
 mod oci {
+    mod codec;
     mod crc32;
     pub mod gzip;
     mod zstd;
 }
 
-use oci::gzip::Decoder;
+use oci::gzip::{Decoder, Proof};
 
 fn inflate(data: &[u8], size: usize) -> Option<Vec<u8>> {
-    let mut decoder = Decoder::new(data).ok()?;
+    let mut decoder = Decoder::new(data, Proof::Crc).ok()?;
     let (mut all, mut part) = (Vec::new(), vec![0; size]);
     while all.len() < 1 << 20 {
         match decoder.read(&mut part).ok()? {
