@@ -56,7 +56,7 @@ impl FileSum {
     }
 
     /// As many zeros.
-    fn zeros(&mut self, count: u64) -> io::Result<()> {
+    pub(super) fn zeros(&mut self, count: u64) -> io::Result<()> {
         let mut left = count;
         while left > 0 {
             signal::check()?;

@@ -14,6 +14,7 @@ mod checksum;
 pub mod copy;
 mod diff;
 mod dir_stack;
+mod file_pool;
 mod holes;
 mod import;
 mod limits;

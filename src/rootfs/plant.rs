@@ -7,15 +7,15 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::thread;
 
-use super::checksum::FileSum;
 use super::dir_stack::DirStack;
+use super::file_pool::{Copying, Job, Pool, Queue};
 use super::limits::Limits;
 use super::metadata::{PLAIN_MODE, open_dir, set_xattrs};
 use super::resolve::{join, reopen, split};
 use super::root::{Root, show};
-use super::unpack::{CHECK_BYTES, CHECK_ENTRIES, MAX_DEPTH, MAX_PATH, Unpacked};
+use super::unpack::{CHECK_ENTRIES, MAX_DEPTH, MAX_PATH, Unpacked};
 use crate::error::{Context, Result, bail};
 use crate::sys::file::{self, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Time};
 use crate::sys::signal;
@@ -23,27 +23,36 @@ use crate::tree::{Attributes, Id, Kind, Name, Tree};
 
 /// Names that are asked for at once.
 const NAMES: usize = 512;
-/// Bytes that are copied at once; a multiple of every block size.
-const BUFFER: usize = 1 << 20;
 
 /// Copies `tree` into the empty directory `root`. Nothing is synced.
 pub fn plant(tree: &dyn Tree, root: &Root, limits: &Limits) -> Result<Unpacked> {
-    limits.check(root)?;
-    let mut work = Plant {
-        tree,
-        root,
-        limits,
-        report: Unpacked { content: Some(0), ..Unpacked::default() },
-        seen: Seen::default(),
-        links: HashMap::new(),
-        unchecked: 0,
-        buffer: vec![0; BUFFER],
-    };
-    work.run()?;
-    Ok(work.report)
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    plant_with(tree, root, limits, threads)
 }
 
-struct Plant<'a> {
+fn plant_with(tree: &dyn Tree, root: &Root, limits: &Limits, threads: usize) -> Result<Unpacked> {
+    limits.check(root)?;
+    let (copying, queue) = (Copying::new(tree, root, limits), Queue::default());
+    let walked = thread::scope(|scope| {
+        let mut work = Plant {
+            tree,
+            root,
+            limits,
+            report: Unpacked::default(),
+            seen: Seen::default(),
+            links: HashMap::new(),
+            pool: copying.start(scope, &queue, threads),
+        };
+        let walked = work.run();
+        // Files before the place where it failed count.
+        work.pool.flush().and(walked).map(|()| work.report)
+    });
+    // A file that failed comes before what was seen behind it.
+    let totals = copying.finish()?;
+    Ok(Unpacked { bytes: totals.bytes, content: totals.content, ..walked? })
+}
+
+struct Plant<'a, 'p> {
     tree: &'a dyn Tree,
     root: &'a Root,
     limits: &'a Limits,
@@ -51,8 +60,7 @@ struct Plant<'a> {
     seen: Seen,
     /// Where the first name of each file is that has several: what it is in the tree, and the path.
     links: HashMap<u64, (Id, Vec<u8>)>,
-    unchecked: u64,
-    buffer: Vec<u8>,
+    pool: Pool<'p, 'a>,
 }
 
 /// A directory that is being filled.
@@ -64,7 +72,7 @@ struct Level {
     next: u64,
 }
 
-impl Plant<'_> {
+impl Plant<'_, '_> {
     fn run(&mut self) -> Result<()> {
         let mut dir_stack = DirStack::new();
         dir_stack.push(open_dir(self.root.as_fd(), b".")?)?;
@@ -154,59 +162,15 @@ impl Plant<'_> {
                 file::symlinkat(&self.tree.read_link(name.id)?, dir, &name.bytes)?;
                 file::utimensat(dir, &name.bytes, time(&attributes))?;
             }
-            Kind::File => self.file(dir, name, &attributes)?,
+            Kind::File => self.file(dir, name, attributes, path)?,
             Kind::Dir | Kind::Special => {}
         }
         Ok(None)
     }
 
-    fn file(&mut self, dir: BorrowedFd, name: &Name, attributes: &Attributes) -> Result<()> {
+    fn file(&mut self, dir: BorrowedFd, name: &Name, attributes: Attributes, path: &[u8]) -> Result<()> {
         let file = File::from(file::openat(dir, &name.bytes, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)?);
-        self.content(&file, name.id, attributes.size)?;
-        set_xattrs(file.as_fd(), &self.tree.xattrs(name.id)?)?;
-        file::fchmod(file.as_fd(), attributes.mode & PLAIN_MODE | 0o600)?;
-        Ok(file::futimens(file.as_fd(), time(attributes))?)
-    }
-
-    fn content(&mut self, file: &File, id: Id, size: u64) -> Result<()> {
-        let mut sum = FileSum::new();
-        // Where the data ends that was copied, and whether there was a hole before.
-        let (mut at, mut has_holes) = (0, false);
-        while at < size
-            && let Some((start, end)) = self.tree.next_data(id, at)?
-        {
-            has_holes |= start > at;
-            at = start;
-            while at < end {
-                signal::check()?;
-                let want = (end - at).min(BUFFER as u64) as usize;
-                let n = self.tree.read_at(id, at, &mut self.buffer[..want])?;
-                if n == 0 {
-                    bail!("has only {at} bytes of {size}");
-                }
-                file.write_all_at(&self.buffer[..n], at)?;
-                sum.update(&self.buffer[..n]);
-                at += n as u64;
-                self.count(n as u64)?;
-            }
-        }
-        if at < size {
-            has_holes = true;
-            file.set_len(size)?;
-        }
-        // As after an archive: what has holes is read, if it must be.
-        self.report.content = self.report.content.filter(|_| !has_holes).map(|all| all.wrapping_add(sum.finish()));
-        self.report.bytes = self.report.bytes.saturating_add(size);
-        Ok(())
-    }
-
-    fn count(&mut self, bytes: u64) -> Result<()> {
-        self.unchecked = self.unchecked.saturating_add(bytes);
-        if self.unchecked >= CHECK_BYTES {
-            self.limits.check(self.root)?;
-            self.unchecked = 0;
-        }
-        Ok(())
+        self.pool.submit(Job { file, id: name.id, attributes, path: path.to_vec() })
     }
 }
 
@@ -243,6 +207,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rootfs::checksum::fingerprint;
     use crate::rootfs::testing::{Scratch, listing};
 
     /// A tree that is told in words: `ID:NUMBER:KIND:LINKS:NAME=ID,…` of a directory, `…:TEXT` of others.
@@ -309,6 +274,9 @@ mod tests {
         }
 
         fn read_at(&self, id: Id, offset: u64, out: &mut [u8]) -> Result<usize> {
+            if self.0[id as usize].text == b"damaged" {
+                bail!("block 7");
+            }
             out.copy_from_slice(&self.0[id as usize].text[offset as usize..][..out.len()]);
             Ok(out.len())
         }
@@ -326,11 +294,23 @@ mod tests {
         }
     }
 
+    /// The same whatever the number of threads.
     fn planted(nodes: Vec<Node>) -> Result<(String, Unpacked)> {
-        let scratch = Scratch::new();
-        let root = scratch.root("root");
-        let unpacked = plant(&Told(nodes), &root, &Limits::none())?;
-        Ok((listing(&scratch.path("root")).join(" "), unpacked))
+        let tree = Told(nodes);
+        let planted = |threads| {
+            let scratch = Scratch::new();
+            let root = scratch.root("root");
+            let unpacked = plant_with(&tree, &root, &Limits::none(), threads)?;
+            let content = fingerprint(&scratch.path("root"))?;
+            assert_eq!(unpacked.content, Some(content));
+            Ok((listing(&scratch.path("root")).join(" "), unpacked))
+        };
+        let alone = planted(1);
+        let told = |planted: &Result<_>| format!("{planted:?}");
+        for threads in [2, 5, 100] {
+            assert_eq!(told(&planted(threads)), told(&alone), "{threads} threads");
+        }
+        alone
     }
 
     #[test]
@@ -356,7 +336,19 @@ mod tests {
         let (names, unpacked) = planted(nodes).unwrap();
         let want = "d/ d/.wh.f=kept d/again=text f=text holes=\0\0\0a\0\0 l->/no/where twin=text";
         assert_eq!(names, want);
-        assert_eq!((unpacked.bytes, unpacked.ignored_devices, unpacked.content), (14, 1, None));
+        assert_eq!((unpacked.bytes, unpacked.ignored_devices), (14, 1));
+    }
+
+    /// What fails is told of the first file in the order of the tree, whoever copies it.
+    #[test]
+    fn the_first_error_is_told() {
+        use Kind::File;
+        let names: Vec<String> = (0..200).map(|n| format!("f{n:03}")).collect();
+        let files: Vec<_> = names.iter().enumerate().map(|(n, name)| (name.as_str(), n as u64 + 1, File)).collect();
+        let mut nodes = vec![dir(1, &files)];
+        nodes.extend((0..200).map(|n| leaf(File, n + 2, 1, if n % 50 == 49 { "damaged" } else { "x" })));
+        let error = planted(nodes).map(drop).map_err(|e| e.to_string());
+        assert_eq!(error, Err("f049: block 7".to_owned()));
     }
 
     #[test]

@@ -79,10 +79,7 @@ impl<S: Source> Reader<S> {
             let made = self.block_into(located, out).context(failed)?;
             return if made == length { Ok(()) } else { Err(wrong_length(made, length)).context(failed) };
         }
-        let block = match self.blocks.find(located.position) {
-            Some(block) => block,
-            None => self.keep_block(located).context(failed)?,
-        };
+        let block = self.kept_block(located).context(failed)?;
         match block.get(inside..inside + out.len()) {
             Some(bytes) if block.len() == length => out.copy_from_slice(bytes),
             _ => return Err(wrong_length(block.len(), length)).context(failed),
@@ -148,9 +145,6 @@ impl<S: Source> Reader<S> {
         let (position, rest) = entry.split_at(8);
         let position = position.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
         let word = rest[..4].iter().rev().fold(0, |n, byte| n << 8 | u32::from(*byte));
-        if let Some(block) = self.blocks.find(position) {
-            return Ok(block);
-        }
         let (length, is_plain) = (word & (DATA_STORED - 1), word & DATA_STORED != 0);
         if word > DATA_STORED | self.superblock.block_size || length > self.superblock.block_size || length == 0 {
             bail!("fragment {number} has the length {word:#x}");
@@ -158,16 +152,16 @@ impl<S: Source> Reader<S> {
         if position.checked_add(u64::from(length)).is_none_or(|end| end > self.superblock.bytes_used) {
             bail!("fragment {number} is behind the end of the file system");
         }
-        self.keep_block(Located { position, length: length as usize, is_plain }).context(failed)
+        self.kept_block(Located { position, length: length as usize, is_plain }).context(failed)
     }
 
-    fn keep_block(&self, located: Located) -> Result<Arc<Vec<u8>>> {
-        let mut bytes = vec![0; self.superblock.block_size as usize];
-        let made = self.block_into(located, &mut bytes)?;
-        bytes.truncate(made);
-        let block = Arc::new(bytes);
-        self.blocks.keep(located.position, &block, made);
-        Ok(block)
+    fn kept_block(&self, located: Located) -> Result<Arc<Vec<u8>>> {
+        self.blocks.find_or_make(located.position, || {
+            let mut bytes = vec![0; self.superblock.block_size as usize];
+            let made = self.block_into(located, &mut bytes)?;
+            bytes.truncate(made);
+            Ok((bytes, made))
+        })
     }
 
     /// Reads a block into the beginning of `out`; how long it is.
