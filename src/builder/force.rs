@@ -10,7 +10,7 @@ use super::fakeroot::{self, Init};
 use super::run::{Failure, TMP, ending, execute, interrupted, shell};
 use super::stage::Stage;
 use super::{Session, announce, ca, mounts};
-use crate::container::{self, Emulation, Obstacle};
+use crate::container::{self, Emulation, Obstacle, Seen, Watch};
 use crate::error::{Error, Result};
 use crate::image::owners::Which;
 use crate::log::{info, verbose, warning};
@@ -186,19 +186,29 @@ impl Force {
         }
     }
 
-    /// After a RUN that succeeded: does its image lack what the kernel refused? Nobody hears of it who does not want
-    /// advice.
-    pub fn warn_of_homes(&self, prepared: &Prepared) {
-        let is_refused = match self.mode {
+    /// Whether to look for what the kernel refuses a RUN, and advise. Nobody hears of it who does not want advice.
+    pub fn watch(&self, prepared: &Prepared) -> Watch {
+        let advises = match self.mode {
             Some(Mode::Fakeroot) => prepared.env.is_empty(),
             None => self.detect,
             Some(Mode::Seccomp | Mode::Notify | Mode::None) => false,
         };
-        if is_refused && fakeroot::makes_home(&prepared.argv) {
-            warning!(
-                "RUN: useradd can't give a new home directory to its user, and may have left it incomplete: use --force=seccomp or --force=notify"
-            );
-        }
+        if advises { Watch::Chown } else { Watch::Nothing }
+    }
+
+    /// After a RUN that succeeded: does its image lack what the kernel refused?
+    pub fn warn_of_refusals(&self, prepared: &Prepared, seen: Seen) {
+        let what = match seen {
+            _ if self.watch(prepared) == Watch::Nothing => return,
+            Seen::RefusedChown => {
+                "files could not be given to another user or group (chown), though the command succeeded"
+            }
+            Seen::Unknown if fakeroot::makes_home(&prepared.argv) => {
+                "useradd can't give a new home directory to its user, and may have left it incomplete"
+            }
+            Seen::Unknown | Seen::Nothing => return,
+        };
+        warning!("RUN: {what}: use --force=seccomp or --force=notify");
     }
 
     /// A way out after a failed RUN, if there is one.
@@ -284,7 +294,7 @@ fn initialise(stage: &mut Stage, n: usize, init: &Init) -> Result<()> {
             let mut mounted = mounts::Prepared::default();
             mounted.trust(build, root)?;
             let binds: Vec<_> = build.request.binds.iter().chain(&mounted.binds).cloned().collect();
-            let mut run = |text: &str| execute(&shell(root, text, &env, &binds), ledger);
+            let mut run = |text: &str| execute(&shell(root, text, &env, &binds), ledger).map(drop);
             let done = is_needed(n, init, &mut run).and_then(|needed| match needed {
                 true => {
                     info!("workarounds: init step {n}: $ {}", init.command);

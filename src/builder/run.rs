@@ -16,7 +16,7 @@ use super::secret::Author;
 use super::stage::{Stage, Trust, Validity, Work, inside};
 use super::{Build, Session, ca};
 use crate::container::ownership::Ledger;
-use crate::container::{self, Bind, Emulation, Need, Network, Spec, Status};
+use crate::container::{self, Bind, Emulation, Need, Network, Seen, Spec, Status};
 use crate::dockerfile::ast;
 use crate::dockerfile::scope::DEFAULT_PATH;
 use crate::dockerfile::state::{RunStep, Step};
@@ -193,19 +193,20 @@ impl Running<'_> {
         let mut mounted = mounts.prepare(build, session)?;
         mounted.trust(build, tree)?;
         let binds = &build.request.binds;
-        let checked = prepared.tell(&mut |text| execute(&shell(tree, text, &run.env, binds), ledger))?;
+        let checked = prepared.tell(&mut |text| execute(&shell(tree, text, &run.env, binds), ledger).map(drop))?;
         let mut spec = Spec::new(tree, prepared.argv.iter().map(OsString::from).collect());
         spec.cwd = PathBuf::from(&run.workdir);
         spec.binds = binds.iter().chain(&mounted.binds).cloned().collect();
         spec.tmpfs.clone_from(&mounted.tmpfs);
         spec.network = network(run);
         spec.emulation = build.request.force.emulation();
+        spec.watch = build.request.force.watch(prepared);
         let site: Vec<_> = build.request.ca.iter().flat_map(|_| ca::variables()).collect();
         let env =
             variables(&site).chain(variables(&run.env)).chain(mounted.env.clone()).chain(variables(&prepared.env));
         surround(&mut spec, &env.collect::<Vec<_>>(), user, mounts.author);
-        execute(&spec, ledger)?;
-        build.request.force.warn_of_homes(prepared);
+        let seen = execute(&spec, ledger)?;
+        build.request.force.warn_of_refusals(prepared, seen);
         Ok((mounts.meanwhile(build, session).into(), checked))
     }
 }
@@ -262,17 +263,17 @@ pub fn shell(root: &Path, text: &str, env: &[(String, String)], binds: &[Bind]) 
 }
 
 /// Runs a command to its end. `ledger`: what root emulation recorded before, and what it did now.
-pub fn execute(spec: &Spec, ledger: &mut Ledger) -> Result<(), Failure> {
-    match container::run_recorded(spec, ledger) {
-        Ok(Status::Exited(0)) => Ok(()),
-        Ok(Status::Exited(code)) => Err(Failure::Exited(i32::from(code))),
-        Ok(Status::Signaled(signal)) => Err(Failure::Exited(-signal)),
-        Ok(Status::Interrupted(signal)) => {
+pub fn execute(spec: &Spec, ledger: &mut Ledger) -> Result<Seen, Failure> {
+    let (status, seen) = container::run_recorded(spec, ledger)?;
+    match status {
+        Status::Exited(0) => Ok(seen),
+        Status::Exited(code) => Err(Failure::Exited(i32::from(code))),
+        Status::Signaled(signal) => Err(Failure::Exited(-signal)),
+        Status::Interrupted(signal) => {
             // The command is dead; now we are meant.
             sys::signal::request(signal);
             Err(Failure::Interrupted(signal))
         }
-        Err(e) => Err(Failure::NotRun(e)),
     }
 }
 

@@ -142,6 +142,11 @@ impl Execution<'_> {
             Step::NoNewPrivileges => process::no_new_privileges(),
             Step::Pretend(filter) => seccomp::install(filter, Listener::None).map(drop),
             Step::Record(filter) => self.record(filter),
+            Step::Watch(filter) => match (self.socket, seccomp::install(filter, Listener::New)) {
+                (Some(socket), Ok(Some(listener))) => seccomp::send_descriptor(socket, &listener),
+                // Somebody else listens already, or the kernel is too old.
+                _ => Ok(()),
+            },
             Step::Execute(program) => Err(execute(program)),
         }
     }

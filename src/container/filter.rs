@@ -321,6 +321,30 @@ fn section(abi: Abi, mode: Mode) -> Vec<Instruction> {
     section
 }
 
+/// A filter that traps native calls whose IDs no container has: neither 0 nor -1. `first_id` says which argument is the
+/// user, if the call is of interest; the group is the next one. All else is allowed, whatever it is.
+pub fn watching(machine: Machine, first_id: &dyn Fn(Call) -> Option<u8>) -> Vec<Instruction> {
+    let abi = machine.native;
+    let rows: Vec<(u32, u8)> = CALLS
+        .iter()
+        .filter_map(|(call, numbers)| Some((u32::try_from(numbers[abi.column]).ok()?, first_id(*call)?)))
+        .collect();
+    let allow = finish(libc::SECCOMP_RET_ALLOW);
+    let mut program = vec![load(ARCHITECTURE), jump(JUMP_EQUAL, abi.audit, 1, 0), allow, load(NUMBER)];
+    for (number, first) in rows {
+        // Past this row, which has eight instructions more.
+        program.push(jump(JUMP_EQUAL, number, 0, 8));
+        for (argument, to_trap) in [(first, 4), (first + 1, 1)] {
+            program.push(load(FIRST_ARGUMENT + 8 * u32::from(argument)));
+            program.push(jump(JUMP_EQUAL, 0, 1, 0));
+            program.push(jump(JUMP_EQUAL, u32::MAX, 0, to_trap));
+        }
+        program.extend([allow, finish(libc::SECCOMP_RET_USER_NOTIF)]);
+    }
+    program.push(allow);
+    program
+}
+
 fn tail(act: Act) -> Vec<Instruction> {
     let end = finish(match act {
         Act::Succeed | Act::SucceedForDevice(_) | Act::SucceedForMark(_) | Act::SucceedForOther(_) => {
@@ -490,6 +514,41 @@ mod tests {
                         assert_eq!(got(0o100600), want_other, "{name}: plain file");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn ids_that_no_container_has() {
+        for machine in [PC, ARM64] {
+            let first_id = |call| match call {
+                Chown | Lchown | Fchown => Some(1),
+                Fchownat => Some(2),
+                _ => None,
+            };
+            let program = watching(machine, &first_id);
+            let none = 0xffff_ffff;
+            for number in 0..600_u32 {
+                let call = call(machine, number as i32);
+                let first = call.and_then(first_id);
+                for (user, group) in
+                    [(0, 0), (0, none), (none, 0), (none, none), (1000, 0), (0, 1000), (none, 5), (7, none), (7, 7)]
+                {
+                    let is_odd = [user, group].iter().any(|id| ![0, none].contains(id));
+                    let mut args = [!0; 6];
+                    if let Some(first) = first {
+                        args[usize::from(first)..][..2].copy_from_slice(&[user, group]);
+                    }
+                    let want = if first.is_some() && is_odd { TRAP } else { ALLOW };
+                    assert_eq!(
+                        interpret(&program, machine.native.audit, number, args),
+                        want,
+                        "{call:?} {user} {group}"
+                    );
+                }
+            }
+            for (audit, number) in [(I386.audit, 182), (0, 92), (X86_64.audit, X32 | 92)] {
+                assert_eq!(interpret(&program, audit, number, [7; 6]), ALLOW);
             }
         }
     }

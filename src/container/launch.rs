@@ -20,7 +20,8 @@ use super::ownership::Ledger;
 use super::setup::{Extras, Role, plan};
 use super::step::Step;
 use super::supervisor::Supervisor;
-use super::{Emulation, Network, Overlay, Spec, Tmp, enter};
+use super::watch::{Seen, Watcher};
+use super::{Emulation, Network, Overlay, Spec, Tmp, enter, filter};
 use crate::error::{Context, Error, Result};
 use crate::log::debug;
 use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
@@ -41,8 +42,9 @@ pub enum Status {
 const GRACE: Duration = Duration::from_millis(1000);
 
 /// Runs the command to its end; no process of it survives. `ledger` tells what the tree's files have been made to be
-/// before, and afterwards what they are; [`Emulation::Notify`] adds to it.
-pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
+/// before, and afterwards what they are; [`Emulation::Notify`] adds to it. Says what was seen of what [`Spec::watch`] is
+/// about.
+pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<(Status, Seen)> {
     enter()?;
     let steps = plan(spec, Role::Run, Extras::Wanted)?;
     log(&steps);
@@ -51,6 +53,7 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let (reader, writer) = io::pipe().context(|| "can't make a pipe")?;
     let writer = OwnedFd::from(writer);
     let record = spec.emulation == Emulation::Notify;
+    let watched = filter::HERE.filter(|_| steps.iter().any(|step| matches!(step, Step::Watch(_))));
     let (socket, child_socket) = process::socket_pair().context(|| "can't make a socket pair")?;
     let (gate, opened) = io::pipe().context(|| "can't make a pipe")?;
     let (mut output, ends) = Output::new().context(|| "can't make a pipe")?;
@@ -65,7 +68,7 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
             wait_for_end_of(gate);
             drop(reader);
             let init = |command: Pid| init(command, &writer);
-            let (output, socket) = (Some(&ends), record.then_some(&child_socket));
+            let (output, socket) = (Some(&ends), (record || watched.is_some()).then_some(&child_socket));
             let state =
                 Execution { root: None, null: &null, init: &init, announce: &|| Ok(()), keep: &writer, output, socket };
             first_process(&steps, state)
@@ -77,7 +80,7 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
     let child = child.map_err(|e| cannot_start(&e, spec.network))?;
     drop((writer, ends, child_socket));
     // The gate opens when the files were looked for where they are before the command.
-    let (mut answerer, mut own) = (None, None);
+    let (mut answerer, mut own, mut watcher) = (None, None, None);
     let mut begun = Ok(());
     if record {
         let mask = Mask::all().set().context(|| "can't block signals")?;
@@ -92,11 +95,13 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
         mask.set().context(|| "can't unblock signals")?;
         begun = started.map(|started| answerer = Some(started)).context(|| "root emulation: can't start a process");
     } else {
-        // Nothing is trapped, but what was recorded may be moved and removed.
+        // Nothing is recorded, but what was may be moved and removed.
         own = (!ledger.is_empty()).then(|| Record::new(&spec.root, ledger));
+        watcher = watched.map(|machine| Watcher::new(machine, socket));
         drop(opened);
     }
-    let mut told = begun.and_then(|()| listen(child, reader, &mut signals, answerer.as_mut(), &mut output));
+    let observers = (answerer.as_mut(), watcher.as_mut());
+    let mut told = begun.and_then(|()| listen(child, reader, &mut signals, observers, &mut output));
     if told.is_err() {
         // Its calls would wait for an answer for ever.
         let _ = process::kill(child, libc::SIGKILL);
@@ -113,19 +118,20 @@ pub fn run_recorded(spec: &Spec, ledger: &mut Ledger) -> Result<Status> {
         *ledger = answerer.ledger()?;
         debug!("root emulation: {} entries", ledger.len());
     }
-    match (told?, ended?) {
-        (Told { interrupted: Some(signal), .. }, _) => Ok(Status::Interrupted(signal)),
-        (Told { word: Some(Word::Failed(step, errno)), .. }, _) => Err(failure(&steps, step, errno)),
-        (Told { word: Some(Word::Ended(status)), .. }, _) => Ok(match Ended::of(status) {
+    let status = match (told?, ended?) {
+        (Told { interrupted: Some(signal), .. }, _) => Status::Interrupted(signal),
+        (Told { word: Some(Word::Failed(step, errno)), .. }, _) => return Err(failure(&steps, step, errno)),
+        (Told { word: Some(Word::Ended(status)), .. }, _) => match Ended::of(status) {
             Ended::Exited(code) => Status::Exited(code),
             Ended::Signaled(n) => Status::Signaled(n),
-        }),
+        },
         // Process 1 itself was killed: out of memory, or by someone on the host.
-        (Told { word: None, .. }, Ended::Signaled(n)) => Ok(Status::Signaled(n)),
+        (Told { word: None, .. }, Ended::Signaled(n)) => Status::Signaled(n),
         (Told { word: None, .. }, Ended::Exited(code)) => {
-            Err(Error::new(format!("the command's first process ended early with {code}")))
+            return Err(Error::new(format!("the command's first process ended early with {code}")));
         }
-    }
+    };
+    Ok((status, watcher.map_or(Seen::Unknown, |watcher| watcher.seen())))
 }
 
 /// Becomes the command: returns only if that fails. No PID namespace, nothing is waited for.
@@ -293,7 +299,7 @@ fn listen(
     child: Pid,
     mut reader: PipeReader,
     signals: &mut PipeReader,
-    mut answerer: Option<&mut Answerer>,
+    (mut answerer, mut watcher): (Option<&mut Answerer>, Option<&mut Watcher>),
     output: &mut Output,
 ) -> Result<Told> {
     let mut told = Told::default();
@@ -301,7 +307,8 @@ fn listen(
     loop {
         let wait = deadline.map(|d| d.saturating_duration_since(Instant::now()).as_millis() as i32);
         // Something has to stand in the third place.
-        let third = answerer.as_ref().and_then(|answerer| answerer.waits_for()).unwrap_or(signals.as_fd());
+        let answers = answerer.as_ref().and_then(|answerer| answerer.waits_for());
+        let third = answers.or(watcher.as_ref().and_then(|watcher| watcher.waits_for())).unwrap_or(signals.as_fd());
         let mut fds = [reader.as_fd(), signals.as_fd(), third].map(|fd| (fd, Want::Read)).to_vec();
         fds.extend(output.waits_for());
         let ready = process::poll_each(&fds, wait).context(|| "can't wait for a command")?;
@@ -310,6 +317,12 @@ fn listen(
             && ready[2] != Ready::No
         {
             answerer.take()?;
+        }
+        if let Some(watcher) = &mut watcher
+            && watcher.waits_for().is_some()
+            && ready[2] != Ready::No
+        {
+            watcher.take(ready[2]).context(|| "can't watch a command")?;
         }
         output.pass_on(&ready[3..]);
         if ready[0] != Ready::No {

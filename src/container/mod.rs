@@ -29,6 +29,7 @@ mod setup;
 mod step;
 mod supervisor;
 mod tracee;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub use inode_owners::{Record, follow};
 pub use launch::{Status, exec, run_recorded};
 pub use overlay::{MAX_LAYERS, Overlay};
 pub use probe::{Obstacle, can_record};
+pub use watch::Seen;
 
 /// What a command shall see, and as whom.
 #[derive(Debug, Clone)]
@@ -65,6 +67,7 @@ pub struct Spec {
     pub account: Option<Account>,
     pub stdin: Stdin,
     pub emulation: Emulation,
+    pub watch: Watch,
     /// The name of a mount by which peers find the container.
     pub mark: Option<String>,
     /// The emulated user that the command starts as, with [`Emulation::Notify`]. `None`, and otherwise: root.
@@ -100,6 +103,7 @@ impl Spec {
             account: None,
             stdin: Stdin::Null,
             emulation: Emulation::None,
+            watch: Watch::Nothing,
             mark: None,
             run_as: None,
         }
@@ -209,6 +213,14 @@ pub enum Emulation {
     Seccomp,
     /// They do nothing, succeed and are recorded; later calls see what was recorded.
     Notify,
+}
+
+/// Which calls are looked at by [`run_recorded`], without [`Emulation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    Nothing,
+    /// Those that give a file to somebody else.
+    Chown,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::watch;
 use crate::sys::file::{self, O_PATH};
 use crate::sys::process::{self, Dumpable, Ended, Fork};
 use crate::sys::seccomp::{self, Instruction, Listener};
@@ -16,8 +17,19 @@ pub enum Obstacle {
     Kernel,
 }
 
-/// Tries it, in a process that ends at once.
+/// Tries it. Who only watches us makes way.
 pub fn can_record() -> Result<(), Obstacle> {
+    match can_record_now() {
+        Err(Obstacle::Supervised) => {
+            watch::ask_to_let_go();
+            can_record_now()
+        }
+        known => known,
+    }
+}
+
+/// Tries it, in a process that ends at once.
+fn can_record_now() -> Result<(), Obstacle> {
     let has_openat2 = matches!(file::openat2(file::CWD, b"/", O_PATH, 0, file::RESOLVE_IN_ROOT), Ok(Some(_)));
     if !seccomp::sizes_fit() || !has_openat2 {
         return Err(Obstacle::Kernel);

@@ -16,7 +16,7 @@ use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
 use super::overlay::Kept;
 use super::{
-    Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, exec, invoker, mountpoint,
+    Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, Watch, exec, invoker, mountpoint,
 };
 use crate::error::{Context, Error, Result, bail};
 use crate::log::{verbose, warning};
@@ -218,6 +218,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         stdin: Stdin::Inherit,
         run_as: None,
         emulation: Emulation::None,
+        watch: Watch::Nothing,
         mark: match &part {
             Some(Part::First(first)) => Some(first.mark().to_owned()),
             Some(Part::Joined) | None => None,

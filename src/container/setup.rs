@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use super::enter::{self, Maps};
 use super::mountpoint::{self, Shape, Target};
 use super::step::{Access, Make, Program, Step};
-use super::{Account, Bind, Emulation, Need, Network, NoDirectory, Spec, Stdin, Tmp, Tmpfs, Within, filter};
+use super::{
+    Account, Bind, Emulation, Need, Network, NoDirectory, Spec, Stdin, Tmp, Tmpfs, Watch, Within, filter, watch,
+};
 use crate::error::{Context, Error, Result, bail};
 use crate::log::escape;
 use crate::sys::fs::{c_path, euid};
@@ -52,6 +54,10 @@ pub fn plan(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     }
     steps.extend([Step::DefaultSignals, Step::NoNewPrivileges]);
     steps.extend(emulate(spec.emulation)?);
+    if let (Role::Run, Watch::Chown, Emulation::None, Some(machine)) = (role, spec.watch, spec.emulation, filter::HERE)
+    {
+        steps.push(Step::Watch(watch::program(machine)));
+    }
     steps.push(Step::Execute(program(spec)?));
     Ok(steps)
 }

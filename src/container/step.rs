@@ -79,6 +79,8 @@ pub enum Step {
     Pretend(Vec<Instruction>),
     /// Privileged calls are trapped and recorded.
     Record(Vec<Instruction>),
+    /// Calls that give files away are trapped and go on, if that is possible.
+    Watch(Vec<Instruction>),
     Execute(Program),
 }
 
@@ -142,6 +144,7 @@ impl Step {
             | Step::NoNewPrivileges
             | Step::Pretend(_)
             | Step::Record(_)
+            | Step::Watch(_)
             | Step::Execute(_) => None,
         }
     }
@@ -210,6 +213,7 @@ impl fmt::Display for Step {
             Step::NoNewPrivileges => f.write_str("forbid new privileges"),
             Step::Pretend(_) => f.write_str("pretend privileged calls"),
             Step::Record(_) => f.write_str("record privileged calls"),
+            Step::Watch(_) => f.write_str("watch for chown"),
             Step::Execute(program) => match program.argv.strings().first() {
                 Some(command) => write!(f, "execve(2): {}", shown(command)),
                 None => f.write_str("execve(2)"),

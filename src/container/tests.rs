@@ -20,7 +20,7 @@ mod emulation;
 const MARK: &str = "CH_TEST_ISOLATED";
 
 fn run(spec: &Spec) -> crate::error::Result<Status> {
-    run_recorded(spec, &mut Ledger::new())
+    run_recorded(spec, &mut Ledger::new()).map(|(status, _)| status)
 }
 
 /// Runs `body` in a process of its own. `name` is the test's, below this module.

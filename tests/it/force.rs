@@ -185,25 +185,67 @@ fn options_that_exclude_each_other() {
         .usage();
 }
 
-/// useradd(8) ends with 0 when it can't give the files of a new home to their user.
+const REFUSED: &str = "warning: RUN: files could not be given to another user or group (chown), though the command succeeded: \
+                       use --force=seccomp or --force=notify\n";
+
+/// useradd(8) ends with 0 when it can't give the files of a new home to their user, and so do others.
 #[test]
-fn incomplete_homes_are_told() {
-    const WARNING: &str = "warning: RUN: useradd can't give a new home directory to its user, and may have left it incomplete: use --force=seccomp or --force=notify\n";
+fn refused_chown_is_told() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
-        let dockerfile = |option: &str| format!("FROM base\nRUN useradd() {{ :; }}; useradd {option} bob\n");
-        let done = site.build("out", &dockerfile("-m")).success();
-        assert_eq!(done.stderr.matches(WARNING).count(), 1, "{}", done.stderr);
+        let dockerfile = |command: &str| format!("FROM base\nRUN touch /f; {command}\n");
+        let quiet = "chown 5:6 /f 2>/dev/null || true; chown 7 /f || :";
+        let done = site.build("out", &dockerfile(quiet)).success();
+        assert_eq!(done.stderr.matches(REFUSED).count(), 1, "{}", done.stderr);
         if site.mode() == Mode::Overlay {
             // From the build cache.
-            site.build("out", &dockerfile("-m")).stderr_lacks(WARNING).success();
+            site.build("out", &dockerfile(quiet)).stderr_lacks(REFUSED).success();
         }
-        site.build("out", &dockerfile("-M")).stderr_lacks("warning").success();
-        for mode in ["seccomp", "notify"] {
-            site.build("out", &dockerfile("-m")).arg(format!("--force={mode}")).stderr_lacks(WARNING).success();
+        site.build("out", &dockerfile("chown 0:0 /f; chgrp 0 /f; useradd() { :; }; useradd -m bob"))
+            .stderr_lacks("warning")
+            .success();
+        site.build("out", &dockerfile("chown 5 /f")).stderr_lacks(REFUSED).failure();
+        for option in ["--force=seccomp", "--force=notify", "--force=none", "--no-force-detect"] {
+            site.build("out", &dockerfile(quiet)).args(["--no-cache", option]).stderr_lacks(REFUSED).success();
         }
-        // Who says so knows.
-        site.build("out", &dockerfile("-m")).args(["--no-cache", "--force=none"]).stderr_lacks(WARNING).success();
+    });
+}
+
+/// Debian's own: half a home, exit code 0.
+#[test]
+fn incomplete_homes_are_told() {
+    let Some(debian) = image::debian() else { skip!("no Debian image: CH_TEST_DEBIAN_TARBALL is not set") };
+    let site = Site::new();
+    site.import(&debian, "debian");
+    let text = "FROM debian\nRUN useradd -m bob && ls -A /home/bob | wc -l\n";
+    site.build("out", text).stderr_has(REFUSED).success();
+    site.build("out", text).arg("--force=seccomp").stderr_lacks("warning").stdout("3\n").success();
+}
+
+/// The outer build watches for chown, and makes way for an inner one that records.
+#[test]
+fn a_build_in_a_build_records() {
+    needs!("busybox");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let inner = "FROM scratch\nCOPY busybox sh /bin/\nRUN [\"busybox\", \"chown\", \"5\", \"/bin/sh\"]\n\
+                     RUN [\"busybox\", \"stat\", \"-c\", \"owner %u\", \"/bin/sh\"]\n";
+        site.write("context/inner/Dockerfile", inner);
+        for name in ["busybox", "sh"] {
+            fs::copy("/bin/busybox", site.path("context/inner").join(name)).unwrap();
+        }
+        let program = fs::canonicalize(site.path("bin/ch-image")).unwrap();
+        for library in image::libraries(&program) {
+            let to = site.path("context/root").join(library.strip_prefix("/").unwrap());
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(library, to).unwrap();
+        }
+        fs::create_dir_all(site.path("context/root")).unwrap();
+        fs::copy(program, site.path("context/root/ch-image")).unwrap();
+        let text = "FROM base\nCOPY root /\n\
+                    RUN --mount=type=tmpfs,target=/s --mount=type=bind,source=inner,target=/inner \\\n\
+                    chown 7 /ch-image; /ch-image -s /s/s build --force=notify -t x /inner\n";
+        site.build("out", text).stdout_has("owner 5\n").stderr_has(REFUSED).stderr_lacks("another one").success();
     });
 }
 

@@ -8,8 +8,10 @@ use std::process::Command;
 use super::{can_stack, isolated, out, output, tree, words};
 use crate::container::inode_owners::{Record, follow};
 use crate::container::ownership::{Device, DeviceKind, Ledger, Owner};
-use crate::container::{Emulation, Obstacle, Overlay, Spec, Status, Tmp, can_record, enter, run_recorded};
-use crate::sys::process;
+use crate::container::{
+    Emulation, Obstacle, Overlay, Seen, Spec, Status, Tmp, Watch, can_record, enter, filter, run_recorded, watch,
+};
+use crate::sys::process::{self, Ended, Fork};
 use crate::sys::seccomp::{self, Instruction, Listener};
 
 /// A program that makes the calls which shells and busybox cannot; made once by the C compiler.
@@ -102,7 +104,7 @@ fn what_was_asked_for_is_recorded() {
                 let out = out();
                 spec.argv = words(&["/bin/sh", "-c", &format!("{{ {script}\n}} > {} 2>&1", out.display())]);
                 spec.env = vec![("PATH".into(), "/bin".into())];
-                assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0), "{script}");
+                assert_eq!(run_recorded(&spec, &mut ledger).unwrap().0, Status::Exited(0), "{script}");
                 let text = fs::read_to_string(&out).unwrap();
                 fs::remove_file(&out).unwrap();
                 assert_eq!(text, shown, "plain {plain}: {script}");
@@ -223,7 +225,7 @@ fn believed_users_own_what_they_make() {
         let mut ledger = Ledger::new();
         let mut spec = Spec::new(&root, words(&["/bin/probe", "makes"]));
         spec.emulation = Emulation::Notify;
-        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap().0, Status::Exited(0));
         let made = ["dir", "dir/creat", "dir/link", "dir/sub", "dir/sub/file", "made"];
         assert_eq!(ledger.to_string(), made.map(|path| format!("5 6 0 - - {path}\n")).concat());
         let mode = |path: &str| fs::symlink_metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
@@ -249,7 +251,7 @@ fn newer_calls_are_as_the_older_ones() {
         spec.emulation = Emulation::Notify;
         spec.argv = words(&["/bin/probe", "xattrs-at", "file", "security.capability"]);
         spec.env.clear();
-        let status = run_recorded(&spec, &mut ledger).unwrap();
+        let (status, _) = run_recorded(&spec, &mut ledger).unwrap();
         assert_eq!((status, ledger.len()), (Status::Exited(0), 0));
         let text = output(&mut spec, "probe xattrs-at file security.capability").1;
         assert_eq!(text, "4 1234 20 security.capability -1\n");
@@ -273,7 +275,7 @@ fn the_ledger_follows_the_files() {
         spec.env = vec![("PATH".into(), "/bin".into())];
         for mode in [Emulation::None, Emulation::Seccomp] {
             spec.emulation = mode;
-            assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+            assert_eq!(run_recorded(&spec, &mut ledger).unwrap().0, Status::Exited(0));
             assert_eq!(ledger.to_string(), "6 6 0 - - \n4 4 0 - - d\n1 1 0 - - etc/a\n", "{mode:?}");
             spec.argv = words(&["/bin/sh", "-c", "exit 0"]);
         }
@@ -301,7 +303,7 @@ fn a_lower_file_of_several_names_keeps_its_owner() {
         spec.env = vec![("PATH".into(), "/bin".into())];
         spec.emulation = Emulation::Notify;
         let mut ledger = Ledger::new();
-        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap().0, Status::Exited(0));
         assert_eq!(ledger.to_string(), "5 6 0 - - a\n5 6 0 - - b\n");
         overlay.unmount().unwrap();
     });
@@ -323,7 +325,7 @@ fn commands_begin_when_the_record_is_there() {
         }
         let mut spec = Spec::new(&root, words(&["/bin/mv", "many", "moved"]));
         spec.env = vec![("PATH".into(), "/bin".into())];
-        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap().0, Status::Exited(0));
         assert_eq!(ledger.to_string(), want.to_string());
     });
 }
@@ -344,7 +346,7 @@ fn more_files_than_descriptors() {
         spec.emulation = Emulation::Notify;
         crate::sys::trace::limit_descriptors_for_tests(200);
         let mut ledger = Ledger::new();
-        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap().0, Status::Exited(0));
         assert_eq!(ledger.len(), 201);
         assert_eq!(ledger.get(b"/moved/199"), Some(&Owner { uid: 5, gid: 6, ..Owner::default() }));
         assert_eq!(ledger.get(b"moved/7"), Some(&Owner { uid: 7, gid: 6, ..Owner::default() }));
@@ -365,7 +367,7 @@ fn more_files_than_descriptors() {
                      echo > new/$i$j; mkdir new/d$i$j; ln -s x new/l$i$j; done; done";
         spec.argv = words(&["/bin/sh", "-c", again]);
         let _ = symlink("busybox", root.join("bin/ln"));
-        assert_eq!(run_recorded(&spec, &mut ledger).unwrap(), Status::Exited(0));
+        assert_eq!(run_recorded(&spec, &mut ledger).unwrap().0, Status::Exited(0));
         assert_eq!(ledger.to_string(), "");
         assert_eq!(fs::read_dir(root.join("new")).unwrap().count(), 300);
     });
@@ -385,6 +387,54 @@ fn sandboxes_can_mount_their_own_proc() {
         }
         spec.emulation = Emulation::Seccomp;
         assert_eq!(output(&mut spec, "cat $APT_CONFIG").1, "APT::Sandbox::User \"root\";\n");
+    });
+}
+
+/// Seen is what the kernel refuses, whoever asks, and nothing else; the calls are what they are without.
+#[test]
+fn refused_calls_are_seen() {
+    isolated("emulation::refused_calls_are_seen", |dir| {
+        let root = tree(dir);
+        let seen = |watch, script: &str| {
+            let mut spec = Spec { watch, ..Spec::new(&root, Vec::new()) };
+            spec.argv = words(&["/bin/sh", "-c", script]);
+            spec.env = vec![("PATH".into(), "/bin".into())];
+            let (status, seen) = run_recorded(&spec, &mut Ledger::new()).unwrap();
+            assert_eq!(status, Status::Exited(0), "{script}");
+            seen
+        };
+        let check = |script: &str, want| assert_eq!(seen(Watch::Chown, script), want, "{script}");
+        check("touch /f; chown 0:0 /f && chown 0 /f && chgrp 0 /f && chown -h 0 /f", Seen::Nothing);
+        check("(for i in 1 2 3; do ! chown 5 /f 2>/dev/null & done; wait)", Seen::RefusedChown);
+        check("chown 0:7 /f 2>&1 | grep -q 'Invalid argument'", Seen::RefusedChown);
+        check("! chown -h 5 /f", Seen::RefusedChown);
+        check("exec 2>/dev/null; ! chown 5 /f; chown 0 /f", Seen::RefusedChown);
+        assert_eq!(seen(Watch::Nothing, "! chown 5 /f"), Seen::Unknown);
+    });
+}
+
+/// A process tree has one listener: who watches makes way for who records.
+#[test]
+fn watching_makes_way() {
+    isolated("emulation::watching_makes_way", |_| {
+        let machine = filter::HERE.unwrap();
+        let (socket, theirs) = process::socket_pair().unwrap();
+        let Fork::Parent(child) = process::fork(0).unwrap() else {
+            drop(socket);
+            process::no_new_privileges().unwrap();
+            let listener = seccomp::install(&watch::program(machine), Listener::New).unwrap().unwrap();
+            seccomp::send_descriptor(&theirs, &listener).unwrap();
+            drop((listener, theirs));
+            process::exit(if can_record() == Ok(()) { 0 } else { 1 })
+        };
+        drop(theirs);
+        let mut watcher = watch::Watcher::new(machine, socket);
+        while let Some(fd) = watcher.waits_for() {
+            let ready = process::poll(&[fd], None).unwrap()[0];
+            watcher.take(ready).unwrap();
+        }
+        assert_eq!(watcher.seen(), Seen::Unknown);
+        assert_eq!(process::wait(child).unwrap(), Ended::Exited(0));
     });
 }
 

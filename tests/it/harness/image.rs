@@ -181,7 +181,7 @@ fn applets(busybox: &Path) -> Vec<String> {
 }
 
 /// What `ldd` names: the dynamic loader and the libraries of a program, none for a static one.
-fn libraries(program: &Path) -> Vec<PathBuf> {
+pub fn libraries(program: &Path) -> Vec<PathBuf> {
     let ldd: io::Result<_> = Command::new("ldd").arg(program).output();
     let text = String::from_utf8(ldd.expect("ldd").stdout).unwrap();
     text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
