@@ -1,11 +1,13 @@
 //! Is what is kept still what it was? Finds damage and drops what is damaged; nothing else is ever repaired, since
 //! everything can be pulled or built again.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 
+use super::locks::LayerClaim;
 use super::{LayerId, LayerInfo, LayerKind, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::digest::{Digest, Hashing};
 use crate::rootfs;
 use crate::sys::signal;
@@ -163,27 +165,34 @@ impl Storage {
         Ok(())
     }
 
-    /// Drops what is damaged. The storage directory must be open with [`super::Access::Exclusive`].
+    /// Drops what is damaged. The storage directory must be open with [`super::Access::Exclusive`]. An error, and nothing is
+    /// dropped, if a command runs in a damaged image: its files would vanish.
     pub fn repair(&self, damage: &[Damage]) -> Result<()> {
+        let mut bad = HashSet::new();
+        bad.extend(damage.iter().filter_map(|d| if let Damage::Layer(id, _) = d { Some(*id) } else { None }));
+        // What stands on a dropped layer can't be used without it, and may have taken over its damage.
+        let falls = |id: &LayerId| self.chain(id).iter().any(|below| bad.contains(below) || !self.has_layer(below));
+        let fallen: HashSet<LayerId> = self.layers()?.into_iter().filter(falls).collect();
+        let layers: Vec<LayerId> = fallen.union(&bad).copied().collect();
+        let _rights = layers.iter().map(|id| self.claim_damaged(id)).collect::<Result<Vec<_>>>()?;
         for damage in damage {
             match damage {
-                Damage::Layer(id, _) => self.remove_layer(id)?,
                 Damage::Blob(digest, _) => self.discard(&self.path().join("blobs/sha256").join(digest.hex()))?,
                 Damage::Image(name, _) => self.discard(&self.path().join("images").join(format!("{name}.json")))?,
-                Damage::Foreign(_) => {}
+                Damage::Layer(..) | Damage::Foreign(_) => {}
             }
         }
-        // What stands on a dropped layer can't be used without it, and may have taken over its damage.
-        loop {
-            let is_orphan = |id: &LayerId| {
-                let parent = self.layer_info(id).ok().and_then(|info| info.parent);
-                parent.is_some_and(|parent| !self.has_layer(&parent))
-            };
-            let orphans: Vec<LayerId> = self.layers()?.into_iter().filter(is_orphan).collect();
-            if orphans.is_empty() {
-                return Ok(());
-            }
-            orphans.iter().try_for_each(|id| self.remove_layer(id))?;
+        self.children_first(layers).iter().try_for_each(|id| self.remove_layer(id))
+    }
+
+    fn claim_damaged(&self, id: &LayerId) -> Result<LayerClaim> {
+        if let Some(right) = self.claim_layer(id) {
+            return Ok(right);
         }
+        let images = self.images()?;
+        let user = images.iter().flatten().find(|image| image.layers.last() == Some(id));
+        let name = user.map_or_else(|| "an image that was deleted".to_owned(), |image| image.reference.to_string());
+        Err(Error::new(format!("can't repair {name}: a command runs in it"))
+            .hint("end what ch-run has started, then try again"))
     }
 }

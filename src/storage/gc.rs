@@ -69,7 +69,7 @@ impl Storage {
     }
 
     /// In an order in which none is ever without what is below it.
-    fn children_first(&self, mut ids: Vec<LayerId>) -> Vec<LayerId> {
+    pub(super) fn children_first(&self, mut ids: Vec<LayerId>) -> Vec<LayerId> {
         ids.sort_by_cached_key(|id| std::cmp::Reverse(self.chain(id).len()));
         ids
     }
@@ -153,7 +153,7 @@ impl Storage {
     }
 
     /// The layer and its parents.
-    fn chain(&self, id: &LayerId) -> Vec<LayerId> {
+    pub(super) fn chain(&self, id: &LayerId) -> Vec<LayerId> {
         let mut chain = vec![*id];
         let mut at = *id;
         // A damaged record could name its own child as parent.

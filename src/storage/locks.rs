@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::lockfile::LockFile;
 use super::{Image, LayerId, Storage};
 use crate::error::{Context, Error, Result};
-use crate::log::info;
+use crate::log::{info, verbose};
 use crate::oci::reference::ImageRef;
 use crate::sys::fs::{self as sysfs, Lock, Wait};
 
@@ -102,7 +102,10 @@ impl Storage {
             };
             match sysfs::flock(&file, Lock::Shared, Wait::Yes) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e.into()),
-                Err(_) => return Ok(Some(image)),
+                Err(e) => {
+                    verbose!("image {}: can't be locked, so nobody sees that it is in use: {e}", image.reference);
+                    return Ok(Some(image));
+                }
                 Ok(_) => {}
             }
             // It may have been removed before we had the lock.

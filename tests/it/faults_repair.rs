@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::harness::registry::Registry;
+use crate::harness::wait::{endless, runs, wait_for};
 use crate::harness::{Mode, Site, hold, image, in_each_mode};
 use crate::needs;
 
@@ -75,6 +76,30 @@ fn changed_files_are_found() {
         check("zeros", "pulled", "etc/passwd", &|path| rot(path, |bytes| bytes.fill(0)));
         check("empty", "built", "made", &|path| rot(path, Vec::clear));
         check("gone", "pulled", "etc/group", &|path| fs::remove_file(path).unwrap());
+    });
+}
+
+/// A repair waits for nobody and takes nothing from under a command: also where it is a lower layer that is damaged.
+#[test]
+fn images_in_use_are_not_repaired() {
+    in_each_mode(|site| {
+        let (_registry, name) = registry(site);
+        site.run("pull").arg(&name).success();
+        site.build("built", &format!("FROM {name}\nRUN touch /made\n")).success();
+        let sleep = endless();
+        let mut running = site.ch_run("built").args(sleep.split(' ')).start();
+        wait_for("the command", || runs(&sleep));
+        rot(&stored(site, "built:latest", "etc/passwd"), |bytes| bytes[0] ^= 1);
+        let repair = || site.run("fsck").args(["--deep", "--repair"]).stdout_has("image built");
+        repair()
+            .stderr_has(
+                "error: can't repair built: a command runs in it\nhint: end what ch-run has started, then try again\n",
+            )
+            .failure();
+        site.ch_run("built").args(["test", "-e", "/made"]).success();
+        running.kill();
+        repair().stderr_has("error: dropped, to be built or imported again: built").failure();
+        site.run("fsck").args(["--deep"]).stdout("").success();
     });
 }
 
