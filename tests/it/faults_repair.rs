@@ -93,7 +93,7 @@ fn images_in_use_are_not_repaired() {
         let repair = || site.run("fsck").args(["--deep", "--repair"]).stdout_has("image built");
         repair()
             .stderr_has(
-                "error: can't repair built: a command runs in it\nhint: end what ch-run has started, then try again\n",
+                "error: can't repair built:latest: a command runs in it\nhint: end what ch-run has started, then try again\n",
             )
             .failure();
         site.ch_run("built").args(["test", "-e", "/made"]).success();
