@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::dir_stack::DirStack;
@@ -88,6 +88,13 @@ impl FileSum {
     }
 }
 
+/// The hash of the file `name`.
+pub(super) fn of_file(dir: BorrowedFd, name: &[u8]) -> Result<u64> {
+    let mut work = Reading { sum: 0, several: HashSet::new(), buffer: vec![0; 64 << 10] };
+    work.file(dir, name)?;
+    Ok(work.sum)
+}
+
 /// The number for the tree at `dir`, by reading every file in it.
 pub fn fingerprint(dir: &Path) -> Result<u64> {
     let root = Root::open(dir)?;
@@ -136,17 +143,18 @@ impl Reading {
                     match stat.kind {
                         Kind::Dir => subdirs.push(name.bytes),
                         Kind::File if stat.nlink > 1 && !self.several.insert((stat.dev, stat.ino)) => {}
-                        Kind::File => {
-                            let flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
-                            let fd = file::openat(here, &name.bytes, flags, 0).context(|| show(&name.bytes))?;
-                            self.read(&File::from(fd)).context(|| show(&name.bytes))?;
-                        }
+                        Kind::File => self.file(here, &name.bytes)?,
                         Kind::Symlink | Kind::Whiteout | Kind::Special => {}
                     }
                 }
             }
         }
         Ok(subdirs)
+    }
+
+    fn file(&mut self, dir: BorrowedFd, name: &[u8]) -> Result<()> {
+        let fd = file::openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0).context(|| show(name))?;
+        self.read(&File::from(fd)).context(|| show(name))
     }
 
     fn read(&mut self, file: &File) -> io::Result<()> {

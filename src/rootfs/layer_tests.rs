@@ -419,6 +419,26 @@ fn zeros_are_unpacked_as_holes() {
     }
 }
 
+/// What is left is summed up without reading it again, if what went was short.
+#[test]
+fn replaced_files_are_counted_out() {
+    let check = |words: &str, is_known: bool| {
+        for form in [Form::Plain, Form::Overlay] {
+            let scratch = Scratch::new();
+            let unpacked = unpack(&mut &Tar::of(words)[..], &scratch.root("r"), form, "l", &Limits::none()).unwrap();
+            let content = fingerprint(&scratch.path("r")).unwrap();
+            assert_eq!(unpacked.content, is_known.then_some(content), "{words}");
+        }
+    };
+    check("a=1 b=2 a=3", true);
+    check("a=1 b->a b=2", true);
+    check("a=1 a->b", true);
+    check("a=1 a/ a/b=1", true);
+    // One name of two; a directory.
+    check("a=1 b=>a a=2", false);
+    check("a/b=1 a=2", false);
+}
+
 /// The view of the first `above` layers with the archive of what the others change as the one on top.
 fn squashed(scratch: &Scratch, layers: &[PathBuf], above: usize) -> Vec<String> {
     let mut tar = Vec::new();

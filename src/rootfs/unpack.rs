@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::checksum::FileSum;
+use super::checksum::{self, FileSum};
 use super::holes::Writer;
 use super::limits::Limits;
 use super::links::PendingLink;
@@ -31,6 +31,8 @@ use crate::error::{Context, Result, bail};
 use crate::oci::digest::Digest;
 use crate::sys::file::{self, Kind, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Stat};
 
+/// A file of at most so many bytes that is replaced is read, to know what is left; else all is read, if it must be.
+const READ_AGAIN: u64 = 1 << 20;
 pub(super) const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 pub(super) const MAX_DEPTH: usize = 512;
@@ -358,12 +360,12 @@ impl<'a, 'o> Unpack<'a, 'o> {
     /// Removes what stands where a member is to be made.
     pub(super) fn clear_way(&mut self, parent: &Dir, name: &[u8]) -> Result<()> {
         let at = parent.fd.as_fd();
-        // It may have been counted.
-        self.report.content = None;
         self.tell(&resolve::join(&parent.path, name), Told::Gone)?;
         match file::look(at, name)? {
             None => return Ok(()),
             Some(stat) if stat.is_dir() => {
+                // What was in it was counted.
+                self.report.content = None;
                 let path = resolve::join(&parent.path, name);
                 let inside = |known: &[u8]| resolve::is_below(&path, known);
                 let known = self.report.implied.range(path.clone()..).take_while(|known| known.starts_with(&path));
@@ -381,10 +383,22 @@ impl<'a, 'o> Unpack<'a, 'o> {
             Some(stat) => {
                 if stat.kind == Kind::Symlink {
                     self.look_again();
+                } else {
+                    self.uncount(at, name, &stat)?;
                 }
                 file::unlinkat(at, name)?;
             }
         }
+        Ok(())
+    }
+
+    /// A file that was counted goes.
+    fn uncount(&mut self, dir: BorrowedFd, name: &[u8], stat: &Stat) -> Result<()> {
+        let is_short = stat.kind == Kind::File && stat.nlink == 1 && stat.size <= READ_AGAIN;
+        self.report.content = match self.report.content.filter(|_| is_short) {
+            None => None,
+            Some(content) => Some(content.wrapping_sub(checksum::of_file(dir, name)?)),
+        };
         Ok(())
     }
 
