@@ -1,7 +1,7 @@
 //! The loop: a request is read, answered, and the next one read, until the kernel has unmounted the tree.
 //!
 //! As long as one process asks for names and attributes, one thread answers: a second one that waits for work would be
-//! woken again and again on another processor. Who is about to decompress data, or finds that more requests wait,
+//! woken again and again on another processor. Who is about to decompress much, or finds that requests had to wait lately,
 //! leaves the queue to another thread, which is started if there is none; there are never more than processors that this
 //! process may use. Threads that are not needed sleep where the kernel does not wake them.
 
@@ -15,13 +15,17 @@ use std::thread::{self, Scope};
 
 use super::answer::{Answerer, Outcome};
 use super::buffer::Buffer;
-use super::protocol::{self, Operation};
+use super::protocol::{self, Operation, Range};
 use crate::error::Error;
 use crate::sys::fuse;
 use crate::sys::process::{self, Pid, Ready};
 
 /// The kernel refuses to write requests into less than 8 KiB.
 const REQUEST: usize = 16 << 10;
+/// From this size on, a read is likely to decompress a block of its own.
+const LARGE_READ: u32 = 32 << 10;
+/// So many requests are shared out after one that had to wait.
+const SHARED: u32 = 64;
 /// Each has buffers of its own; memory is bounded.
 const MAX_THREADS: usize = 16;
 
@@ -40,6 +44,8 @@ struct Turn {
     /// Threads asleep, how many of them are to wake up.
     asleep: usize,
     called: usize,
+    /// Requests that are shared out.
+    shared: u32,
     /// Threads, and how many there may be.
     threads: usize,
     most: usize,
@@ -48,7 +54,7 @@ struct Turn {
 impl<'t> Service<'t> {
     pub fn new(answerer: Answerer<'t>, log: Log) -> Service<'t> {
         let most = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS);
-        let turn = Turn { is_read: true, asleep: 0, called: 0, threads: 1, most };
+        let turn = Turn { is_read: true, asleep: 0, called: 0, shared: 0, threads: 1, most };
         Service { answerer, log, counts: Counts::default(), turn: Mutex::new(turn), wake: Condvar::new() }
     }
 
@@ -62,7 +68,9 @@ impl<'t> Service<'t> {
         let own = own.as_ref().unwrap_or(device);
         let mut request = vec![0; REQUEST];
         let mut reply = Buffer::new();
+        let is_alone = self.turn().most == 1;
         loop {
+            let had_to_wait = !is_alone && more_waits(own);
             let length = match (&*own).read(&mut request) {
                 Ok(length) => length,
                 // ENOENT: the process that asked was killed meanwhile.
@@ -74,8 +82,9 @@ impl<'t> Service<'t> {
                 }
             };
             let request = request.get(..length).and_then(protocol::parse);
-            let is_long = request.is_some_and(|request| matches!(request.operation, Operation::Read(_)));
-            self.leave_queue(scope, device, own, is_long);
+            let is_large = |operation| matches!(operation, Operation::Read(Range { size, .. }) if size >= LARGE_READ);
+            let is_long = request.is_some_and(|request| is_large(request.operation));
+            self.leave_queue(scope, device, had_to_wait, is_long);
             if let Some(request) = request {
                 self.reply(&request, &mut reply, own);
             }
@@ -104,10 +113,11 @@ impl<'t> Service<'t> {
     }
 
     /// Sees to it that somebody reads the queue meanwhile, if that is of use.
-    fn leave_queue<'s>(&'s self, scope: &'s Scope<'s, '_>, device: &'s File, own: &File, is_long: bool) {
+    fn leave_queue<'s>(&'s self, scope: &'s Scope<'s, '_>, device: &'s File, had_to_wait: bool, is_long: bool) {
         let mut turn = self.turn();
         turn.is_read = false;
-        if turn.most == 1 || !(is_long || more_waits(own)) {
+        turn.shared = if had_to_wait { SHARED } else { turn.shared.saturating_sub(1) };
+        if turn.most == 1 || !(is_long || turn.shared > 0) {
             return;
         }
         if turn.asleep > turn.called {

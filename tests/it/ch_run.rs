@@ -1,8 +1,19 @@
 //! Does `ch-run` run commands in images as its manual page says?
 
 use std::fs;
+use std::path::PathBuf;
 
-use crate::harness::{Tree, image, in_each_mode};
+use crate::harness::{Site, Tree, image, in_each_mode};
+
+/// The same image in all forms that ch-run takes: a name, a directory, a packed file (which is mounted, so only where
+/// that is possible).
+fn forms(site: &Site, name: &str) -> Vec<PathBuf> {
+    let (dir, packed) = (site.path("form"), site.path("form.sqfs"));
+    for (format, path) in [("dir", &dir), ("squashfs", &packed)] {
+        site.run("export").args(["--overwrite", "--format", format, name]).arg(path).success();
+    }
+    vec![name.into(), dir, packed]
+}
 
 #[test]
 fn options() {
@@ -10,10 +21,14 @@ fn options() {
         site.import(image::small(), "base");
         site.write("data/file", "from the host\n");
         let env = site.write("env", "A=1\nB=two words\n");
-        let check = |options: &[&str], script: &str, stdout: &str| {
-            let run = site.ch_run_with(options, "base").args(["sh", "-c", script]);
-            run.env("HOSTVAR", "seen").stdout(stdout).success();
+        let all = forms(site, "base");
+        let check_in = |images: &[PathBuf], options: &[&str], script: &str, stdout: &str| {
+            for image in images {
+                let run = site.ch_run_with(options, image.to_str().unwrap()).args(["sh", "-c", script]);
+                run.env("HOSTVAR", "seen").stdout(stdout).success();
+            }
         };
+        let check = |options: &[&str], script: &str, stdout: &str| check_in(&all, options, script, stdout);
         let data = site.path("data");
         let bind = |to: &str| format!("{}{to}", data.display());
         check(&[], "echo $HOSTVAR", "seen\n");
@@ -32,7 +47,8 @@ fn options() {
         check(&["--unset-env=HOST*"], "echo \"<$HOSTVAR>\"", "<>\n");
         check(&["--unset-env=*", "--set-env=K=1"], "echo \"<$HOSTVAR>$K\"", "<>1\n");
         check(&["-t"], "ls -A /tmp", "");
-        check(&["-w"], "touch /etc/written && ls /etc/written", "/etc/written\n");
+        // Without the packed one, which never changes.
+        check_in(&all[..2], &["-w"], "touch /etc/written && ls /etc/written", "/etc/written\n");
         check(&[], "touch /etc/refused 2>/dev/null || echo read-only", "read-only\n");
     });
 }
@@ -42,18 +58,21 @@ fn options() {
 fn exit_codes() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
-        site.ch_run("base").arg("true").stdout("").stderr("").success();
-        site.ch_run("base").args(["sh", "-c", "exit 42"]).code(42);
-        // As a shell sees it: ch-run becomes the command, so the signal is its own.
-        let script = "ch-run base -- sh -c 'kill -9 $$'; echo $?";
-        let path = format!("{}:/usr/bin:/bin", site.path("bin").display());
-        site.program("sh")
-            .args(["-c", script])
-            .env("PATH", path)
-            .env("CH_IMAGE_STORAGE", site.storage())
-            .stdout("137\n")
-            .success();
-        site.ch_run("base").arg("nonexistent").stderr_has("nonexistent").failure();
+        for image in forms(site, "base") {
+            let image = image.to_str().unwrap();
+            site.ch_run(image).arg("true").stdout("").stderr("").success();
+            site.ch_run(image).args(["sh", "-c", "exit 42"]).code(42);
+            // As a shell sees it: ch-run becomes the command, so the signal is its own.
+            let script = format!("ch-run {image} -- sh -c 'kill -9 $$'; echo $?");
+            let path = format!("{}:/usr/bin:/bin", site.path("bin").display());
+            site.program("sh")
+                .args(["-c", &script])
+                .env("PATH", path)
+                .env("CH_IMAGE_STORAGE", site.storage())
+                .stdout("137\n")
+                .success();
+            site.ch_run(image).arg("nonexistent").stderr_has("nonexistent").failure();
+        }
         site.ch_run("nix").arg("true").stderr_has("nix").failure();
     });
 }
@@ -307,13 +326,18 @@ fn working_directories_that_are_missing() {
             let run = site.ch_run_with(options, "app").arg("pwd").stdout("/\n");
             run.stderr_has(told).success();
         }
-        site.ch_run("app").arg("pwd").stderr(told).success();
-        site.ch_run_with(&["--no-home"], "app").arg("pwd").stdout("/home/app\n").stderr("").success();
+        for image in ["app".into(), forms(site, "app").remove(2)] {
+            let image = image.to_str().unwrap();
+            site.ch_run(image).arg("pwd").stderr(told).success();
+            site.ch_run_with(&["--no-home"], image).arg("pwd").stdout("/home/app\n").stderr("").success();
+        }
         let strict = "can't change the directory to /home/app: No such file or directory\n\
                       hint: the working directory does not exist in the image: ch-run --cd / begins elsewhere\n";
         site.ch_run_with(&["--cd", "/home/app"], "app").arg("pwd").stdout("").stderr_has(strict).failure();
         site.build("gone", "FROM base\nWORKDIR /srv/app\nRUN rm -r /srv/app\n").success();
-        site.ch_run("gone").arg("pwd").stdout("/srv/app\n").stderr("").success();
+        for image in ["gone".into(), forms(site, "gone").remove(2)] {
+            site.ch_run(image.to_str().unwrap()).arg("pwd").stdout("/srv/app\n").stderr("").success();
+        }
         site.ch_run_with(&["-w"], "gone").args(["sh", "-c", "pwd; echo x >file"]).stdout("/srv/app\n").success();
         site.ch_run("gone").args(["cat", "file"]).stdout("x\n").success();
         site.ch_run_with(&["--cd", "/srv/none"], "gone").arg("pwd").stdout("").stderr_has("/srv/none").failure();
@@ -340,10 +364,13 @@ fn links_for_name_service_that_lead_nowhere() {
         );
         site.program("sh").args(["-c", &script]).success();
         site.import(&tar, "linked");
+        let packed = forms(site, "linked").remove(2);
         let tree = site.path("t");
         let before = Tree::of_dir(&tree);
         let dir = tree.to_str().unwrap();
-        for (options, image) in [(&[][..], "linked"), (&[], dir), (&["-w"], "linked"), (&[], "linked"), (&["-w"], dir)]
+        let packed = packed.to_str().unwrap();
+        for (options, image) in
+            [(&[][..], packed), (&[], "linked"), (&[], dir), (&["-w"], "linked"), (&[], "linked"), (&["-w"], dir)]
         {
             if options.is_empty() && image == dir {
                 Tree::of_dir(&tree).assert_same(&before, "a directory that is not written to");
