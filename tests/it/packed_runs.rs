@@ -359,3 +359,25 @@ fn without_the_device_it_is_said_whom_to_ask() {
                 ask the administrator: modprobe fuse\n";
     assert!(page.contains(said), "{page}");
 }
+
+/// Damaged anywhere, an image is an error or another image, and nobody waits for ever.
+#[test]
+fn damaged_images_keep_nobody_waiting() {
+    needs_fuse!();
+    let site = Site::new();
+    let image = packed(&site, image::small(), &["--compress=none"]);
+    let whole = fs::read(&image).unwrap();
+    let script = "find / -xdev -type f -exec cat {} + >/dev/null; ls -lR /bin /etc /usr >/dev/null";
+    // The tables are at the end: 64 places there, and in the header.
+    let tables = whole.len() - 16_000.min(whole.len() - 96);
+    let places = (0..96).step_by(3).chain((tables..whole.len()).step_by((whole.len() - tables).div_ceil(64)));
+    for (n, place) in places.enumerate() {
+        let mut bytes = whole.clone();
+        bytes[place] ^= [0xff, 0x01, 0x80, 0x10][n % 4];
+        fs::write(&image, bytes).unwrap();
+        let run = site.ch_run_with(&["--no-home"], image.to_str().unwrap()).args(["sh", "-c", script]);
+        let done = run.limit(std::time::Duration::from_secs(60)).finish();
+        assert!(!done.stderr.contains("panicked"), "byte {place}: {}", done.stderr);
+        assert_no_server(&image);
+    }
+}
