@@ -57,6 +57,13 @@ impl Error {
         self
     }
 
+    /// The same with all of its texts changed.
+    pub fn map_texts(self, change: impl Fn(&str) -> String) -> Error {
+        let one = |text: Option<String>| text.map(|text| change(&text));
+        let chain = self.chain.iter().map(|text| change(text)).collect();
+        Error { chain, hint: one(self.hint), detail: one(self.detail), ..self }
+    }
+
     /// Exit code of the process; 1 unless said otherwise.
     pub fn with_code(mut self, code: u8) -> Error {
         self.code = code;

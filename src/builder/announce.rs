@@ -1,6 +1,7 @@
 //! The line that announces an instruction (F6): number, cache mark, keyword, options, what it does.
 
 use crate::dockerfile::ast::{Instruction, Kind};
+use crate::dockerfile::conceal::conceal;
 use crate::dockerfile::state::{Action, CopyStep, State, Step};
 use crate::log::escape;
 
@@ -16,7 +17,7 @@ pub enum Cache {
 /// `  4 RUN ['/bin/sh', '-c', 'echo test1a']`
 pub fn line(number: usize, cache: Cache, text: &str) -> String {
     let mark = if cache == Cache::Hit { "*" } else { "" };
-    format!("{number:3}{mark} {}", escape(text))
+    format!("{number:3}{mark} {}", escape(&conceal(text)))
 }
 
 /// What an instruction does, as far as `state`, which it has changed already, says. One line a variable, as the

@@ -11,6 +11,7 @@ use super::run::{Failure, TMP, ending, execute, interrupted, shell};
 use super::stage::Stage;
 use super::{Session, announce, ca, mounts};
 use crate::container::{self, Emulation, Obstacle, Seen, Watch};
+use crate::dockerfile::conceal::conceal;
 use crate::error::{Error, Result};
 use crate::image::owners::Which;
 use crate::log::{info, verbose, warning};
@@ -166,7 +167,7 @@ impl Force {
         }
         prepared.argv.splice(0..0, distribution.prefix.iter().map(|w| w.to_string()));
         prepared.env = fakeroot::ENVIRONMENT.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        info!("workarounds: RUN: new command: {}", announce::list(&prepared.argv));
+        info!("workarounds: RUN: new command: {}", conceal(&announce::list(&prepared.argv)));
         session.force.modified += 1;
         Ok(prepared)
     }

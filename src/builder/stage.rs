@@ -14,6 +14,7 @@ use super::{Build, Session, copy, run, workdir};
 use crate::container::Emulation;
 use crate::container::ownership::Ledger;
 use crate::dockerfile::ast::{Instruction, Kind};
+use crate::dockerfile::conceal::conceal;
 use crate::dockerfile::plan::at;
 use crate::dockerfile::state::{Action, State, Step};
 use crate::error::{Context, Error, Result};
@@ -191,7 +192,7 @@ impl<'b> Stage<'b> {
         }
         session.announce(Cache::Miss, &shown);
         if self.build.request.why {
-            info!("    why: {}", self.why(&inputs));
+            info!("    why: {}", conceal(&self.why(&inputs)));
         }
         // A step that is done again gets a layer of its own: images that have the old one must not change.
         let again = !self.build.request.reuse && storage.step(&key).is_some();

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use super::conceal::conceal;
 use crate::error::Error;
 
 /// Further faults that are listed after the first.
@@ -88,7 +89,7 @@ pub fn error(file: &str, diagnostics: &[Diagnostic]) -> Error {
 /// A line with its number and a caret below column `col`; of a long line the part around it.
 pub fn excerpt(line: usize, text: &str, col: usize) -> String {
     let start = col.saturating_sub(1 + WINDOW);
-    let shown: String = text.chars().skip(start).take(2 * WINDOW + 1).map(visible).collect();
+    let shown: String = conceal(text).chars().skip(start).take(2 * WINDOW + 1).map(visible).collect();
     let number = format!("{line:>5}");
     let blanks = " ".repeat(col - 1 - start);
     format!("{number} | {}\n{} | {blanks}^", shown.trim_end(), " ".repeat(number.len()))

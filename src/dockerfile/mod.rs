@@ -4,6 +4,7 @@
 
 pub mod ast;
 pub mod chmod;
+pub mod conceal;
 mod csv;
 pub mod diagnostic;
 pub mod dump;

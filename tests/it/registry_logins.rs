@@ -149,6 +149,22 @@ fn urls_show_no_secret() {
     lacks(&site.build("out", &format!("FROM small\nCOPY {url} /x\n")).stderr_has(&shown).failure());
     let odd = "ADD http://me:secret/password@host/x /x\n";
     lacks(&site.build("out", &format!("FROM small\n{odd}")).stderr_has("http://REDACTED").failure());
+    // Echoed lines, trees, plans, excerpts and hints, of whatever instruction.
+    let other = "https://me:secret@host/x?token=secret";
+    let text =
+        format!("FROM small\nENV u={other}\nLABEL u={other}\nADD {url} /x\nRUN echo {other} >/dev/null; exit 3\n");
+    for options in [vec!["--parse-only", "-v"], vec!["--dry-run", "-v"]] {
+        let done = site.build("out", &text).args(options).success();
+        assert!(done.stdout.contains("echo https://*********@host/x?token=******"), "{}", done.stdout);
+        lacks(&done);
+    }
+    lacks(&site.build("out", &text.replace(&format!("ADD {url} /x\n"), "")).args(["-v", "--why"]).failure());
+    for line in
+        ["RUN --network=URL true", "ADD URL", "COPY --fom=URL a /b", "ADDD URL /x", "HEALTHCHECK URL", "EXPOSE URL"]
+    {
+        let line = line.replace("URL", other);
+        lacks(&site.build("out", &format!("FROM small\n{line}\n")).failure());
+    }
     lacks(
         &site.run("build").args(["-t", "x", "https://me:secret@host/x.git"]).stderr_has("https://host/x.git").failure(),
     );

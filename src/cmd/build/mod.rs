@@ -12,6 +12,7 @@ use crate::builder::{self, Build, Mode, Registry, Request, Secrets, Source};
 use crate::cli::{self, Options};
 use crate::container::{self, Bind};
 use crate::dockerfile::ast::Dockerfile;
+use crate::dockerfile::conceal::conceal;
 use crate::dockerfile::plan::{self, Plan};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::{self, diagnostic};
@@ -22,6 +23,11 @@ use crate::oci::reference::ImageRef;
 use crate::storage::{Access, Image};
 
 pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
+    // Whatever of a Dockerfile an error cites.
+    try_build(host, options, context).map_err(|e| e.map_texts(conceal))
+}
+
+fn try_build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
     let source = Source::find(options.file.as_deref(), context)?;
     let text = source.read()?;
     let dockerfile =

@@ -9,6 +9,7 @@ use crate::builder;
 use crate::cli::Options;
 use crate::cmd::{Host, print};
 use crate::dockerfile::ast::{Dockerfile, Instruction};
+use crate::dockerfile::conceal::conceal;
 use crate::dockerfile::dump;
 use crate::dockerfile::plan::{Base, Plan, at};
 use crate::dockerfile::state::State;
@@ -19,7 +20,7 @@ use crate::storage::{Access, Image, Storage};
 
 /// Nothing to say of a good file, unless asked for.
 pub fn tree(options: &Options, dockerfile: &Dockerfile) -> Result<()> {
-    if options.verbose == 0 { Ok(()) } else { print(&dump::dump(dockerfile)) }
+    if options.verbose == 0 { Ok(()) } else { print(&conceal(&dump::dump(dockerfile))) }
 }
 
 /// The stages that are needed, in order; where their bases come from; each instruction as far as it can be expanded.
@@ -73,5 +74,5 @@ fn stored(storage: Option<&Storage>, reference: &ImageRef) -> Result<Option<Imag
 fn lines(instruction: &Instruction, state: &mut State, plan: &Plan) -> Result<String> {
     let step = state.step(instruction, &plan.globals)?;
     let texts = builder::texts(instruction, &step, state);
-    Ok(texts.iter().map(|text| format!("  {}\n", escape(text))).collect())
+    Ok(texts.iter().map(|text| format!("  {}\n", escape(&conceal(text)))).collect())
 }
