@@ -16,7 +16,7 @@ pub struct Error {
     /// Lines shown after the message, as they are (a source excerpt with a caret).
     detail: Option<String>,
     code: u8,
-    /// A file system or a quota is full.
+    /// A file system or a quota is full, or a file may not become so large.
     lacks_space: bool,
 }
 
@@ -94,7 +94,7 @@ impl std::error::Error for Error {}
 impl From<std::io::Error> for Error {
     /// Without a path: prefer [`Context::context`], which names one.
     fn from(e: std::io::Error) -> Error {
-        let lacks_space = matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+        let lacks_space = matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
         let error = Error { lacks_space, ..Error::new(io_text(&e)) };
         match e.raw_os_error().and_then(way_out) {
             Some(hint) => error.hint(hint),

@@ -16,6 +16,7 @@ mod doctor;
 mod exported;
 mod faults_crash;
 mod faults_exchange;
+mod faults_export;
 mod faults_input;
 mod faults_layers;
 mod faults_many;

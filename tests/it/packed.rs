@@ -152,6 +152,7 @@ fn what_is_not_finished_is_not_there() {
             .args(["export", "large", "--compress=none"])
             .arg(&path)
             .stderr_has("error: can't write SITE/out/x.sqfs: ")
+            .stderr_has(" written, the image has 33.0 MiB of files: ")
             .stderr_has("File too large\nhint: the limit of file sizes is too low: ulimit -f unlimited\n")
             .failure();
         assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "after too large a file");

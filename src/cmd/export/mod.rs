@@ -27,7 +27,7 @@ use crate::log::{info, verbose, warning};
 use crate::oci::arch::Arch;
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
-use crate::rootfs::{PackOptions, Packed, Stack};
+use crate::rootfs::{PackOptions, Packed, Stack, Survey};
 use crate::storage::{Access, Storage};
 use crate::sys;
 use format::{Format, Packing, Stream, Tree};
@@ -138,7 +138,8 @@ fn to_file(input: &Input, format: &Format, path: &Path, options: &Options) -> Re
         Format::Stream(stream) => streamed(input, stream, &mut BufWriter::with_capacity(1 << 20, target.file())),
         Format::Tree(_) => Err(Error::new("not a file")),
     };
-    let written = written.context(|| format!("can't write {}", path.display()))?;
+    let done = || target.file().metadata().map_or(0, |meta| meta.len());
+    let written = written.map_err(|e| not_written(e, input, path, done()))?;
     target.finish()?;
     Ok(written)
 }
@@ -159,11 +160,23 @@ fn to_directory(input: &Input, tree: &Tree, path: &Path, options: &Options) -> R
         Tree::Directory => directory::write(input, &root),
         Tree::Layout(saved) => saved.layout(input, &root),
     };
-    let failed = || format!("can't write {}", path.display());
-    let written = written.context(failed)?;
-    sys::fs::syncfs(&root).context(failed)?;
+    let written = written.map_err(|e| not_written(e, input, path, 0))?;
+    sys::fs::syncfs(&root).context(|| format!("can't write {}", path.display()))?;
     place.finish()?;
     Ok(written)
+}
+
+/// If there was no room: how much was written, and how much there is at most.
+fn not_written(e: Error, input: &Input, path: &Path, done: u64) -> Error {
+    let failed = format!("can't write {}", path.display());
+    let survey = || Stack::open(&input.trees).and_then(|stack| Survey::of(&stack));
+    match e.lacks_space().then(survey) {
+        Some(Ok(survey)) => {
+            let begun = if done > 0 { format!("{} written, ", bytes(done)) } else { String::new() };
+            e.context(format!("{failed}: {begun}the image has {} of files", bytes(survey.bytes)))
+        }
+        Some(Err(_)) | None => e.context(failed),
+    }
 }
 
 fn refuse_terminal() -> Result<()> {
