@@ -60,7 +60,7 @@ pub fn image(path: &Path, no_mount: bool) -> Result<Image> {
     let reason = if no_mount { Some("as --no-mount asks for".to_owned()) } else { fuse::can_open().err().map(reason) };
     let place = match reason {
         None => Place::Packed(start(Watched { packed, file, was: state(&meta) }, name)),
-        Some(reason) => Place::Tree(unpacked_image::tree(packed, &meta, &name, &reason)?),
+        Some(reason) => Place::Tree(unpacked_image::tree(&packed, &meta, &name, &reason)?),
     };
     Ok(Image { place, identity, is_packed: true, env: None, cwd: None })
 }

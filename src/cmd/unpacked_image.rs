@@ -27,6 +27,9 @@ use crate::sys::process::{self, Ended, Fork};
 /// In the directory: the tree, and what says that all of it is there.
 const TREE: &str = "tree";
 const COMPLETE: &str = "complete";
+/// Locked by who makes the tree.
+const MAKING: &str = "making";
+const WHERE: &str = "$TMPDIR says where it is unpacked";
 /// How often it is removed or made by others before that is strange.
 const TRIES: usize = 1000;
 
@@ -36,35 +39,44 @@ pub fn place() -> PathBuf {
 }
 
 /// The tree of this image. It stays until this process, and all that it becomes or starts, have ended.
-pub fn tree(packed: Packed, meta: &Metadata, name: &str, reason: &str) -> Result<PathBuf> {
+pub fn tree(packed: &Packed, meta: &Metadata, name: &str, reason: &str) -> Result<PathBuf> {
     let failed = || format!("can't unpack {name}");
     let place = std::path::absolute(place()).context(failed)?;
     let prefix = format!("ch-run.{}.", euid());
-    let dir = place.join(format!("{prefix}{}", &identity(&packed, meta).context(failed)?.hex()[..32]));
+    let dir = place.join(format!("{prefix}{}", &identity(packed, meta).context(failed)?.hex()[..32]));
     sweep(&place, &prefix, &dir);
-    let mut packed = Some(packed);
     for _ in 0..TRIES {
-        let lock = open(&dir).context(failed).map_err(|e| e.hint("$TMPDIR says where it is unpacked"))?;
+        let lock = open(&dir).context(failed).map_err(|e| e.hint(WHERE))?;
         flock(&lock, Lock::Shared, Wait::Yes).context(failed)?;
-        if is_still(&lock, &dir) && dir.join(COMPLETE).exists() {
-            keep_on_exec(&lock).context(failed)?;
-            leave_remover(&dir).context(failed)?;
-            return Ok(dir.join(TREE));
-        }
-        flock(&lock, Lock::Exclusive, Wait::Yes).context(failed)?;
-        if !is_still(&lock, &dir) || dir.join(COMPLETE).exists() {
+        if !is_still(&lock, &dir) {
+            // The last one who used it has removed it just now.
             continue;
         }
-        let Some(packed) = packed.take() else { break };
-        info!("unpacking {name} into {} ({reason})", dir.display());
-        if let Err(e) = unpack_apart(packed, &dir.join(TREE)) {
-            // What is left of it, the next one removes.
-            let _ = remove_tree(&dir);
-            return Err(e.context(failed()).hint("$TMPDIR says where it is unpacked"));
+        if let Err(e) = complete(packed, &dir, &format!("unpacking {name} into {} ({reason})", dir.display())) {
+            if matches!(flock(&lock, Lock::Exclusive, Wait::No), Ok(true)) {
+                let _ = remove_tree(&dir);
+            }
+            return Err(e.context(failed()).hint(WHERE));
         }
-        File::create_new(dir.join(COMPLETE)).context(failed)?;
+        keep_on_exec(&lock).context(failed)?;
+        leave_remover(&dir).context(failed)?;
+        return Ok(dir.join(TREE));
     }
     Err(Error::new(format!("{} is removed again and again", dir.display())).context(failed()))
+}
+
+/// Unpacks the image, unless that is done; one process does it, the others wait.
+fn complete(packed: &Packed, dir: &Path, line: &str) -> Result<()> {
+    let path = dir.join(MAKING);
+    let failed = || path.display().to_string();
+    let turn = File::options().write(true).create(true).truncate(false).open(&path).context(failed)?;
+    flock(&turn, Lock::Exclusive, Wait::Yes).context(failed)?;
+    if dir.join(COMPLETE).exists() {
+        return Ok(());
+    }
+    info!("{line}");
+    unpack_apart(packed, &dir.join(TREE))?;
+    File::create_new(dir.join(COMPLETE)).map(drop).context(|| dir.join(COMPLETE).display().to_string())
 }
 
 fn identity(packed: &Packed, meta: &Metadata) -> Result<Digest> {
@@ -99,7 +111,7 @@ fn is_still(lock: &File, dir: &Path) -> bool {
 }
 
 /// In a process of its own, which has threads; this one will enter a user namespace.
-fn unpack_apart(packed: Packed, tree: &Path) -> Result<()> {
+fn unpack_apart(packed: &Packed, tree: &Path) -> Result<()> {
     if tree.exists() {
         remove_tree(tree)?;
     }
@@ -108,7 +120,7 @@ fn unpack_apart(packed: Packed, tree: &Path) -> Result<()> {
         Fork::Child => {
             let done = process::die_with_parent().context(|| "can't set a signal").and_then(|()| {
                 process::umask(0o022);
-                packed.unpack(tree).map(drop)
+                packed.try_clone()?.unpack(tree).map(drop)
             });
             process::exit(done.err().map_or(0, |e| {
                 log::error(&e);

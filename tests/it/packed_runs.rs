@@ -290,7 +290,7 @@ fn an_image_that_is_not_mounted_is_unpacked() {
             fs::remove_file(site.path("home").join(name)).unwrap();
         }
     }
-    // Several at once, of which one is killed; what is left behind keeps the tree.
+    // Several at once, of which one is killed (nobody waits for the end of those who use it); what is left behind keeps the tree.
     let left = "(cd; until test -e end; do sleep 0.05; done; cat /odd/second >out; mv out done) >/dev/null 2>&1 & cat /odd/first";
     let mut all: Vec<_> = (0..4).map(|_| run(left).start()).collect();
     all.remove(0).kill();

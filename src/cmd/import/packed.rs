@@ -66,6 +66,10 @@ impl Packed {
         Ok(Some(Packed { file: file.try_clone()?, start: part.0, size: part.1 }))
     }
 
+    pub fn try_clone(&self) -> Result<Packed> {
+        Ok(Packed { file: self.file.try_clone()?, ..*self })
+    }
+
     /// What reading it needs.
     pub fn descriptors(&self) -> [RawFd; 1] {
         [self.file.as_raw_fd()]
