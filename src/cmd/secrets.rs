@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::cli::Options;
 use crate::error::{Error, Result};
@@ -16,11 +16,13 @@ use crate::registry::credential_sources::{self, CredentialSources, Given, Prompt
 use crate::registry::credentials::{Credentials, Login};
 use crate::registry::settings::Settings;
 use crate::sys;
+use crate::sys::secret::Secret;
 
 const USERNAME: &str = "CH_IMAGE_USERNAME";
 const PASSWORD: &str = "CH_IMAGE_PASSWORD";
 
-static GIVEN: OnceLock<(Option<String>, Option<String>)> = OnceLock::new();
+/// Until [`credentials`] takes it.
+static GIVEN: Mutex<(Option<String>, Option<Secret>)> = Mutex::new((None, None));
 
 /// Takes the secrets out of the environment. Call before any thread or child exists.
 pub fn take_from_environment() {
@@ -29,7 +31,7 @@ pub fn take_from_environment() {
         sys::process::wipe_variable(name);
         value
     };
-    GIVEN.get_or_init(|| (take(USERNAME), take(PASSWORD)));
+    *given() = (take(USERNAME), take(PASSWORD).map(Secret::from));
 }
 
 /// Whether a variable is one of those that [`take_from_environment`] takes; they stay there, empty.
@@ -37,14 +39,19 @@ pub fn is_secret(name: &OsStr) -> bool {
     name == USERNAME || name == PASSWORD
 }
 
-/// Credentials; what the environment or standard input gives is for these registries alone. `elsewhere` says why.
+fn given() -> MutexGuard<'static, (Option<String>, Option<Secret>)> {
+    GIVEN.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Credentials; what the environment or standard input gives is for these registries alone. `elsewhere` says why. Asked for
+/// once in the life of a process.
 pub fn credentials(
     options: &Options,
     registries: Vec<Endpoint>,
     elsewhere: &'static str,
     settings: &Settings,
 ) -> Result<Arc<dyn Credentials>> {
-    let (user, password) = GIVEN.get().cloned().unwrap_or_default();
+    let (user, password) = std::mem::take(&mut *given());
     let password = match options.password_stdin {
         true if registries.is_empty() => {
             warning!("--password-stdin: not used: {elsewhere}");
@@ -69,6 +76,8 @@ pub fn credentials(
         }
         (None, None) => None,
     };
+    // What is for nobody is not kept.
+    let login = login.filter(|_| !registries.is_empty());
     let prompt = match (io::stdin().is_terminal(), options.password_many) {
         (false, _) => Prompt::Never,
         (true, false) => Prompt::Once,

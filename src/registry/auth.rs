@@ -323,7 +323,7 @@ fn ask(
             ("service", service.unwrap_or("")),
             ("client_id", "ch-image"),
             ("scope", &scopes.join(" ")),
-            ("refresh_token", token),
+            ("refresh_token", &**token),
         ];
         let form: Vec<String> = form.iter().map(|(k, v)| format!("{k}={}", url::encode(v))).collect();
         return http.send(

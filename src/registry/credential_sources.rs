@@ -18,6 +18,7 @@ use super::{Endpoint, url};
 use crate::error::{Context, Error, Result, bail};
 use crate::log::{verbose, warning};
 use crate::oci::{base64, json};
+use crate::sys::secret::Secret;
 use crate::sys::tty;
 
 /// Largest file of credentials, bytes.
@@ -144,7 +145,8 @@ fn ask(endpoint: &Endpoint) -> Result<Option<Login>> {
         (&terminal).write_all(prompt.as_bytes())?;
         let mut text = String::new();
         reader.by_ref().take(MAX_ANSWER).read_line(&mut text)?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
+        Ok(text)
     };
     let user = line(&format!("\nregistry {endpoint} wants to know who you are\nUsername: "))
         .context(|| "can't read from the terminal")?;
@@ -153,18 +155,19 @@ fn ask(endpoint: &Endpoint) -> Result<Option<Login>> {
     if user.is_empty() {
         bail!("no user name given");
     }
-    Ok(Some(Login::Password { user, password }))
+    Ok(Some(Login::Password { user, password: password.into() }))
 }
 
 /// The first line of standard input (`--password-stdin`).
-pub fn password_from(input: &mut dyn Read) -> Result<String> {
+pub fn password_from(input: &mut dyn Read) -> Result<Secret> {
     let mut text = String::new();
-    input.take(MAX_ANSWER).read_to_string(&mut text).context(|| "can't read a password from standard input")?;
-    let password = text.lines().next().unwrap_or("").to_owned();
-    if password.is_empty() {
-        bail!("no password on standard input");
+    let read = input.take(MAX_ANSWER).read_to_string(&mut text);
+    let text = Secret::from(text);
+    read.context(|| "can't read a password from standard input")?;
+    match text.lines().next() {
+        None | Some("") => bail!("no password on standard input"),
+        Some(password) => Ok(password.into()),
     }
-    Ok(password)
 }
 
 fn in_file(path: &Path, endpoint: &Endpoint) -> Result<Option<Login>> {
@@ -196,20 +199,20 @@ fn entry_for(document: &Value, endpoint: &Endpoint) -> Result<Option<Login>> {
     for (_, entry) in entries.iter().filter(|(key, _)| names(key, endpoint)) {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
         if let Some(token) = text("identitytoken") {
-            return Ok(Some(Login::IdentityToken(token.to_owned())));
+            return Ok(Some(Login::IdentityToken(token.into())));
         }
         if let Some(auth) = text("auth") {
             // The text itself is a secret: it is not repeated.
             let wrong = || Error::new(format!("invalid \"auth\" of {endpoint}"));
             let bytes = base64::decode(auth.trim()).map_err(|_| wrong())?;
-            let plain = String::from_utf8(bytes).map_err(|_| wrong())?;
+            let plain = Secret::from(String::from_utf8(bytes).map_err(|_| wrong())?);
             let (user, password) = plain.split_once(':').ok_or_else(wrong)?;
             // Docker pads with NUL.
             let password = password.trim_end_matches('\0');
-            return Ok(Some(Login::Password { user: user.to_owned(), password: password.to_owned() }));
+            return Ok(Some(Login::Password { user: user.to_owned(), password: password.into() }));
         }
         if let (Some(user), Some(password)) = (text("username"), text("password")) {
-            return Ok(Some(Login::Password { user: user.to_owned(), password: password.to_owned() }));
+            return Ok(Some(Login::Password { user: user.to_owned(), password: password.into() }));
         }
     }
     Ok(None)
@@ -262,7 +265,7 @@ fn run_helper(name: &str, server: &str) -> Option<Login> {
         return None;
     }
     let value = json::parse(&reply).ok()?;
-    let secret = value.get("Secret")?.as_str().filter(|s| !s.is_empty())?.to_owned();
+    let secret = value.get("Secret")?.as_str().filter(|s| !s.is_empty()).map(Secret::from)?;
     match value.get("Username").and_then(Value::as_str).unwrap_or("") {
         "<token>" => Some(Login::IdentityToken(secret)),
         user => Some(Login::Password { user: user.to_owned(), password: secret }),
@@ -313,8 +316,8 @@ mod tests {
     #[test]
     fn entries() {
         let show = |login: Login| match login {
-            Login::Password { user, password } => format!("{user} {password}"),
-            Login::IdentityToken(token) => format!("token {token}"),
+            Login::Password { user, password } => format!("{user} {}", &*password),
+            Login::IdentityToken(token) => format!("token {}", &*token),
         };
         let check = |entry: &str, want: Result<Option<&str>, &str>| {
             let document = json::parse(format!("{{\"auths\":{{\"r.example\":{entry}}}}}").as_bytes()).unwrap();

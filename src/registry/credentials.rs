@@ -8,16 +8,17 @@ use std::sync::Arc;
 
 use super::Endpoint;
 use crate::error::Result;
+use crate::sys::secret::Secret;
 
 /// What proves who we are. Does not show itself.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Login {
     Password {
         user: String,
-        password: String,
+        password: Secret,
     },
     /// A refresh token (`identitytoken` in Docker's configuration).
-    IdentityToken(String),
+    IdentityToken(Secret),
 }
 
 impl fmt::Debug for Login {

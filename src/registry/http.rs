@@ -20,6 +20,7 @@ use crate::error::{Error, Result, io_text};
 use crate::log;
 use crate::log::{debug, trace};
 use crate::oci::json;
+use crate::sys::secret::Secret;
 
 /// Largest block of headers, bytes.
 const MAX_HEADERS: usize = 64 << 10;
@@ -50,11 +51,13 @@ impl Method {
 
 /// The value of an `Authorization` header. Does not show itself.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Authorization(String);
+pub struct Authorization(Secret);
 
 impl Authorization {
     pub fn basic(user: &str, password: &str) -> Authorization {
-        Authorization(format!("Basic {}", crate::oci::base64::encode(format!("{user}:{password}").as_bytes())))
+        let both = Secret::from(format!("{user}:{password}"));
+        let encoded = Secret::from(crate::oci::base64::encode(both.as_bytes()));
+        Authorization(Secret::from(format!("Basic {}", &*encoded)))
     }
 
     pub fn is_bearer(&self) -> bool {
@@ -66,7 +69,7 @@ impl Authorization {
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Error::new("token is empty or has characters that no token may have"));
         }
-        Ok(Authorization(format!("Bearer {token}")))
+        Ok(Authorization(Secret::from(format!("Bearer {token}"))))
     }
 }
 
@@ -210,7 +213,7 @@ impl Http {
         }
         if let Some(authorization) = request.authorization {
             trace!("  authorization: {authorization:?}");
-            builder = builder.header("authorization", &authorization.0);
+            builder = builder.header("authorization", &*authorization.0);
         }
         match payload {
             Payload::None if matches!(request.method, Method::Get | Method::Head) => {

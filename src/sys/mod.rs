@@ -19,6 +19,7 @@ pub mod pattern;
 pub mod process;
 pub mod rename;
 pub mod seccomp;
+pub mod secret;
 pub mod signal;
 pub mod time;
 pub mod trace;
