@@ -4,6 +4,9 @@
 //! instead of many, but safe. It says who made it: host, process, when that started, boot, PID namespace. Where we see
 //! the same processes it is stale if that process is gone; of another host or a container nobody here can tell, so we
 //! wait and say for whom. There is no time-out: clocks of two machines are no proof.
+//!
+//! Deliberately absent: such files for images that ch-run runs commands in. Nobody would remove them when a command ends,
+//! and from another host nobody could tell that it has.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -101,7 +104,11 @@ impl LockFile {
     pub(super) fn take(dir: &Path) -> Result<LockFile> {
         static WARNED: Once = Once::new();
         WARNED.call_once(|| {
-            warning!("the file system of {} has no file locks: only one process at a time can use it", dir.display());
+            warning!(
+                "the file system of {} has no file locks: only one process at a time can use it, and images that \
+                 commands run in are not protected from delete, gc and fsck --repair",
+                dir.display()
+            );
         });
         LockFile::take_named(dir.join(NAME))
     }
