@@ -76,6 +76,7 @@ demo: all ## the main job in a minute: base image from this machine, build, list
 bench: all ## measure against whatever peers are installed
 	tests/bench/bench.sh
 	tests/bench/force.sh
+	tests/bench/packed.sh
 
 clean: ## remove what was built
 	$(CARGO) clean
