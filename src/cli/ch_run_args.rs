@@ -22,9 +22,9 @@ pub enum Invocation {
 }
 
 pub const HELP: &str = "\
-Usage: ch-run [OPTION...] IMAGE -- CMD [ARG...]
+Usage: ch-run [OPTION...] IMAGE [-- CMD [ARG...]]
 
-Run a command in a container, as yourself and with no privilege.
+Run a command in a container, as yourself and with no privilege. Without CMD it is the image's own (ENTRYPOINT and CMD).
 
 IMAGE is the name of an image in the storage directory, a directory, or a packed image (SquashFS or SIF file);
 ./NAME is never looked for in the storage directory.
@@ -116,7 +116,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
         return Err(wrong("--write changes the image itself: leave it out, or --write-fake and --overlay"));
     }
     request.image = image.ok_or_else(|| wrong("no image given"))?;
-    if request.argv.is_empty() {
+    if request.argv.is_empty() && request.join.as_ref().is_some_and(|join| join.pid.is_some()) {
         return Err(wrong("no command given"));
     }
     Ok(Invocation::Run { request: Box::new(request), verbosity })
@@ -217,6 +217,8 @@ mod tests {
         };
         check("img -- cmd", &|_| {});
         check("img cmd", &|_| {});
+        check("img", &|r| r.argv = Vec::new());
+        check("img --", &|r| r.argv = Vec::new());
         check("img -- cmd -w -- x", &|r| r.argv = ["cmd", "-w", "--", "x"].map(OsString::from).to_vec());
         check("img cmd -w", &|r| r.argv = ["cmd", "-w"].map(OsString::from).to_vec());
         check("img -- -cmd", &|r| r.argv = vec!["-cmd".into()]);
@@ -255,8 +257,8 @@ mod tests {
             assert_eq!((e.to_string().as_str(), e.exit_code()), (want, 2), "{line}");
         };
         check("", "no image given");
-        check("img", "no command given");
-        check("img --", "no command given");
+        check("--join-pid=1 img", "no command given");
+        check("--join-pid=1 img --", "no command given");
         check("--nonsense img cmd", "invalid option '--nonsense'");
         check("-x img cmd", "invalid option '-x'");
         check("-u img cmd", "--uid: not a number: img");

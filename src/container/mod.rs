@@ -19,6 +19,7 @@ mod identity;
 mod inode_owners;
 mod join;
 mod launch;
+mod metadata;
 mod mountpoint;
 mod output;
 mod overlay;

@@ -2,18 +2,16 @@
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use serde_json::Value;
 
 use super::enter::{enter_as, separate};
 use super::env::{self, Environment, Expand};
 use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
+use super::metadata::{self, read_limited};
 use super::overlay::Kept;
 use super::{
     Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, Watch, exec, invoker, mountpoint,
@@ -27,6 +25,7 @@ use crate::sys::{process, user};
 pub struct Request {
     /// The absolute path of a directory, or a name in the storage directory.
     pub image: OsString,
+    /// The image's own command if there is nothing in it.
     pub argv: Vec<OsString>,
     pub writable: bool,
     pub upper: Upper,
@@ -199,7 +198,8 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     };
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let env = environment(request, host, home.as_ref(), image.env.as_deref(), &root)?;
-    let cwd = if image.is_packed && image.cwd.is_none() { working_directory(&root)? } else { image.cwd };
+    let cwd = if image.is_packed && image.cwd.is_none() { metadata::working_directory(&root)? } else { image.cwd };
+    let argv = if request.argv.is_empty() { metadata::command(&root)? } else { request.argv.clone() };
     let spec = Spec {
         root,
         writable: request.writable || request.upper != Upper::None,
@@ -210,7 +210,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         binds: request.binds.clone(),
         tmpfs: Vec::new(),
         env,
-        argv: request.argv.clone(),
+        argv,
         network: Network::Host,
         tmp: if request.private_tmp { Tmp::Private } else { Tmp::Host },
         home,
@@ -377,27 +377,4 @@ fn set_image(env: &mut Environment, pairs: Option<&[(String, String)]>, root: &P
     }
     verbose!("environment: {} variables from the image", pairs.len());
     Ok(())
-}
-
-/// What /ch/metadata.json says about where to begin; `None` if there is no such file.
-fn working_directory(root: &Path) -> Result<Option<PathBuf>> {
-    let file = "/ch/metadata.json";
-    let target = mountpoint::locate(root, Path::new(file))?;
-    if !target.exists() {
-        return Ok(None);
-    }
-    let failed = || format!("can't read {file} of the image");
-    let text = read_limited(&target.host_path(root)).context(failed)?;
-    let value: Value = serde_json::from_slice(&text).map_err(|e| Error::new(e.to_string())).context(failed)?;
-    Ok(value.get("cwd").and_then(Value::as_str).filter(|cwd| !cwd.is_empty()).map(PathBuf::from))
-}
-
-fn read_limited(path: &Path) -> Result<Vec<u8>> {
-    const LIMIT: u64 = 1 << 20;
-    let mut text = Vec::new();
-    File::open(path)?.take(LIMIT + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LIMIT {
-        bail!("larger than 1 MiB");
-    }
-    Ok(text)
 }

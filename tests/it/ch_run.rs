@@ -77,6 +77,30 @@ fn exit_codes() {
     });
 }
 
+/// Without a command it is the image's own.
+#[test]
+fn the_images_own_command() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.build("own", "FROM base\nENTRYPOINT [\"echo\", \"a b\"]\nCMD [\"c\"]\n").success();
+        for image in forms(site, "own") {
+            site.ch_run(image.to_str().unwrap()).stdout("a b c\n").stderr("").success();
+            site.ch_run(image.to_str().unwrap()).args(["echo", "d"]).stdout("d\n").success();
+        }
+        let none = "error: no command given, and the image has none of its own\nhint: see: ch-run --help\n";
+        for image in forms(site, "base") {
+            site.ch_run(image.to_str().unwrap()).stderr(none).usage();
+        }
+        // What Apptainer's and enroot's images have instead.
+        site.build("enroot", "FROM base\nRUN echo 'echo rc $#' >/etc/rc\n").success();
+        let script = "RUN mkdir /.singularity.d && printf '#!/bin/sh\\necho runscript\\n' >/.singularity.d/runscript && \
+                      chmod 755 /.singularity.d/runscript\n";
+        site.build("apptainer", &format!("FROM base\n{script}")).success();
+        site.ch_run(forms(site, "enroot")[2].to_str().unwrap()).stdout("rc 0\n").success();
+        site.ch_run(forms(site, "apptainer")[2].to_str().unwrap()).stdout("runscript\n").success();
+    });
+}
+
 /// An image may be a directory anywhere, and stays as it is.
 #[test]
 fn a_directory_as_image() {
