@@ -26,8 +26,8 @@ const REQUEST: usize = 16 << 10;
 const LARGE_READ: u32 = 32 << 10;
 /// So many requests are shared out after one that had to wait.
 const SHARED: u32 = 64;
-/// Each has buffers of its own; memory is bounded.
-const MAX_THREADS: usize = 16;
+/// Each may hold three blocks of 1 MiB; together with what is kept decoded that is less than 48 MiB.
+const MAX_THREADS: usize = 12;
 
 /// What the threads share.
 pub struct Service<'t> {

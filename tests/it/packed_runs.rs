@@ -381,3 +381,25 @@ fn damaged_images_keep_nobody_waiting() {
         assert_no_server(&image);
     }
 }
+
+#[test]
+fn the_server_needs_little_memory() {
+    needs_fuse!();
+    let site = Site::new();
+    site.import(image::small(), "base");
+    let random = "RUN for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/large$i bs=1000 count=4000 2>/dev/null; done";
+    site.build("large", &format!("FROM base\n{random}\n")).success();
+    let image = site.path("image.sqfs");
+    site.run("export").args(["--block-size=1M", "large"]).arg(&image).success();
+    let read = "for i in 1 2 3 4 5 6 7 8; do cat /large$i >/dev/null & done; wait; ";
+    let command = run(&site, &image, &format!("{read}{}", waiting(""))).start();
+    has_begun(&site);
+    let [server] = servers(&image)[..] else { panic!("one server") };
+    let status = fs::read_to_string(format!("/proc/{server}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(peak <= 48 << 10, "{peak} KiB");
+    site.write("home/end", "");
+    assert_eq!(command.into_done(&[]).status.code(), Some(0));
+    assert_no_server(&image);
+}
