@@ -294,6 +294,19 @@ fn sif(system: &[u8], file_system: i32) -> Vec<u8> {
 }
 
 #[test]
+fn sif_files_are_run() {
+    crate::packed_runs::needs_fuse!();
+    let site = Site::new();
+    let packed = crate::packed_runs::packed(&site, image::small(), &["--compress=gzip"]);
+    let system = fs::read(packed).unwrap();
+    fs::write(site.path("image.sif"), sif(&system, 1)).unwrap();
+    site.tree("./image.sif").assert_same(&site.tree("base"), "a SIF file as it is");
+    fs::write(site.path("ext3.sif"), sif(&system, 2)).unwrap();
+    let error = "the SIF file has an ext3 file system, which is not supported (only SquashFS)";
+    site.ch_run("./ext3.sif").arg("true").stderr_has(error).failure();
+}
+
+#[test]
 fn sif_files_are_imported() {
     in_each_mode(|site| {
         site.import(image::small(), "base");
