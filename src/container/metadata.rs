@@ -4,8 +4,9 @@
 //! image's command, those of enroot a shell script.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::error::{Context, Error, Result, bail};
 
 const METADATA: &str = "/ch/metadata.json";
 const RUNSCRIPT: &str = "/.singularity.d/runscript";
+const SCRIPTS: &str = "/.singularity.d/env";
 const RC: &str = "/etc/rc";
 
 /// Where to begin; `None` if the image does not say.
@@ -56,11 +58,55 @@ fn read(root: &Path) -> Result<Value> {
     serde_json::from_slice(&text).map_err(|e| Error::new(e.to_string())).context(failed)
 }
 
-/// A file that is not larger than 1 MiB.
+/// Assignments `NAME=VALUE` of an image that has no /ch/environment: what the scripts of Apptainer's images export, or
+/// enroot's /etc/environment.
+pub fn foreign_environment(root: &Path) -> Result<Vec<String>> {
+    let names = mountpoint::locate(root, Path::new(SCRIPTS)).map(|dir| dir.host_path(root));
+    let names = names.and_then(|dir| fs::read_dir(dir).context(|| SCRIPTS));
+    let Ok(names) = names else {
+        let text = read_inside(root, Path::new("/etc/environment"))?;
+        return Ok(text.lines().map(str::to_owned).filter(|line| line.contains('=')).collect());
+    };
+    let mut names: Vec<OsString> = names.flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    let mut all = Vec::new();
+    for name in names.iter().filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "sh")) {
+        all.extend(exported(&read_inside(root, &Path::new(SCRIPTS).join(name))?));
+    }
+    Ok(all)
+}
+
+fn read_inside(root: &Path, path: &Path) -> Result<String> {
+    let failed = || format!("can't read {} of the image", path.display());
+    let text = read_limited(&mountpoint::locate(root, path)?.host_path(root)).context(failed)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// What the lines `export NAME=VALUE` of a script say. Only plain values and defaults (`${NAME:-"VALUE"}`): it is not run.
+fn exported(script: &str) -> Vec<String> {
+    let assignment = |line: &str| -> Option<String> {
+        let (name, value) = line.trim().strip_prefix("export ")?.split_once('=')?;
+        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let quoted = |text: &str| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).map(str::to_owned);
+        let value = quoted(value).unwrap_or_else(|| value.to_owned());
+        let default = value.strip_prefix(&format!("${{{name}:-")).and_then(|rest| rest.strip_suffix('}'));
+        let value = default.map_or(value.clone(), |default| quoted(default).unwrap_or_else(|| default.to_owned()));
+        let is_plain =
+            !value.contains(['`', '(', '{']) && (value.starts_with('\'') || !value.contains(['"', ';', '&']));
+        (is_name && is_plain).then(|| format!("{name}={value}"))
+    };
+    script.lines().filter_map(assignment).collect()
+}
+
+/// A regular file that is not larger than 1 MiB. (What a FIFO is in an image nobody would ever write to.)
 pub fn read_limited(path: &Path) -> Result<Vec<u8>> {
     const LIMIT: u64 = 1 << 20;
     let mut text = Vec::new();
-    File::open(path)?.take(LIMIT + 1).read_to_end(&mut text)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        bail!("not a regular file");
+    }
+    file.take(LIMIT + 1).read_to_end(&mut text)?;
     if text.len() as u64 > LIMIT {
         bail!("larger than 1 MiB");
     }
@@ -72,6 +118,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn exports_are_read_from_scripts() {
+        let check = |line: &str, want: &[&str]| assert_eq!(exported(line), want, "{line}");
+        check("export PATH=\"/usr/bin:/bin\"", &["PATH=/usr/bin:/bin"]);
+        check("  export A=\"${A:-\"b c\"}\"", &["A=b c"]);
+        check("export A=b\nexport C='d e'\n# export X=y\nX=y", &["A=b", "C='d e'"]);
+        check("export PATH=/opt/bin:$PATH", &["PATH=/opt/bin:$PATH"]);
+        check("export A=$(date)\nexport B=`date`\nexport =x\nexport a-b=x\nexport D=${E%x}\nexport F=1; exit", &[]);
+    }
 
     #[test]
     fn entrypoint_and_command_are_one() {

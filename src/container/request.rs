@@ -368,8 +368,14 @@ fn environment(
 fn set_image(env: &mut Environment, pairs: Option<&[(String, String)]>, root: &Path, expand: Expand) -> Result<()> {
     let Some(pairs) = pairs else {
         let file = "/ch/environment";
-        let path = mountpoint::locate(root, Path::new(file))?.host_path(root);
-        let text = read_limited(&path).context(|| format!("can't read {file} of the image"))?;
+        let target = mountpoint::locate(root, Path::new(file))?;
+        if !target.exists()
+            && let Ok(foreign) = metadata::foreign_environment(root)
+        {
+            verbose!("environment: {} variables from the image", foreign.len());
+            return foreign.iter().try_for_each(|line| env::assign(env, OsStr::new(line), expand));
+        }
+        let text = read_limited(&target.host_path(root)).context(|| format!("can't read {file} of the image"))?;
         return env::assign_lines(env, &text, expand, file);
     };
     for (name, value) in pairs {

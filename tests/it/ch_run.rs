@@ -77,6 +77,29 @@ fn exit_codes() {
     });
 }
 
+/// `--set-env` finds the environment of images that Apptainer or enroot has made.
+#[test]
+fn environments_of_others() {
+    let site = Site::new();
+    let dir = site.path("dir");
+    fs::create_dir(&dir).unwrap();
+    site.program("tar").arg("-C").arg(&dir).arg("-xpf").arg(image::small()).success();
+    let run = || site.ch_run_with(&["--set-env"], "./dir").args(["sh", "-c", "echo \"$A|$B\""]);
+    run().stderr_has("can't read /ch/environment of the image").failure();
+    site.write("dir/etc/environment", "A=b\nB=two words\n");
+    run().stdout("b|two words\n").stderr("").success();
+    site.write(
+        "dir/.singularity.d/env/10-docker2singularity.sh",
+        "#!/bin/sh\nexport A=\"${A:-\"first\"}\"\nexport B=x\n",
+    );
+    site.write("dir/.singularity.d/env/90-environment.sh", "# Custom\nexport B=$A:y\n");
+    run().stdout("first|first:y\n").stderr("").success();
+    // A FIFO, which nobody will ever write to.
+    let script = "mkdir dir/ch && mkfifo dir/ch/environment";
+    site.program("sh").args(["-c", script]).success();
+    run().stderr_has("can't read /ch/environment of the image: not a regular file").failure();
+}
+
 /// Without a command it is the image's own.
 #[test]
 fn the_images_own_command() {
