@@ -77,6 +77,7 @@ bench: all ## measure against whatever peers are installed
 	tests/bench/bench.sh
 	tests/bench/force.sh
 	tests/bench/packed.sh
+	tests/bench/export.sh
 
 clean: ## remove what was built
 	$(CARGO) clean
