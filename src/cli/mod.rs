@@ -72,8 +72,8 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { name: "list", operands: "[IMAGE_REF]", help: "list images, or tell what is known about one" },
     Subcommand {
         name: "pull",
-        operands: "IMAGE_REF [IMAGE_DIR]",
-        help: "pull an image from a registry into the storage directory or into IMAGE_DIR",
+        operands: "IMAGE_REF [PATH]",
+        help: "pull an image from a registry into the storage directory, into a directory PATH, or into one file (as export names it)",
     },
     Subcommand { name: "push", operands: "IMAGE_REF [DEST_REF]", help: "push an image to a registry" },
     Subcommand { name: "reset", operands: "", help: "delete all images and caches of the storage directory" },

@@ -270,21 +270,21 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         None,
         "ownership",
-        &["push", "export"],
+        &["push", "export", "pull"],
         Flag(|o| o.ownership = true),
         "keep the owners and set-id bits that --force=notify recorded, instead of root:root and none",
     ),
     row(
         None,
         "block-size",
-        &["export"],
+        &["export", "pull"],
         Required("SIZE", |o, v| put(&mut o.block_size, text(v))),
         "size of compressed blocks: 4K to 1M, a power of two (default 128K)",
     ),
     row(
         None,
         "compress",
-        &["export"],
+        &["export", "pull"],
         Required("ALG[:LEVEL]", |o, v| put(&mut o.compress, text(v))),
         "zstd (default), gzip, lz4 or none; levels: zstd 1 to 22, gzip 1 to 9",
     ),
@@ -295,7 +295,7 @@ pub(crate) const TABLE: &[Row] = &[
         Required("FORMAT", |o, v| put(&mut o.export_format, text(v))),
         "what is written, whatever PATH is called: squashfs, tar, dir, docker-archive, oci-archive, oci",
     ),
-    row(None, "overwrite", &["export"], Flag(|o| o.overwrite = true), "replace a file that exists"),
+    row(None, "overwrite", &["export", "pull"], Flag(|o| o.overwrite = true), "replace a file that exists"),
     row(
         None,
         "keep",

@@ -10,14 +10,15 @@ use std::path::Path;
 use super::destination::Destination;
 use super::fetch::{Fetched, Fetcher, apply, label};
 use super::remote::{self, Named, Remote, Remotes, Resolved};
-use super::{Host, print};
+use super::{Host, export, print};
 use crate::cli::Options;
+use crate::container;
 use crate::container::ownership::{Line, Owner};
 use crate::error::{Context, Error, Result, bail};
 use crate::image::layers;
 use crate::image::layers::Held;
 use crate::image::owners::{self, Below};
-use crate::log::{info, warning};
+use crate::log::{info, verbose, warning};
 use crate::oci::arch::Wanted;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
@@ -32,12 +33,22 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
     if options.parse_only {
         return print(&reference.parse_report());
     }
+    if let Some(path) = directory.filter(|path| export::is_packed(path)) {
+        export::check(options, path)?;
+        // Within a namespace, others look like root.
+        host.check_storage_place()?;
+        // Before any thread exists; see `export`.
+        if let Err(e) = container::enter() {
+            verbose!("packing without a user namespace: {e}");
+        }
+    }
     let storage = host.storage(Access::Write)?;
     let remotes = Remotes::new(options, Named::Image(&reference))?;
     let puller = Puller { host, options, storage: &storage, remotes: &remotes };
     let wanted = remote::wanted(host, options);
     puller.announce(&reference, &wanted);
     match directory {
+        Some(path) if export::is_packed(path) => puller.to_packed(&reference, &wanted, path)?,
         Some(directory) => {
             info!("destination:      {}", directory.display());
             puller.to_directory(&reference, directory)?;
@@ -218,6 +229,18 @@ impl Puller<'_> {
         });
         self.storage.commit_image(&image, ingests)?;
         Ok(image)
+    }
+
+    /// `pull REF FILE`: by way of storage, whose layers it uses. An image that was not there is removed afterwards.
+    fn to_packed(&self, reference: &ImageRef, wanted: &Wanted, path: &Path) -> Result<()> {
+        let _lock = self.storage.lock_image(reference)?;
+        let was_here = self.storage.image(reference).is_ok_and(|image| image.is_some());
+        let image = self.to_storage(reference, wanted)?;
+        let exported = export::export_image(self.host, self.options, self.storage, &image, path);
+        if !was_here {
+            self.storage.delete_image(reference)?;
+        }
+        exported
     }
 
     /// `pull REF DIR`: made beside its place, then moved there.

@@ -1,5 +1,6 @@
 //! Which image comes, what is said of it, and what it costs: architectures, indexes, options of `pull`, `list REF`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -45,6 +46,34 @@ fn architectures() {
     let hint = format!("error: requested arch unavailable: ppc64le\nhint: available: {} arm/v7 s390x\n", host());
     pull("ppc64le").stderr_has(&hint).failure();
     pull("unknown").stderr_has("error: requested arch unavailable: unknown\n").failure();
+}
+
+/// `pull REF FILE`: straight into one file; storage keeps no image that it did not have.
+#[test]
+fn into_a_file() {
+    let (site, registry) = (Site::new(), Registry::start());
+    hold_index(&registry);
+    let name = registry.name("a:1");
+    let packed = site.path("packed.sqfs");
+    let pull = |path: &Path| site.run("pull").args(["--compress", "gzip", &name]).arg(path);
+    pull(&packed).stderr_has("written:").success();
+    assert_eq!(site.images(), [""; 0]);
+    pull(&packed).stderr_has("exists already").stderr_lacks("downloading").failure();
+    pull(&site.path("no/packed.sqfs")).stderr_has("can't open directory").stderr_lacks("downloading").failure();
+    site.run("pull").args(["--overwrite", "--no-cache", &name]).arg(&packed).success();
+    // What was there stays there.
+    site.run("pull").arg(&name).success();
+    let images = site.images();
+    assert_eq!(images.len(), 1);
+    let archive = format!("oci-archive:{}", site.path("saved").display());
+    site.run("pull").args([&name, &archive]).success();
+    assert_eq!(site.images(), images);
+    for operand in [packed.to_str().unwrap(), &archive] {
+        site.run("import").args([operand, "back"]).success();
+        let tree = site.path("tree");
+        site.run("export").args(["--overwrite", "--format=dir", "back"]).arg(&tree).success();
+        assert_eq!(std::fs::read_to_string(tree.join("usr/mark")).unwrap(), host(), "{operand}");
+    }
 }
 
 #[test]

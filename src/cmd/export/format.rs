@@ -102,6 +102,11 @@ impl Format {
     }
 }
 
+/// Whether such a path names something else than an image directory: what `pull` writes by way of an export.
+pub fn is_packed(path: &Path) -> bool {
+    prefixed(path).is_some() || by_name(path, false).is_ok_and(|word| word != "dir")
+}
+
 /// `WORD:PATH[:TAG]`
 fn prefixed(path: &Path) -> Option<(&str, &str, Option<&str>)> {
     let (word, rest) = path.to_str()?.split_once(':')?;

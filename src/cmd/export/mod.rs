@@ -28,7 +28,7 @@ use crate::oci::arch::Arch;
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
 use crate::rootfs::{PackOptions, Packed, Stack, Survey};
-use crate::storage::{Access, Storage};
+use crate::storage::{Access, Image, Storage};
 use crate::sys;
 use format::{Format, Packing, Stream, Tree};
 use squashfs::Source;
@@ -72,12 +72,12 @@ impl Written {
     }
 }
 
+pub use format::is_packed;
+
 pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Result<()> {
-    let begun = Instant::now();
     let reference = ImageRef::parse(image)?;
-    let is_empty_dir = std::fs::read_dir(path).is_ok_and(|mut list| list.next().is_none());
-    let (format, path) = Format::of(path, is_empty_dir, options)?;
-    let path = path.as_path();
+    // Within a namespace, others look like root.
+    host.check_storage_place()?;
     // As for push: what a build left unreadable is no obstacle inside a user namespace.
     if let Err(e) = container::enter() {
         verbose!("exporting without a user namespace: {e}");
@@ -86,10 +86,50 @@ pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Resul
     let image = storage.image(&reference)?.ok_or_else(|| {
         Error::new(format!("can't export: no image {reference}")).hint("ch-image list shows what there is")
     })?;
+    export_image(host, options, &storage, &image, path)?;
+    info!("done");
+    Ok(())
+}
+
+/// Refuses a file that exists before an image is downloaded for it.
+pub fn check(options: &Options, path: &Path) -> Result<()> {
+    match Format::of(path, false, options)? {
+        (Format::SquashFs(_) | Format::Stream(_), path) if path.as_os_str() != STDOUT => {
+            Target::new(&path, existing(options)).map(drop)
+        }
+        (Format::SquashFs(_) | Format::Stream(_), _) => Ok(()),
+        (Format::Tree(tree), path) => refuse_used(&tree, &path, options),
+    }
+}
+
+/// A directory that has something in it is replaced only if that is asked for, an OCI layout never.
+fn refuse_used(tree: &Tree, path: &Path, options: &Options) -> Result<()> {
+    let is_used = std::fs::read_dir(path).is_ok_and(|mut list| list.next().is_some());
+    if !is_used || (options.overwrite && matches!(tree, Tree::Directory)) {
+        return Ok(());
+    }
+    let e = Error::new(format!("can't write {}: exists already", path.display()));
+    Err(match tree {
+        Tree::Directory => e.hint("--overwrite replaces an image directory"),
+        Tree::Layout(_) => e.hint("name a directory that does not exist or is empty"),
+    })
+}
+
+fn existing(options: &Options) -> Existing {
+    if options.overwrite { Existing::Replace } else { Existing::Keep }
+}
+
+/// Writes an image of storage. No other thread may run.
+pub fn export_image(host: &Host, options: &Options, storage: &Storage, image: &Image, path: &Path) -> Result<()> {
+    let begun = Instant::now();
+    let reference = &image.reference;
+    let is_empty_dir = std::fs::read_dir(path).is_ok_and(|mut list| list.next().is_none());
+    let (format, path) = Format::of(path, is_empty_dir, options)?;
+    let path = path.as_path();
     info!("exporting:    {reference}");
     info!("destination:  {}", path.display());
     let ledger = match options.ownership {
-        true => owners::of(&storage, &image.layers, Which::All)?.unwrap_or_default(),
+        true => owners::of(storage, &image.layers, Which::All)?.unwrap_or_default(),
         false => Ledger::new(),
     };
     if options.ownership && ledger.is_empty() {
@@ -100,11 +140,11 @@ pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Resul
         owners: owners::for_archive(&ledger),
         ..PackOptions::default()
     };
-    let trees = layers::trees(&storage, &image.layers);
-    let input = Input { host, storage: &storage, reference: &reference, config: &image.config, trees, pack };
+    let trees = layers::trees(storage, &image.layers);
+    let input = Input { host, storage, reference, config: &image.config, trees, pack };
     let written = match (&format, path.as_os_str() == STDOUT) {
         (Format::Tree(tree), _) => to_directory(&input, tree, path, options)?,
-        (Format::SquashFs(packing), true) => to_stdout(&storage, |out| packed(&input, *packing, out))?,
+        (Format::SquashFs(packing), true) => to_stdout(storage, |out| packed(&input, *packing, out))?,
         (Format::Stream(stream), true) => {
             refuse_terminal()?;
             let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
@@ -113,7 +153,6 @@ pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Resul
         (Format::SquashFs(_) | Format::Stream(_), false) => to_file(&input, &format, path, options)?,
     };
     report(&written, begun);
-    info!("done");
     Ok(())
 }
 
@@ -131,8 +170,7 @@ fn streamed(input: &Input, format: &Stream, out: &mut dyn Write) -> Result<Writt
 }
 
 fn to_file(input: &Input, format: &Format, path: &Path, options: &Options) -> Result<Written> {
-    let existing = if options.overwrite { Existing::Replace } else { Existing::Keep };
-    let target = Target::new(path, existing)?;
+    let target = Target::new(path, existing(options))?;
     let written = match format {
         Format::SquashFs(packing) => packed(input, *packing, target.file()),
         Format::Stream(stream) => streamed(input, stream, &mut BufWriter::with_capacity(1 << 20, target.file())),
@@ -146,14 +184,7 @@ fn to_file(input: &Input, format: &Format, path: &Path, options: &Options) -> Re
 
 /// Made beside its place, then moved there.
 fn to_directory(input: &Input, tree: &Tree, path: &Path, options: &Options) -> Result<Written> {
-    let is_used = std::fs::read_dir(path).is_ok_and(|mut list| list.next().is_some());
-    if is_used && (!options.overwrite || matches!(tree, Tree::Layout(_))) {
-        let e = Error::new(format!("can't write {}: exists already", path.display()));
-        return Err(match tree {
-            Tree::Directory => e.hint("--overwrite replaces an image directory"),
-            Tree::Layout(_) => e.hint("name a directory that does not exist or is empty"),
-        });
-    }
+    refuse_used(tree, path, options)?;
     let place = Destination::claim(path, input.storage)?;
     let root = place.root()?;
     let written = match tree {
