@@ -405,6 +405,39 @@ fn rows_of_the_tables_have_their_tests() {
     report(&wrong);
 }
 
+/// The list of files in src/README.md names each file below its directory, and none that is not there.
+#[test]
+fn code_map_names_every_file() {
+    let text = read("src/README.md");
+    let map = text.split_once("## Code map\n").expect("a code map").1;
+    let map = map.split_once("\n## ").expect("a heading after it").0;
+    let mut listed = BTreeSet::new();
+    let mut dir = "";
+    for line in map.lines() {
+        let mut words = line.split('`').skip(1).step_by(2);
+        if line.starts_with("* `") {
+            dir = words.next().and_then(|word| word.strip_suffix('/')).unwrap_or(dir);
+        }
+        let names = words.filter(|word| !word.contains(['-', ' ', '.', '*']) && !word.starts_with('/'));
+        listed.extend(
+            names
+                .filter(|word| !word.ends_with('/') && word.chars().all(|c| !c.is_uppercase()))
+                .map(|word| format!("{dir}/{word}.rs")),
+        );
+    }
+    let src = root().join("src");
+    let files = files_below(&src).into_iter().filter_map(|path| {
+        let path = path.strip_prefix(&src).ok()?.to_str()?.to_owned();
+        let is_room = path.matches('/').count() == 1 && path.ends_with("/mod.rs");
+        (path.ends_with(".rs") && path.contains('/') && !path.contains("test") && !is_room).then_some(path)
+    });
+    let files: BTreeSet<String> = files.collect();
+    assert!(files.len() > 200, "files were not found");
+    let missing: Vec<_> = files.difference(&listed).collect();
+    let gone: Vec<_> = listed.difference(&files).collect();
+    assert!(missing.is_empty() && gone.is_empty(), "missing: {missing:#?}\nnot there: {gone:#?}");
+}
+
 /// A label in a comment (A.7, F5, M01) is explained in one of the documents of this repository, and no comment sends the
 /// reader to a document that is elsewhere.
 #[test]
