@@ -10,6 +10,8 @@ BINDIR = $(DESTDIR)$(PREFIX)/bin
 DIST ?= dist
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 NAME = ch-image-$(VERSION)-$(shell uname -m)
+# The program's other names.
+LINKS = ch-run ch-convert ch-builder2tar ch-builder2squash ch-tar2dir ch-dir2squash
 
 SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock .cargo/config.toml tests/tools/static.sh
 
@@ -60,12 +62,12 @@ vendor: ## fetch the crates of Cargo.lock anew (needs the network and cargo-vend
 install: all ## install to PREFIX (default /usr/local), below DESTDIR if given
 	install -d "$(BINDIR)"
 	install -m 755 ch-image "$(BINDIR)/ch-image"
-	ln -sf ch-image "$(BINDIR)/ch-run"
+	@for name in $(LINKS); do ln -sf ch-image "$(BINDIR)/$$name"; done
 
 dist: ## make the release archive in dist/ (static musl only)
 	@mkdir -p "$(DIST)/$(NAME)"
 	@CARGO="$(CARGO)" tests/tools/static.sh --musl "$(DIST)/$(NAME)/ch-image"
-	ln -sf ch-image "$(DIST)/$(NAME)/ch-run"
+	@for name in $(LINKS); do ln -sf ch-image "$(DIST)/$(NAME)/$$name"; done
 	cp README.md CHANGELOG.md LICENSE "$(DIST)/$(NAME)"
 	tar -C "$(DIST)" --sort=name --owner=0 --group=0 --numeric-owner -czf "$(DIST)/$(NAME).tar.gz" "$(NAME)"
 	cd "$(DIST)" && sha256sum "$(NAME).tar.gz" >"$(NAME).tar.gz.sha256"

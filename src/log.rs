@@ -22,6 +22,7 @@ pub enum Level {
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
+static QUIET: AtomicBool = AtomicBool::new(false);
 static FESTOON: AtomicBool = AtomicBool::new(false);
 /// A live line stands on the terminal and has to be cleared before the next message.
 static LIVE: Mutex<bool> = Mutex::new(false);
@@ -29,12 +30,17 @@ static FILE: OnceLock<File> = OnceLock::new();
 /// Who speaks, in `$CH_LOG_FILE`; see [`set_speaker`].
 static SPEAKER: OnceLock<String> = OnceLock::new();
 
+/// No chatter at all; warnings and errors remain.
+pub fn set_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
 pub fn set_level(level: u8) {
     LEVEL.store(level.min(Level::Trace as u8), Ordering::Relaxed);
 }
 
 pub fn enabled(level: Level) -> bool {
-    level as u8 <= LEVEL.load(Ordering::Relaxed)
+    level as u8 <= LEVEL.load(Ordering::Relaxed) && !QUIET.load(Ordering::Relaxed)
 }
 
 /// PID and time before each line (`CH_LOG_FESTOON`).

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     let called = std::path::Path::new(&name).file_name().unwrap_or_default().to_owned();
     let result = refuse_privilege(&called).and_then(|()| match called.to_str() {
         Some("ch-run") => cmd::ch_run::run(args.collect()),
+        Some(program) if cli::convert_args::PROGRAMS.contains(&program) => cmd::convert::run(program, args.collect()),
         Some(_) | None => cli::parse(args).and_then(dispatch),
     });
     match result {

@@ -3,6 +3,7 @@
 //! [`parse`] is pure: arguments in, [`Invocation`] out. What depends on the environment is a parameter.
 
 pub mod ch_run_args;
+pub mod convert_args;
 mod help;
 mod options;
 mod parse;

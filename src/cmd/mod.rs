@@ -5,6 +5,7 @@
 mod base_layers;
 mod build;
 pub mod ch_run;
+pub mod convert;
 mod delete;
 mod destination;
 mod doctor;

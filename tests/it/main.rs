@@ -10,6 +10,7 @@ mod build_jobs;
 mod build_peers;
 mod build_show;
 mod ch_run;
+mod converted;
 mod crash;
 mod debian;
 mod doctor;
