@@ -83,9 +83,11 @@ pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Resul
         verbose!("exporting without a user namespace: {e}");
     }
     let storage = host.storage(Access::Write)?;
-    let image = storage.image(&reference)?.ok_or_else(|| {
+    let mut image = storage.image(&reference)?.ok_or_else(|| {
         Error::new(format!("can't export: no image {reference}")).hint("ch-image list shows what there is")
     })?;
+    // As the user names it.
+    image.reference = reference;
     export_image(host, options, &storage, &image, path)?;
     info!("done");
     Ok(())
