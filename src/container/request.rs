@@ -267,9 +267,12 @@ fn mounting_place(binds: &[Bind], home: Option<&Home>) -> Result<PathBuf> {
         .chain(home.map(|home| &home.source))
         .filter_map(|source| fs::canonicalize(source).ok())
         .collect();
-    let hides = |place: &PathBuf| sources.iter().any(|source| source.starts_with(place) || place.starts_with(source));
+    // What is bound from within would be hidden; what is bound with all below it would only show the image once more.
+    let hides = |place: &PathBuf| sources.iter().any(|source| source.starts_with(place));
+    let shows = |place: &PathBuf| sources.iter().any(|source| place.starts_with(source));
     let plain: Vec<PathBuf> = places.into_iter().filter(is_plain).collect();
-    let found = plain.iter().find(|place| !hides(place)).or(plain.last());
+    let unseen = plain.iter().find(|place| !hides(place) && !shows(place));
+    let found = unseen.or_else(|| plain.iter().find(|place| !hides(place))).or(plain.last());
     found
         .cloned()
         .ok_or_else(|| Error::new("can't mount the image: this system has no directory such as /media or /usr"))

@@ -94,6 +94,13 @@ fn what_runs_is_the_command_in_its_place() {
         in_image(&[], "touch /etc/x 2>/dev/null || echo read-only").stdout("read-only\n").success();
         in_image(&["-b", "/usr:/new/place"], "test -d /new/place/bin && echo there").stdout("there\n").success();
         in_image(&["-b", "/:/host"], "test -d /host/usr && echo there").stdout("there\n").success();
+        // Whatever is bound, the image is mounted over none of it.
+        in_image(
+            &["-b", "/:/host", "-b", "/var/tmp:/mnt/0"],
+            "test -d /host/usr && test -d /host/var/tmp && echo there",
+        )
+        .stdout("there\n")
+        .success();
         in_image(&[], "exit 7").code(7);
         in_image(&[], "grep ' / ' /proc/mounts | grep -c 'fuse ro,nosuid,nodev'").stdout("1\n").success();
         site.ch_run("./made.sqfs").arg("true").stderr("").success();
