@@ -46,8 +46,9 @@ fn convert(host: &Host, conversion: &Conversion) -> Result<()> {
             let name = format!("ch-convert-{}", std::process::id());
             import::import(host, options, Path::new(&from.name), &name)?;
             let written = write(host, options, &name, to);
-            delete::delete(host, std::slice::from_ref(&name))?;
-            written
+            // Also if that failed, whose error says more.
+            let deleted = delete::delete(host, std::slice::from_ref(&name));
+            written.and(deleted)
         }
     }
 }

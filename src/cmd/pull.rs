@@ -234,7 +234,8 @@ impl Puller<'_> {
     /// `pull REF FILE`: by way of storage, whose layers it uses. An image that was not there is removed afterwards.
     fn to_packed(&self, reference: &ImageRef, wanted: &Wanted, path: &Path) -> Result<()> {
         let _lock = self.storage.lock_image(reference)?;
-        let was_here = self.storage.image(reference).is_ok_and(|image| image.is_some());
+        // Also one that can't be read: it is the user's.
+        let was_here = !matches!(self.storage.image(reference), Ok(None));
         let image = self.to_storage(reference, wanted)?;
         let exported = export::export_image(self.host, self.options, self.storage, &image, path);
         if !was_here {
