@@ -26,7 +26,8 @@ use crate::rootfs::Root;
 use crate::storage::Mode;
 use crate::sys::{self, signal};
 
-/// Variables of the host that RUN sees and that never cause a cache miss (manual page, "Variable substitution").
+/// Variables of the host that RUN sees and that never cause a cache miss (manual page, "Variable substitution"). Others than
+/// `dockerfile::scope::PROXIES`, which are build arguments of that name: this list is what the cache key leaves out.
 const PASSED: [&str; 9] = [
     "HTTP_PROXY",
     "http_proxy",

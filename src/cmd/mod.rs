@@ -1,6 +1,6 @@
 //! In what order do things happen? One file per subcommand.
 //!
-//! Only this directory knows that registries, storage and file trees have to do with each other.
+//! Only this directory and `builder` know that registries, storage and file trees have to do with each other.
 
 mod base_layers;
 mod build;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 /// Who may use whom (src/README.md). `error` and `log`'s macros everybody may use.
-/// Nothing flows back: only `cmd` knows that registries, storage and file trees have to do with each other.
+/// Nothing flows back: only `cmd` and `builder` know that registries, storage and file trees have to do with each other.
 const USES: &[(&str, &[&str])] = &[
     ("main", &["cli", "cmd", "log", "sys"]),
     ("builder", &["container", "dockerfile", "image", "log", "oci", "registry", "rootfs", "storage", "sys"]),
