@@ -194,7 +194,10 @@ fn ranks_share_a_packed_image() {
         for n in 0..4 {
             fs::remove_file(site.path("home").join(n.to_string())).unwrap();
         }
-        crate::packed_runs::assert_no_server(image.as_ref());
+        // Only files have servers, and only a whole path tells theirs from any other process.
+        if image == shown {
+            crate::packed_runs::assert_no_server(image.as_ref());
+        }
     };
     for launcher in ["slurm", "openmpi", "hydra", "pals"] {
         check(&[], shown, launcher, 1);

@@ -30,6 +30,7 @@ fn run(site: &Site, image: &Path, script: &str) -> Run {
 
 /// The processes that serve this image: they have ch-run's command line.
 pub fn servers(image: &Path) -> Vec<i32> {
+    assert!(image.is_absolute(), "{image:?} may stand in the command line of any process");
     let is_meant = |pid: &i32| {
         let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
