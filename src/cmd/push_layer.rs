@@ -10,10 +10,10 @@ use std::io::{BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use super::progress::{Counted, Progress};
+use crate::compress::gzip::Encoder;
 use crate::error::{Context, Result};
 use crate::log::{debug, info, verbose};
 use crate::oci::digest::{Digest, Hashing};
-use crate::oci::gzip::Encoder;
 use crate::registry::Client;
 use crate::rootfs::{self, PackOptions, Root, Stack};
 use crate::storage::{Draft, LayerId, Storage};

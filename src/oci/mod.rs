@@ -2,14 +2,10 @@
 
 pub mod arch;
 pub mod base64;
-mod codec;
 pub mod config;
-pub mod crc32;
 pub mod digest;
-pub mod gzip;
 pub mod json;
 pub mod manifest;
 pub mod reference;
 pub mod saved;
 pub mod size;
-mod zstd;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::handle::{Draft, open_file};
 use super::{LayerId, Storage};
+use crate::compress::crc32;
 use crate::error::{Context, Error, Result, bail};
-use crate::oci::crc32;
 
 /// Name of the file.
 const TABLE: &str = "owners";

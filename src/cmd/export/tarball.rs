@@ -6,8 +6,8 @@ use std::thread;
 use super::format::Codec;
 use super::{Counting, Input, Written};
 use crate::cmd::progress::{Counted, Progress};
+use crate::compress::gzip::Encoder;
 use crate::error::{Context, Result};
-use crate::oci::gzip::Encoder;
 use crate::rootfs::{self, Stack};
 
 pub fn write(input: &Input, codec: Codec, out: &mut dyn Write) -> Result<Written> {

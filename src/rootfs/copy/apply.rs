@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use super::visit::{Step, visit};
 use super::{Item, Plan, Sources};
+use crate::compress::Codec;
+use crate::compress::stream::{Decoder, Proof};
 use crate::error::{Context, Error, Result, bail};
 use crate::log::warning;
-use crate::oci::gzip::{Codec, Decoder, Proof};
 use crate::rootfs::dir_stack::DirStack;
 use crate::rootfs::limits::Limits;
 use crate::rootfs::metadata::{PLAIN_MODE, open_dir};

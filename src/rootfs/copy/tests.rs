@@ -300,7 +300,7 @@ fn what_a_copy_keeps() {
 fn archives_are_unpacked_by_add_alone() {
     let tar = Tar::of("d/ d/f=1 l->/etc l/g=2 c! .wh.old");
     let gzip = |data: &[u8]| {
-        let mut encoder = crate::oci::gzip::Encoder::new(Vec::new(), 1);
+        let mut encoder = crate::compress::gzip::Encoder::new(Vec::new(), 1);
         std::io::Write::write_all(&mut encoder, data).unwrap();
         encoder.finish().unwrap()
     };
@@ -368,7 +368,7 @@ fn archives_are_unpacked_by_add_alone() {
         "/x",
         "error: can't ADD f.tar.zst: zstd window of 128 MiB is too large (limit 32 MiB)",
     );
-    assert!(crate::oci::gzip::Codec::sniff(&gzip(&tar)) == crate::oci::gzip::Codec::Gzip);
+    assert!(crate::compress::Codec::sniff(&gzip(&tar)) == crate::compress::Codec::Gzip);
 }
 
 #[test]

@@ -8,15 +8,16 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../../src/oci"]
-mod oci {
-    mod codec;
+#[path = "../../../src/compress"]
+mod compress {
+    pub mod codec;
     mod crc32;
-    pub mod gzip;
-    mod zstd;
+    mod gunzip;
+    pub mod stream;
+    mod zstd_frames;
 }
 
-use oci::gzip::{Decoder, Proof};
+use compress::stream::{Decoder, Proof};
 
 fn inflate(data: &[u8], size: usize) -> Option<Vec<u8>> {
     let mut decoder = Decoder::new(data, Proof::Crc).ok()?;

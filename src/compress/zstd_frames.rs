@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex};
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::gzip::{Input, damaged, truncated};
+use super::stream::{Input, damaged, truncated};
 use crate::error::Error;
 
 /// Largest window that is decoded, and all of them together; `zstd --ultra --long` asks for more, images do not.
@@ -177,7 +177,7 @@ fn failed(code: usize) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gzip::{Decoder, Proof};
+    use super::super::stream::{Decoder, Proof};
     use super::*;
 
     #[test]
