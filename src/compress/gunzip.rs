@@ -7,12 +7,20 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_HAS_MORE_INPUT};
 
 use super::crc32;
-use super::stream::{Input, Proof, damaged, truncated};
+use super::input::{Input, damaged, truncated};
 
 /// Inflated bytes kept: deflate looks back 32 KiB at most; larger means fewer calls. A power of two.
 const WINDOW: usize = 256 << 10;
 /// Name and comment of a member.
 pub(super) const MAX_TEXT: usize = 64 << 10;
+
+/// Whether anything else tells that the content is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// The caller compares a digest of the content. CRCs are not computed: a sixth of inflating.
+    Digest,
+    Crc,
+}
 
 pub(super) struct Gunzip {
     core: Box<DecompressorOxide>,

@@ -6,6 +6,7 @@ mod codec;
 pub mod crc32;
 mod gunzip;
 pub mod gzip;
+mod input;
 mod lz4;
 mod lzo;
 pub mod stream;

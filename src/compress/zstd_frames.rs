@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex};
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::stream::{Input, damaged, truncated};
+use super::input::{Input, damaged, truncated};
 use crate::error::Error;
 
 /// Largest window that is decoded, and all of them together; `zstd --ultra --long` asks for more, images do not.

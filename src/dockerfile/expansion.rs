@@ -4,10 +4,8 @@
 //! pass may produce is bounded ([`MAX_RESULT`]), and so is all the work on the way ([`MAX_WORK`]), because `w` is read
 //! (and expanded) also where it is then thrown away.
 
-use super::pattern::{self, Pattern};
+use super::pattern::{self, MAX_RESULT, Pattern};
 
-/// Longest result, bytes.
-pub const MAX_RESULT: usize = 1 << 20;
 /// Deepest nesting of `${…}` inside `${…}`.
 pub const MAX_DEPTH: usize = 64;
 /// Bytes that one expansion may produce in all its parts together.

@@ -237,7 +237,7 @@ impl Parser<'_> {
 
     /// Lower case. A variable stays as it is until the stages are planned (A.19).
     fn stage_name(&self, name: &str) -> Parsed<String> {
-        if super::plan::has_variable(name) {
+        if super::words::has_variable(name) {
             return Ok(name.to_owned());
         }
         match valid_stage_name(name) {

@@ -6,6 +6,9 @@
 
 use std::fmt;
 
+/// Longest result, bytes.
+pub const MAX_RESULT: usize = 1 << 20;
+
 /// Comparisons that one operation may make.
 const MAX_COST: usize = 1 << 26;
 
@@ -91,7 +94,7 @@ impl Pattern {
             let length = length.filter(|&length| length > 0 || last_end != Some(at));
             if let Some(length) = length {
                 result += replacement;
-                if result.len() > super::expansion::MAX_RESULT {
+                if result.len() > MAX_RESULT {
                     return Err(TooCostly);
                 }
                 at += length;

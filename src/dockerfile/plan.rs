@@ -10,7 +10,8 @@ use super::ast::{Dockerfile, Instruction, Kind, Run, Stage};
 use super::platform::Platform;
 use super::scope::{Globals, PROXIES, Scope};
 use super::stage_deps::{self, Use};
-use super::words::{self, Lookup, WordError};
+pub use super::stage_deps::{Named, Origin, at};
+use super::words::{self, Lookup, WordError, has_variable};
 use super::{instruction, mount_flag, parse, remote};
 use crate::error::{Context, Error, Result, bail};
 
@@ -53,27 +54,9 @@ pub struct Planned {
     pub triggers: Vec<String>,
 }
 
-/// An image, named by an instruction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
-    pub name: String,
-    pub line: usize,
-    pub keyword: &'static str,
-}
-
 /// What a stage stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
-    Scratch,
-    Stage(usize),
-    /// An image reference, not yet checked.
-    Image(String),
-}
-
-/// Where COPY or a mount takes its files from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    Context,
     Scratch,
     Stage(usize),
     /// An image reference, not yet checked.
@@ -109,11 +92,6 @@ pub fn plan(file: &Dockerfile, options: &Options) -> Result<Plan> {
     let mut plan = Plan { target, order: Vec::new(), stages, globals, images: Vec::new(), unconsumed, names };
     plan.close(file)?;
     Ok(plan)
-}
-
-/// `line 3: COPY`, as the context of an error.
-pub fn at(line: usize, keyword: &str) -> String {
-    format!("line {line}: {keyword}")
 }
 
 /// An error with the column left out: the texts that are expanded are shown instead.
@@ -406,11 +384,6 @@ pub fn trigger_error(text: &str, diagnostics: &[super::diagnostic::Diagnostic]) 
     let message = diagnostics.first().map_or("", |diagnostic| diagnostic.message.as_str());
     let first = text.lines().next().unwrap_or_default();
     Error::new(format!("can't parse ONBUILD trigger {first:?}: {message}"))
-}
-
-/// Whether a text that is not expanded elsewhere holds a variable: a `$` with something after it (A.9, A.19).
-pub fn has_variable(text: &str) -> bool {
-    text.find('$').is_some_and(|at| at + 1 < text.len())
 }
 
 /// The value of `COPY --from`. Variables are other builders' extension: what is not set is an error, because an empty

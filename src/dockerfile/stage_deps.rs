@@ -5,8 +5,30 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::plan::{Named, Origin, at};
 use crate::error::{Context, Error, Result};
+
+/// Where COPY or a mount takes its files from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Context,
+    Scratch,
+    Stage(usize),
+    /// An image reference, not yet checked.
+    Image(String),
+}
+
+/// An image, named by an instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub name: String,
+    pub line: usize,
+    pub keyword: &'static str,
+}
+
+/// `line 3: COPY`, as the context of an error.
+pub fn at(line: usize, keyword: &str) -> String {
+    format!("line {line}: {keyword}")
+}
 
 /// An origin, and which instruction names it how.
 pub struct Use {

@@ -5,7 +5,8 @@
 //! looked for.
 
 pub use super::expansion::{Lookup, WordError};
-use super::expansion::{MAX_RESULT, Mode, Pass, Words, check_size};
+use super::expansion::{Mode, Pass, Words, check_size};
+use super::pattern::MAX_RESULT;
 
 /// One word: the result keeps its blanks.
 pub fn expand(text: &str, escape: char, lookup: Lookup) -> Result<String, WordError> {
@@ -76,6 +77,11 @@ fn known(text: &str, lookup: Lookup) -> Option<(usize, String)> {
     pass.at = 1;
     let value = pass.read_dollar(0).ok()?;
     Some((pass.at, value))
+}
+
+/// Whether a text that is not expanded elsewhere holds a variable: a `$` with something after it (A.9, A.19).
+pub fn has_variable(text: &str) -> bool {
+    text.find('$').is_some_and(|at| at + 1 < text.len())
 }
 
 #[cfg(test)]

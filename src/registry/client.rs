@@ -15,7 +15,6 @@ use super::net::Network;
 use super::retry::{self, Policy};
 use super::settings::Settings;
 use super::tls;
-use super::upload::Begun;
 use super::url::{Origin, Scheme, Url};
 use crate::error::{Error, Result, bail};
 use crate::log::{debug, verbose};
@@ -77,6 +76,14 @@ pub struct Fetched {
     pub bytes: Vec<u8>,
     pub digest: Digest,
     pub content_type: Option<String>,
+}
+
+/// An upload that the registry has agreed to.
+pub(super) struct Begun {
+    pub(super) repository: String,
+    pub(super) place: Url,
+    /// Smallest piece.
+    pub(super) minimum: u64,
 }
 
 pub struct Client {

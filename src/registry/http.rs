@@ -12,8 +12,9 @@ use ureq::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ureq::http::{HeaderMap, Request as HttpRequest};
 use ureq::{Agent, BodyReader, SendBody, Timeout};
 
-use super::net::{Network, Trouble, Unreachable};
+use super::net::Network;
 use super::retry;
+use super::socket::{Trouble, Unreachable};
 use super::ureq_transport::{Dialer, NoResolver};
 use super::url::Url;
 use crate::error::{Error, Result, io_text};

@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod proxy_handshake;
 pub mod retry;
 pub mod settings;
+pub mod socket;
 pub mod tls;
 pub mod token_server;
 pub mod upload;

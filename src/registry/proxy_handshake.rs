@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 
 use super::Endpoint;
-use super::net::{Socket, Unreachable, lasting, passing, unresolved};
 use super::proxy::{Names, Proxy};
+use super::socket::{Socket, Unreachable, lasting, passing, unresolved};
 use crate::error::Error;
 use crate::oci::base64;
 

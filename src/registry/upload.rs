@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::MutexGuard;
 
 use super::auth::{Answer, Scope, forbid_downgrade, next_hop};
-use super::client::{Call, Client, has_expired};
+use super::client::{Begun, Call, Client, has_expired};
 use super::http::{Failure, Method, Payload, Response};
 use super::retry;
 use super::url::Url;
@@ -43,14 +43,6 @@ enum Outcome {
     Again(Error, Option<std::time::Duration>),
     /// Something between does not know `Expect`: it wants the same without (RFC 9110, section 10.1.1).
     Unasked(Error),
-}
-
-/// An upload that the registry has agreed to.
-pub(super) struct Begun {
-    repository: String,
-    place: Url,
-    /// Smallest piece.
-    minimum: u64,
 }
 
 /// What is uploaded.

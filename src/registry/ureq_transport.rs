@@ -8,47 +8,9 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 use super::Endpoint;
-use super::net::{Network, Socket};
-use super::proxy::Proxy;
-use super::proxy_handshake;
+use super::net::{Line, Network};
+use super::socket::Socket;
 use super::url::{Origin, Scheme};
-
-/// A connection and what has to be done to the requests on it.
-pub struct Line {
-    pub socket: Socket,
-    pub absolute: Option<Absolute>,
-}
-
-/// Plain HTTP through a proxy: the request line names the origin (RFC 9112, section 3.2.2). ureq knows no such form,
-/// so the first line is rewritten on its way; such a connection carries one request only, which keeps that simple.
-pub struct Absolute {
-    origin: String,
-    login: Option<String>,
-    done: bool,
-}
-
-impl Absolute {
-    pub fn new(origin: &Origin, proxy: &Proxy) -> Absolute {
-        Absolute { origin: origin.to_string(), login: proxy_handshake::authorization(proxy), done: false }
-    }
-
-    /// `output` begins with `METHOD /path HTTP/1.1\r\n`.
-    fn rewrite(&mut self, output: &[u8]) -> Option<Vec<u8>> {
-        if std::mem::replace(&mut self.done, true) {
-            return None;
-        }
-        let space = output.iter().position(|&b| b == b' ')? + 1;
-        let end = output.windows(2).position(|w| w == b"\r\n")? + 2;
-        let mut text = output[..space].to_vec();
-        text.extend(self.origin.as_bytes());
-        text.extend(&output[space..end]);
-        if let Some(login) = &self.login {
-            text.extend(format!("Proxy-Authorization: {login}\r\n").bytes());
-        }
-        text.extend(&output[end..]);
-        Some(text)
-    }
-}
 
 /// What ureq reads and writes.
 struct Wire {

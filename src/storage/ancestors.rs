@@ -7,9 +7,19 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::init::{WAY_OUT, owner};
 use crate::error::{Context, Error, Result};
 use crate::sys::{fs as sysfs, user};
+
+pub(super) const WAY_OUT: &str = "use another directory with --storage or CH_IMAGE_STORAGE";
+
+/// Whose something is. In a user namespace of ours nobody else has a number: they are all the overflow user.
+pub(super) fn owner(uid: u32) -> String {
+    match uid {
+        uid if uid == sysfs::euid() => "yours".to_owned(),
+        65534 => "another user's".to_owned(),
+        uid => format!("owner: user {uid}"),
+    }
+}
 
 /// Why a directory can't be trusted to keep a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

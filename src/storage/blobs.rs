@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::handle::open_file;
+use super::files::open_file;
 use super::{Storage, locks};
 use crate::error::{Context, Error, Result, bail};
 use crate::oci::digest::{Digest, Hasher};

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::handle::read_file;
+use super::files::read_file;
 use super::{LayerId, Storage, locks};
 use crate::error::{Context, Result};
 use crate::log::debug;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,31 +10,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::init::{self, Found};
+use super::files::open_file;
+use super::init::{self, Found, Mode};
 use super::locks::{self, StorageLock};
 use crate::error::{Context, Error, Result, bail};
 use crate::log::{debug, verbose, warning};
 use crate::rootfs;
 use crate::sys::file::fremovexattr;
 use crate::sys::fs::{self as sysfs, Lock, Wait};
-
-/// How images lie in this storage directory; probed once, when it is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// Layers side by side, stacked by overlayfs.
-    Overlay,
-    /// One whole tree an image, where overlayfs cannot be had.
-    Plain,
-}
-
-impl Mode {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Mode::Overlay => "overlay",
-            Mode::Plain => "plain",
-        }
-    }
-}
 
 /// What a command is going to do with the storage directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -334,18 +317,6 @@ impl Drop for Draft {
             debug!("can't remove draft: {e}");
         }
     }
-}
-
-/// Opens one of our files to read it, whatever it has become: a link is an error, and a FIFO is not waited for.
-pub(super) fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
-}
-
-/// All of such a file.
-pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_file(path)?.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// A name that nothing in `trash/` has.

@@ -10,9 +10,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::handle::{Mode, open_file};
+use super::ancestors::{self, WAY_OUT, owner};
+use super::files::open_file;
 use super::locks::{self, StorageLock};
-use super::{Storage, ancestors, lockfile};
+use super::{Storage, lockfile};
 use crate::error::{Context, Error, Result};
 use crate::log::info;
 use crate::sys::fs::{self as sysfs, Lock, Wait, egid};
@@ -27,7 +28,24 @@ const FILES: [&str; 4] = ["version", "lock", UNFINISHED, lockfile::NAME];
 const UNFINISHED: &str = ".unfinished";
 const NO_VERSION: &str =
     "its version file is missing or not ours: use another directory with --storage or CH_IMAGE_STORAGE";
-pub(super) const WAY_OUT: &str = "use another directory with --storage or CH_IMAGE_STORAGE";
+
+/// How images lie in this storage directory; probed once, when it is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Layers side by side, stacked by overlayfs.
+    Overlay,
+    /// One whole tree an image, where overlayfs cannot be had.
+    Plain,
+}
+
+impl Mode {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mode::Overlay => "overlay",
+            Mode::Plain => "plain",
+        }
+    }
+}
 
 /// `$CH_IMAGE_STORAGE`, else `/var/tmp/$USER/ch-image` (manual page, "Storage directory"). Without `$USER`, which cron and
 /// batch systems may not set, the user's name or number.
@@ -135,15 +153,6 @@ fn check_parent(path: &Path) -> Result<()> {
         return Ok(());
     };
     Err(Error::new(format!("{} {what} ({})", parent.display(), owner(meta.uid()))).hint(WAY_OUT))
-}
-
-/// Whose something is. In a user namespace of ours nobody else has a number: they are all the overflow user.
-pub(super) fn owner(uid: u32) -> String {
-    match uid {
-        uid if uid == sysfs::euid() => "yours".to_owned(),
-        65534 => "another user's".to_owned(),
-        uid => format!("owner: user {uid}"),
-    }
 }
 
 /// The storage directory of ours that a directory lies in, if any.

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::handle::{Draft, Storage, open_file, read_file};
+use super::files::{open_file, read_file};
+use super::handle::{Draft, Storage};
 use super::locks;
 use super::owners::Owners;
 use crate::compress::crc32;

@@ -95,7 +95,7 @@ impl Storage {
             let Some(image) = find()? else { return Ok(None) };
             let Some(top) = image.layers.last() else { return Ok(Some(image)) };
             let path = self.in_use_path(top);
-            let file = match open(&path).or_else(|_| super::handle::open_file(&path).context(|| "can't open a lock")) {
+            let file = match open(&path).or_else(|_| super::files::open_file(&path).context(|| "can't open a lock")) {
                 Ok(file) => file,
                 // One that is gone is told by whoever looks for its files.
                 Err(_) => return Ok(Some(image)),

@@ -23,6 +23,7 @@
 mod ancestors;
 mod blobs;
 mod caches;
+mod files;
 mod fsck;
 mod gc;
 mod handle;
@@ -36,8 +37,8 @@ mod owners;
 pub use blobs::Ingest;
 pub use fsck::{Damage, Depth};
 pub use gc::Keep;
-pub use handle::{Access, Draft, Mode, Storage};
+pub use handle::{Access, Draft, Storage};
 pub use images::{Image, Source};
-pub use init::{around, check_place, default_path};
+pub use init::{Mode, around, check_place, default_path};
 pub use layers::{LayerId, LayerInfo, LayerKind, seal};
 pub use owners::{Owners, TableWriter};

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::handle::{Draft, open_file};
+use super::files::open_file;
+use super::handle::Draft;
 use super::{LayerId, Storage};
 use crate::compress::crc32;
 use crate::error::{Context, Error, Result, bail};

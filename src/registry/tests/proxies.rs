@@ -6,9 +6,10 @@ use std::sync::Mutex;
 
 use super::certificates::certificates;
 use super::*;
-use crate::registry::net::{Network, Trouble};
+use crate::registry::net::Network;
 use crate::registry::proxy::Proxies;
 use crate::registry::scripted::Reply;
+use crate::registry::socket::Trouble;
 use crate::registry::tls;
 use crate::registry::ureq_transport::{Dialer, NoResolver};
 use crate::registry::url::{Origin, Scheme, Url};

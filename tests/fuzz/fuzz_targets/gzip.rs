@@ -13,6 +13,7 @@ mod compress {
     pub mod codec;
     mod crc32;
     mod gunzip;
+    mod input;
     pub mod stream;
     mod zstd_frames;
 }
