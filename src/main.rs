@@ -22,6 +22,7 @@ mod tree;
 use std::process::ExitCode;
 
 use cli::Invocation;
+use cli::convert_args::Program;
 use error::{Error, Result};
 
 fn main() -> ExitCode {
@@ -30,8 +31,10 @@ fn main() -> ExitCode {
     let called = std::path::Path::new(&name).file_name().unwrap_or_default().to_owned();
     let result = refuse_privilege(&called).and_then(|()| match called.to_str() {
         Some("ch-run") => cmd::ch_run::run(args.collect()),
-        Some(program) if cli::convert_args::PROGRAMS.contains(&program) => cmd::convert::run(program, args.collect()),
-        Some(_) | None => cli::parse(args).and_then(dispatch),
+        name => match name.and_then(Program::by_name) {
+            Some(program) => cmd::convert::run(program, args.collect()),
+            None => cli::parse(args).and_then(dispatch),
+        },
     });
     match result {
         Ok(code) => code,

@@ -9,9 +9,16 @@ use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, Parser};
 
+use super::help;
+use super::table::Value::{Flag, Optional, Print, Required};
+use super::table::{self, Answer, Row, row};
 use crate::container::Bind;
 use crate::container::request::{Change, Join, Request, Upper};
 use crate::error::{Context, Error, Result};
+
+/// There are no subcommands.
+#[derive(PartialEq)]
+enum Never {}
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,97 +28,205 @@ pub enum Invocation {
     Run { request: Box<Request>, verbosity: u8 },
 }
 
-pub const HELP: &str = "\
-Usage: ch-run [OPTION...] IMAGE [-- CMD [ARG...]]
+/// What options say, before the operands are there.
+struct Given {
+    request: Request,
+    verbosity: u8,
+}
 
-Run a command in a container, as yourself and with no privilege. Without CMD it is the image's own (ENTRYPOINT and CMD).
+/// In the order of the names.
+const TABLE: &[Row<Given, Never>] = &[
+    row(
+        Some('b'),
+        "bind",
+        &[],
+        Required("SRC[:DST[:ro]]", |g, v| {
+            g.request.binds.push(bind(&v)?);
+            Ok(())
+        }),
+        "mount SRC at guest DST (default: the same path), read-only with :ro",
+    ),
+    row(
+        Some('c'),
+        "cd",
+        &[],
+        Required("DIR", |g, v| {
+            g.request.cwd = Some(v.into());
+            Ok(())
+        }),
+        "initial working directory in the container",
+    ),
+    row(None, "env-no-expand", &[], Flag(|g| g.request.expand = false), "don't expand $ in --set-env values"),
+    row(
+        Some('g'),
+        "gid",
+        &[],
+        Required("GID", |g, v| {
+            g.request.gid = Some(id(&v, "--gid")?);
+            Ok(())
+        }),
+        "run as GID within the container",
+    ),
+    row(None, "home", &[], Flag(|g| g.request.home = true), "mount your home directory at /home/$USER (default)"),
+    row(Some('j'), "join", &[], Flag(|g| join(g, |_| {})), "use the same container as peer ch-run processes"),
+    row(
+        None,
+        "join-ct",
+        &[],
+        Required("N", |g, v| {
+            let count = number(&v, "--join-ct")?;
+            join(g, |j| j.count = Some(count));
+            Ok(())
+        }),
+        "the same (the number of peers need not be known)",
+    ),
+    row(
+        None,
+        "join-tag",
+        &[],
+        Required("TAG", |g, v| {
+            join(g, |j| j.tag = Some(v));
+            Ok(())
+        }),
+        "the same; label of the peers (default: job and step)",
+    ),
+    row(
+        None,
+        "join-pid",
+        &[],
+        Required("PID", |g, v| {
+            let pid = number(&v, "--join-pid")?;
+            join(g, |j| j.pid = Some(pid));
+            Ok(())
+        }),
+        "join the container of a running process",
+    ),
+    row(
+        None,
+        "no-join",
+        &[],
+        Flag(|g| (g.request.join, g.request.no_join) = (None, true)),
+        "don't, not even ranks of one step with a packed image",
+    ),
+    row(None, "no-home", &[], Flag(|g| g.request.home = false), "don't mount your home directory"),
+    row(
+        None,
+        "no-mount",
+        &[],
+        Flag(|g| g.request.no_mount = true),
+        "unpack a packed image to $TMPDIR or /tmp instead of mounting it",
+    ),
+    row(
+        None,
+        "no-passwd",
+        &[],
+        Flag(|g| g.request.passwd = false),
+        "don't mount /etc/passwd and /etc/group of our making",
+    ),
+    row(
+        None,
+        "overlay",
+        &[],
+        Required("DIR", |g, v| {
+            g.request.upper = directory(&v)?;
+            Ok(())
+        }),
+        "let the command write, and keep what it wrote in DIR",
+    ),
+    row(
+        Some('s'),
+        "storage",
+        &[],
+        Required("DIR", |g, v| {
+            g.request.storage = Some(v.into());
+            Ok(())
+        }),
+        "storage directory, where images are found by name",
+    ),
+    row(
+        None,
+        "set-env",
+        &[],
+        Optional("FILE|VAR=VAL", |g, v| {
+            g.request.changes.push(set_env(v));
+            Ok(())
+        }),
+        "set environment variables: those of the image, those in FILE (one VAR=VALUE per line), or this one",
+    ),
+    row(Some('t'), "private-tmp", &[], Flag(|g| g.request.private_tmp = true), "use a /tmp of the container's own"),
+    row(
+        Some('u'),
+        "uid",
+        &[],
+        Required("UID", |g, v| {
+            g.request.uid = Some(id(&v, "--uid")?);
+            Ok(())
+        }),
+        "run as UID within the container",
+    ),
+    row(
+        None,
+        "unset-env",
+        &[],
+        Required("GLOB", |g, v| {
+            g.request.changes.push(Change::Unset(v));
+            Ok(())
+        }),
+        "unset the environment variables whose name fits",
+    ),
+    row(Some('v'), "verbose", &[], Flag(|g| g.verbosity = g.verbosity.saturating_add(1)), "say more (can be repeated)"),
+    row(Some('w'), "write", &[], Flag(|g| g.request.writable = true), "mount the image read-write"),
+    row(
+        Some('W'),
+        "write-fake",
+        &[],
+        Optional("SIZE", |g, v| {
+            g.request.upper = memory(v)?;
+            Ok(())
+        }),
+        "let the command write, and forget what it wrote: it is kept in memory, up to SIZE (such as 2g; default: 12% of the memory)",
+    ),
+    row(Some('h'), "help", &[], Print(Answer::Help), "print this help and exit").also(&["?"]),
+    row(Some('V'), "version", &[], Print(Answer::Version), "print the version and exit"),
+];
 
-IMAGE is the name of an image in the storage directory, a directory, or a packed image (SquashFS or SIF file);
-./NAME is never looked for in the storage directory.
-
-  -b, --bind SRC[:DST[:ro]]
-                         mount SRC at guest DST (default: the same path), read-only with :ro
-  -c, --cd DIR           initial working directory in the container
-      --env-no-expand    don't expand $ in --set-env values
-  -g, --gid GID          run as GID within the container
-      --home             mount your home directory at /home/$USER (default)
-  -j, --join             use the same container as peer ch-run processes
-      --join-ct N        the same (the number of peers need not be known)
-      --join-tag TAG     the same; label of the peers (default: job and step)
-      --join-pid PID     join the container of a running process
-      --no-join          don't, not even ranks of one step with a packed image
-      --no-home          don't mount your home directory
-      --no-mount         unpack a packed image to $TMPDIR or /tmp instead of mounting it
-      --no-passwd        don't mount /etc/passwd and /etc/group of our making
-      --overlay DIR      let the command write, and keep what it wrote in DIR
-  -s, --storage DIR      storage directory, where images are found by name
-      --set-env          set the environment variables of the image
-      --set-env=FILE     set those in FILE, one VAR=VALUE per line
-      --set-env=VAR=VAL  set this one
-  -t, --private-tmp      use a /tmp of the container's own
-  -u, --uid UID          run as UID within the container
-      --unset-env GLOB   unset the environment variables whose name fits
-  -v, --verbose          say more (can be repeated)
-  -w, --write            mount the image read-write
-  -W, --write-fake[=SIZE]
-                         let the command write, and forget what it wrote: it is kept
-                         in memory, up to SIZE (such as 2g; default: 12% of the memory)
-  -h, --help             print this help and exit
-  -V, --version          print the version and exit
-";
+pub fn help() -> String {
+    let mut text = String::from(
+        "Usage: ch-run [OPTION...] IMAGE [-- CMD [ARG...]]\n\n\
+         Run a command in a container, as yourself and with no privilege. Without CMD it is the image's own\n\
+         (ENTRYPOINT and CMD).\n\n\
+         IMAGE is the name of an image in the storage directory, a directory, or a packed image (SquashFS or\n\
+         SIF file); ./NAME is never looked for in the storage directory.\n\n",
+    );
+    help::rows(&mut text, TABLE, |_| true);
+    text
+}
 
 /// `args` without the program's own name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut parser = Parser::from_args(args);
-    let mut request = Request::new(OsString::new());
-    let mut verbosity = 0_u8;
+    let mut given = Given { request: Request::new(OsString::new()), verbosity: 0 };
     let mut image = None;
     while let Some(arg) = parser.next().map_err(usage)? {
-        match arg {
-            Arg::Short('b') | Arg::Long("bind") => {
-                request.binds.push(bind(&parser.value().map_err(usage)?)?);
+        let row = match arg {
+            Arg::Value(word) if image.is_none() => {
+                image = Some(word);
+                continue;
             }
-            Arg::Short('c') | Arg::Long("cd") => request.cwd = Some(value(&mut parser)?.into()),
-            Arg::Long("env-no-expand") => request.expand = false,
-            Arg::Short('g') | Arg::Long("gid") => request.gid = Some(id(&mut parser, "--gid")?),
-            Arg::Short('u') | Arg::Long("uid") => request.uid = Some(id(&mut parser, "--uid")?),
-            Arg::Long("home") => request.home = true,
-            Arg::Long("no-home") => request.home = false,
-            Arg::Long("no-mount") => request.no_mount = true,
-            Arg::Long("no-passwd") => request.passwd = false,
-            Arg::Short('j') | Arg::Long("join") => request.join = join(request.join, |_| {}),
-            Arg::Long("join-ct") => {
-                let count = number(&mut parser, "--join-ct")?;
-                request.join = join(request.join, |j| j.count = Some(count));
-            }
-            Arg::Long("join-tag") => {
-                let tag = value(&mut parser)?;
-                request.join = join(request.join, |j| j.tag = Some(tag));
-            }
-            Arg::Long("no-join") => (request.join, request.no_join) = (None, true),
-            Arg::Long("join-pid") => {
-                let pid = number(&mut parser, "--join-pid")?;
-                request.join = join(request.join, |j| j.pid = Some(pid));
-            }
-            Arg::Short('s') | Arg::Long("storage") => request.storage = Some(value(&mut parser)?.into()),
-            Arg::Long("set-env") => request.changes.push(set_env(parser.optional_value())),
-            Arg::Long("unset-env") => request.changes.push(Change::Unset(value(&mut parser)?)),
-            Arg::Short('t') | Arg::Long("private-tmp") => request.private_tmp = true,
-            Arg::Short('v') | Arg::Long("verbose") => verbosity = verbosity.saturating_add(1),
-            Arg::Short('w') | Arg::Long("write") => request.writable = true,
-            Arg::Short('W') | Arg::Long("write-fake") => request.upper = memory(parser.optional_value())?,
-            Arg::Long("overlay") => request.upper = directory(&value(&mut parser)?)?,
-            Arg::Short('h' | '?') | Arg::Long("help") => return Ok(Invocation::Help),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Invocation::Version),
-            Arg::Value(word) if image.is_none() => image = Some(word),
             Arg::Value(word) => {
-                request.argv.push(word);
-                request.argv.extend(parser.raw_args().map_err(usage)?);
+                given.request.argv.push(word);
+                given.request.argv.extend(parser.raw_args().map_err(usage)?);
                 break;
             }
-            Arg::Short(_) | Arg::Long(_) => return Err(usage(arg.unexpected())),
+            Arg::Short(_) | Arg::Long(_) => table::find(TABLE, None, &arg)?.ok_or_else(|| usage(arg.unexpected()))?,
+        };
+        match table::apply(row, &mut parser, &mut given)? {
+            None => {}
+            Some(Answer::Help) => return Ok(Invocation::Help),
+            Some(Answer::Version | Answer::Dependencies) => return Ok(Invocation::Version),
         }
     }
+    let Given { mut request, verbosity } = given;
     if request.writable && request.upper != Upper::None {
         return Err(wrong("--write changes the image itself: leave it out, or --write-fake and --overlay"));
     }
@@ -123,35 +238,28 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
 }
 
 fn usage(e: lexopt::Error) -> Error {
-    wrong(&crate::log::escape(&e.to_string()))
+    table::usage(e).hint("see: ch-run --help")
 }
 
 fn wrong(text: &str) -> Error {
     Error::usage(text).hint("see: ch-run --help")
 }
 
-fn value(parser: &mut Parser) -> Result<OsString> {
-    parser.value().map_err(usage)
-}
-
-fn number(parser: &mut Parser, option: &str) -> Result<u32> {
-    let text = value(parser)?;
+fn number(text: &OsStr, option: &str) -> Result<u32> {
     let parsed = text.to_str().filter(|t| t.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse().ok());
     parsed.ok_or_else(|| wrong(&format!("{option}: not a number: {}", crate::log::escape(&text.to_string_lossy()))))
 }
 
 /// The last number stands for "none" in the kernel.
-fn id(parser: &mut Parser, option: &str) -> Result<u32> {
-    match number(parser, option)? {
+fn id(text: &OsStr, option: &str) -> Result<u32> {
+    match number(text, option)? {
         u32::MAX => Err(wrong(&format!("{option}: out of range"))),
         id => Ok(id),
     }
 }
 
-fn join(before: Option<Join>, change: impl FnOnce(&mut Join)) -> Option<Join> {
-    let mut join = before.unwrap_or_default();
-    change(&mut join);
-    Some(join)
+fn join(given: &mut Given, change: impl FnOnce(&mut Join)) {
+    change(given.request.join.get_or_insert_default());
 }
 
 fn set_env(value: Option<OsString>) -> Change {

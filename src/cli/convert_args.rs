@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, Parser};
 
-use super::Options;
+use super::table::Value::{Flag, Print, Required};
+use super::table::{self, Answer, Row, row};
+use super::{Options, help};
 use crate::error::{Error, Result};
 
 /// What to do.
 #[derive(Debug, PartialEq)]
 pub enum Invocation {
-    Help(&'static str),
+    Help(String),
     Version,
     Convert(Box<Conversion>),
 }
@@ -48,68 +50,147 @@ pub enum Format {
     SquashFs,
 }
 
-const CONVERT: &str = "\
-Usage: ch-convert [OPTION...] IN OUT
+/// The programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    Convert,
+    BuilderToTar,
+    BuilderToSquash,
+    TarToDir,
+    DirToSquash,
+}
 
-Convert an image from one format to another.
+use Program::{BuilderToSquash, BuilderToTar, Convert, DirToSquash, TarToDir};
 
-Formats: ch-image (an image in the storage directory), dir, squash, tar. Told by names: *.sqfs, *.squash, *.squashfs;
-*.tar, *.tar.gz, *.tgz; what begins with / or ./ is a directory, all else an image in the storage directory.
+impl Program {
+    const ALL: [Program; 5] = [Convert, BuilderToTar, BuilderToSquash, TarToDir, DirToSquash];
 
-  -i, --in-fmt FMT       format of IN
-  -o, --out-fmt FMT      format of OUT
-  -n, --dry-run          say what would be done, and exit
-      --no-clobber       fail if OUT exists, instead of replacing it
-  -s, --storage DIR      storage directory
-      --tmp DIR          accepted; nothing is written there
-  -q, --quiet            say less
-  -v, --verbose          say more (can be repeated)
-  -h, --help             print this help and exit
-      --version          print the version and exit
-";
-const BUILDER2TAR: &str = "\
-Usage: ch-builder2tar [-b BUILDER] [--nocompress] IMAGE OUTDIR
+    pub fn by_name(name: &str) -> Option<Program> {
+        Self::ALL.into_iter().find(|program| program.name() == name)
+    }
 
-Write an image of the storage directory to OUTDIR/IMAGE.tar.gz (with --nocompress: .tar), / in its name as %.
-";
-const BUILDER2SQUASH: &str = "\
-Usage: ch-builder2squash [-b BUILDER] IMAGE OUTDIR [ARG...]
+    fn name(self) -> &'static str {
+        match self {
+            Convert => "ch-convert",
+            BuilderToTar => "ch-builder2tar",
+            BuilderToSquash => "ch-builder2squash",
+            TarToDir => "ch-tar2dir",
+            DirToSquash => "ch-dir2squash",
+        }
+    }
 
-Write an image of the storage directory to OUTDIR/IMAGE.sqfs, / in its name as %.
-ARGs are those of mksquashfs: -comp, -Xcompression-level, -b, -noappend.
-";
-const TAR2DIR: &str = "\
-Usage: ch-tar2dir TARBALL DIR
+    fn usage(self) -> &'static str {
+        match self {
+            Convert => "ch-convert [OPTION...] IN OUT",
+            BuilderToTar => "ch-builder2tar [-b BUILDER] [--nocompress] IMAGE OUTDIR",
+            BuilderToSquash => "ch-builder2squash [-b BUILDER] IMAGE OUTDIR [ARG...]",
+            TarToDir => "ch-tar2dir TARBALL DIR",
+            DirToSquash => "ch-dir2squash DIR OUTDIR [ARG...]",
+        }
+    }
 
-Unpack the image in TARBALL to DIR/NAME; NAME is that of TARBALL without its suffix.
-";
-const DIR2SQUASH: &str = "\
-Usage: ch-dir2squash DIR OUTDIR [ARG...]
+    fn about(self) -> &'static str {
+        match self {
+            Convert => {
+                "Convert an image from one format to another.\n\n\
+                 Formats: ch-image (an image in the storage directory), dir, squash, tar. Told by names: *.sqfs,\n\
+                 *.squash, *.squashfs; *.tar, *.tar.gz, *.tgz; what begins with / or ./ is a directory, all else an\n\
+                 image in the storage directory."
+            }
+            BuilderToTar => {
+                "Write an image of the storage directory to OUTDIR/IMAGE.tar.gz (with --nocompress: .tar), / in its\n\
+                 name as %."
+            }
+            BuilderToSquash => {
+                "Write an image of the storage directory to OUTDIR/IMAGE.sqfs, / in its name as %.\n\
+                 ARGs are those of mksquashfs: -comp, -Xcompression-level, -b, -noappend."
+            }
+            TarToDir => "Unpack the image in TARBALL to DIR/NAME; NAME is that of TARBALL without its suffix.",
+            DirToSquash => {
+                "Write the image in DIR to OUTDIR/NAME.sqfs; NAME is the last component of DIR.\n\
+                 ARGs are those of mksquashfs: -comp, -Xcompression-level, -b, -noappend."
+            }
+        }
+    }
 
-Write the image in DIR to OUTDIR/NAME.sqfs; NAME is the last component of DIR.
-ARGs are those of mksquashfs: -comp, -Xcompression-level, -b, -noappend.
-";
+    fn help(self) -> String {
+        let mut text = format!("Usage: {}\n\n{}\n\n", self.usage(), self.about());
+        help::rows(&mut text, TABLE, |row| row.applies(Some(&self)));
+        text
+    }
+}
 
-/// The programs, by their names.
-pub const PROGRAMS: [&str; 5] = ["ch-convert", "ch-builder2tar", "ch-builder2squash", "ch-tar2dir", "ch-dir2squash"];
+const TABLE: &[Row<Given, Program>] = &[
+    row(
+        Some('b'),
+        "builder",
+        &[BuilderToTar, BuilderToSquash, TarToDir, DirToSquash],
+        Required("BUILDER", |_, v| builder(&v)),
+        "where the image is: ch-image",
+    ),
+    row(None, "nocompress", &[BuilderToTar], Flag(|g| g.compressed = false), "don't compress the tarball"),
+    row(
+        Some('i'),
+        "in-fmt",
+        &[Convert],
+        Required("FMT", |g, v| {
+            g.input = Some(format(&v)?);
+            Ok(())
+        }),
+        "format of IN",
+    ),
+    row(
+        Some('o'),
+        "out-fmt",
+        &[Convert],
+        Required("FMT", |g, v| {
+            g.output = Some(format(&v)?);
+            Ok(())
+        }),
+        "format of OUT",
+    ),
+    row(Some('n'), "dry-run", &[Convert], Flag(|g| g.dry_run = true), "say what would be done, and exit"),
+    row(
+        None,
+        "no-clobber",
+        &[Convert],
+        Flag(|g| g.options.overwrite = false),
+        "fail if OUT exists, instead of replacing it",
+    ),
+    row(
+        Some('s'),
+        "storage",
+        &[],
+        Required("DIR", |g, v| {
+            g.options.storage = Some(v.into());
+            Ok(())
+        }),
+        "storage directory",
+    ),
+    row(None, "tmp", &[Convert], Required("DIR", |_, _| Ok(())), "accepted; nothing is written there"),
+    row(Some('q'), "quiet", &[Convert], Flag(|g| g.quiet = true), "say less"),
+    row(
+        Some('v'),
+        "verbose",
+        &[],
+        Flag(|g| g.options.verbose = g.options.verbose.saturating_add(1)),
+        "say more (can be repeated)",
+    ),
+    row(Some('h'), "help", &[], Print(Answer::Help), "print this help and exit"),
+    row(None, "version", &[], Print(Answer::Version), "print the version and exit"),
+];
 
-/// `program` is one of [`PROGRAMS`]; `args` without it.
-pub fn parse(program: &str, args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
-    let help = match program {
-        "ch-builder2tar" => BUILDER2TAR,
-        "ch-builder2squash" => BUILDER2SQUASH,
-        "ch-tar2dir" => TAR2DIR,
-        "ch-dir2squash" => DIR2SQUASH,
-        _ => CONVERT,
-    };
+/// `args` without the program's name.
+pub fn parse(program: Program, args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let given = match read(program, args)? {
-        Words::Help => return Ok(Invocation::Help(help)),
+        Words::Help => return Ok(Invocation::Help(program.help())),
         Words::Version => return Ok(Invocation::Version),
         Words::Given(given) => *given,
     };
     let Given { mut options, operands, rest, input, output, dry_run, quiet, compressed } = given;
-    let [from, to] = <[OsString; 2]>::try_from(operands)
-        .map_err(|_| Error::usage(format!("{program}: expected two operands")).hint(usage_of(help)))?;
+    let [from, to] = <[OsString; 2]>::try_from(operands).map_err(|_| {
+        Error::usage(format!("{}: expected two operands", program.name())).hint(format!("usage: {}", program.usage()))
+    })?;
     squashfs_arguments(&mut options, &rest)?;
     let end = |format, name: OsString| End { format, name };
     let inside = |dir: OsString, name: &[u8], suffix: &str| {
@@ -118,23 +199,23 @@ pub fn parse(program: &str, args: impl IntoIterator<Item = OsString>) -> Result<
         PathBuf::from(dir).join(OsStr::from_bytes(&name)).into_os_string()
     };
     let (from, to) = match program {
-        "ch-builder2tar" => {
+        BuilderToTar => {
             let out = inside(to, &flat(&from), if compressed { ".tar.gz" } else { ".tar" });
             (end(Format::Image, from), end(Format::Tarball, out))
         }
-        "ch-builder2squash" => {
+        BuilderToSquash => {
             let out = inside(to, &flat(&from), ".sqfs");
             (end(Format::Image, from), end(Format::SquashFs, out))
         }
-        "ch-tar2dir" => {
+        TarToDir => {
             let out = inside(to, stem(&from)?, "");
             (end(Format::Tarball, from), end(Format::Directory, out))
         }
-        "ch-dir2squash" => {
+        DirToSquash => {
             let out = inside(to, stem(&from)?, ".sqfs");
             (end(Format::Directory, from), end(Format::SquashFs, out))
         }
-        _ => (end(input.unwrap_or(infer(&from)), from), end(output.unwrap_or(infer(&to)), to)),
+        Convert => (end(input.unwrap_or(infer(&from)), from), end(output.unwrap_or(infer(&to)), to)),
     };
     if from.format == to.format {
         return Err(Error::usage("input and output are of the same format").hint("-i and -o say formats"));
@@ -160,9 +241,7 @@ struct Given {
     compressed: bool,
 }
 
-fn read(program: &str, args: impl IntoIterator<Item = OsString>) -> Result<Words> {
-    let usage = |e: lexopt::Error| Error::usage(crate::log::escape(&e.to_string()).into_owned());
-    let is_convert = program == "ch-convert";
+fn read(program: Program, args: impl IntoIterator<Item = OsString>) -> Result<Words> {
     let mut given = Given {
         // The original replaces what is there.
         options: Options { overwrite: true, ..Options::default() },
@@ -175,45 +254,26 @@ fn read(program: &str, args: impl IntoIterator<Item = OsString>) -> Result<Words
         compressed: true,
     };
     let mut parser = Parser::from_args(args);
-    while let Some(arg) = parser.next().map_err(usage)? {
-        match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Words::Help),
-            Arg::Long("version") => return Ok(Words::Version),
-            Arg::Short('v') | Arg::Long("verbose") => given.options.verbose = given.options.verbose.saturating_add(1),
-            Arg::Short('b') | Arg::Long("builder") if !is_convert => builder(&parser.value().map_err(usage)?)?,
-            Arg::Long("nocompress") if program == "ch-builder2tar" => given.compressed = false,
-            Arg::Short('i') | Arg::Long("in-fmt") if is_convert => {
-                given.input = Some(format(&parser.value().map_err(usage)?)?);
-            }
-            Arg::Short('o') | Arg::Long("out-fmt") if is_convert => {
-                given.output = Some(format(&parser.value().map_err(usage)?)?);
-            }
-            Arg::Short('n') | Arg::Long("dry-run") if is_convert => given.dry_run = true,
-            Arg::Long("no-clobber") if is_convert => given.options.overwrite = false,
-            Arg::Short('s') | Arg::Long("storage") => {
-                given.options.storage = Some(parser.value().map_err(usage)?.into());
-            }
-            Arg::Long("tmp") if is_convert => drop(parser.value().map_err(usage)?),
-            Arg::Short('q') | Arg::Long("quiet") if is_convert => given.quiet = true,
+    while let Some(arg) = parser.next().map_err(table::usage)? {
+        let row = match arg {
             Arg::Value(word) => {
                 given.operands.push(word);
-                if given.operands.len() == 2 && program.ends_with("2squash") {
-                    given.rest.extend(parser.raw_args().map_err(usage)?);
+                if given.operands.len() == 2 && matches!(program, BuilderToSquash | DirToSquash) {
+                    given.rest.extend(parser.raw_args().map_err(table::usage)?);
                     break;
                 }
+                continue;
             }
-            Arg::Short(_) | Arg::Long(_) => {
-                return Err(usage(arg.unexpected()).hint(format!("see: {program} --help")));
-            }
+            Arg::Short(_) | Arg::Long(_) => table::find(TABLE, Some(&program), &arg)?
+                .ok_or_else(|| table::usage(arg.unexpected()).hint(format!("see: {} --help", program.name())))?,
+        };
+        match table::apply(row, &mut parser, &mut given)? {
+            None => {}
+            Some(Answer::Help) => return Ok(Words::Help),
+            Some(Answer::Version | Answer::Dependencies) => return Ok(Words::Version),
         }
     }
     Ok(Words::Given(Box::new(given)))
-}
-
-/// The first line of a help text, for a hint.
-fn usage_of(help: &str) -> String {
-    let line = help.lines().next().unwrap_or_default();
-    format!("usage: {}", line.trim_start_matches("Usage: "))
 }
 
 fn builder(name: &OsStr) -> Result<()> {
@@ -301,7 +361,7 @@ mod tests {
     fn run(line: &str) -> Result<Invocation> {
         let mut words = line.split(' ').map(OsString::from);
         let program = words.next().unwrap_or_default();
-        parse(program.to_str().unwrap(), words)
+        parse(Program::by_name(program.to_str().unwrap()).unwrap(), words)
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! Help, made from the table.
+//! Help, made from the tables.
 
-use super::options::{Row, TABLE, Value};
+use super::options::TABLE;
+use super::table::{Row, Value};
 use super::{SUBCOMMANDS, Subcommand};
 
-const WIDTH: usize = 26;
+/// Columns of what stands on the left, and of all.
+const LEFT: usize = 26;
+const WIDTH: usize = 90;
 
 pub(crate) fn general() -> String {
     let mut text = String::from(
@@ -17,42 +20,74 @@ pub(crate) fn general() -> String {
         text.push_str(&entry(sub.name, sub.help));
     }
     text.push_str("\noptions that print and exit:\n");
-    text.push_str(&entry("-h, --help", "print help (after a subcommand: its own) and exit"));
-    text.push_str(&entry("    --dependencies", "report what this machine lacks, if anything, and exit"));
-    text.push_str(&entry("    --version", "print version number and exit"));
+    rows(&mut text, TABLE, |row| matches!(row.value, Value::Print(_)));
     text.push_str("\ncommon options (before or after the subcommand):\n");
-    rows(&mut text, |r| r.of.is_empty());
+    rows(&mut text, TABLE, |row| row.of.is_empty() && !matches!(row.value, Value::Print(_)));
     text
 }
 
 pub(crate) fn of(sub: &Subcommand) -> String {
     let operands = if sub.operands.is_empty() { String::new() } else { format!(" {}", sub.operands) };
     let mut text = format!("usage: ch-image [OPTION...] {} [OPTION...]{operands}\n\n{}\n", sub.name, sub.help);
-    if TABLE.iter().any(|r| r.of.contains(&sub.name)) {
+    if TABLE.iter().any(|row| row.of.contains(&sub.kind)) {
         text.push_str("\noptions:\n");
-        rows(&mut text, |r| r.of.contains(&sub.name));
+        rows(&mut text, TABLE, |row| row.of.contains(&sub.kind));
     }
     text.push_str("\ncommon options:\n");
-    rows(&mut text, |r| r.of.is_empty());
+    rows(&mut text, TABLE, |row| row.of.is_empty() && !matches!(row.value, Value::Print(_)));
     text
 }
 
-fn rows(text: &mut String, wanted: impl Fn(&Row) -> bool) {
-    for row in TABLE.iter().filter(|r| wanted(r)) {
-        let short = row.short.map_or("    ".to_owned(), |c| format!("-{c}, "));
-        let value = match row.value {
-            Value::None(_) => String::new(),
-            Value::Required(name, _) => format!(" {name}"),
-            Value::Optional(name, _) => format!("[={name}]"),
-        };
-        text.push_str(&entry(&format!("{short}--{}{value}", row.long), row.help));
+/// The wanted options, an entry each.
+pub(crate) fn rows<T, S: PartialEq>(text: &mut String, table: &[Row<T, S>], wanted: impl Fn(&Row<T, S>) -> bool) {
+    for row in table.iter().filter(|row| wanted(row)) {
+        text.push_str(&entry(&row.shown(), row.help));
     }
 }
 
 fn entry(left: &str, right: &str) -> String {
-    if left.len() > WIDTH {
-        format!("  {left}\n  {:WIDTH$}  {right}\n", "")
-    } else {
-        format!("  {left:WIDTH$}  {right}\n")
+    let mut lines = wrap(right, WIDTH - LEFT - 4);
+    let first = if left.chars().count() > LEFT { String::new() } else { lines.remove(0) };
+    let mut text = format!("  {left:LEFT$}  {first}").trim_end().to_owned();
+    for line in lines {
+        text.push_str(&format!("\n  {:LEFT$}  {line}", ""));
+    }
+    text.push('\n');
+    text
+}
+
+/// Lines of at most so many characters, if words allow it; at least one line.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { continue };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_entries_are_wrapped() {
+        let lines = wrap("one two three", 7);
+        assert_eq!(lines, ["one two", "three"]);
+        assert_eq!(wrap("unbreakable", 3), ["unbreakable"]);
+        assert_eq!(wrap("", 3), [""]);
+        assert_eq!(entry("-x", "one"), format!("  -x{:26}one\n", ""));
+        assert_eq!(
+            entry("-x", &["word"; 13].join(" ")),
+            format!("  -x{:26}{}\n{:30}word\n", "", ["word"; 12].join(" "), "")
+        );
+        assert_eq!(entry(&"y".repeat(27), "z"), format!("  {}\n{:30}z\n", "y".repeat(27), ""));
     }
 }

@@ -3,6 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::Sub::{self, Build, Doctor, Export, Fsck, Gc, List, Pull, Push};
+use super::table::Value::{Flag, Optional, Print, Required};
+use super::table::{Answer, Row, row};
 use crate::error::{Error, Result};
 
 /// Root emulation asked for by `--force[=MODE]`.
@@ -70,38 +73,17 @@ pub struct Options {
     pub repair: bool,
 }
 
-/// How an option takes its value.
-#[derive(Clone, Copy)]
-pub(crate) enum Value {
-    None(fn(&mut Options)),
-    Required(&'static str, fn(&mut Options, OsString) -> Result<()>),
-    /// Only in the form `--option=VALUE`.
-    Optional(&'static str, fn(&mut Options, Option<OsString>) -> Result<()>),
-}
-
-pub(crate) struct Row {
-    pub short: Option<char>,
-    pub long: &'static str,
-    /// Subcommands that take it; empty: all (a common option).
-    pub of: &'static [&'static str],
-    pub value: Value,
-    pub help: &'static str,
-}
-
-const fn row(
-    short: Option<char>,
-    long: &'static str,
-    of: &'static [&'static str],
-    value: Value,
-    help: &'static str,
-) -> Row {
-    Row { short, long, of, value, help }
-}
-
-use Value::{None as Flag, Optional, Required};
-
 /// Common options first, then by subcommand; in each group by name.
-pub(crate) const TABLE: &[Row] = &[
+pub(crate) const TABLE: &[Row<Options, Sub>] = &[
+    row(Some('h'), "help", &[], Print(Answer::Help), "print help (after a subcommand: its own) and exit"),
+    row(
+        None,
+        "dependencies",
+        &[],
+        Print(Answer::Dependencies),
+        "report what this machine lacks, if anything, and exit",
+    ),
+    row(None, "version", &[], Print(Answer::Version), "print version number and exit"),
     row(
         Some('a'),
         "arch",
@@ -150,21 +132,21 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         Some('b'),
         "bind",
-        &["build"],
+        &[Build],
         Required("SRC[:DST]", |o, v| push(&mut o.binds, v)),
         "mount SRC at DST (default: the same path) during RUN; can be repeated",
     ),
     row(
         None,
         "build-arg",
-        &["build"],
+        &[Build],
         Required("KEY[=VALUE]", |o, v| push(&mut o.build_args, v)),
         "set the ARG KEY (default: from the environment); can be repeated",
     ),
     row(
         Some('f'),
         "file",
-        &["build"],
+        &[Build],
         Required("DOCKERFILE", |o, v| {
             o.file = Some(v);
             Ok(())
@@ -174,7 +156,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         None,
         "force",
-        &["build"],
+        &[Build],
         Optional("MODE", |o, v| {
             o.force = Some(force(v)?);
             Ok(())
@@ -184,69 +166,69 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         None,
         "jobs",
-        &["build"],
+        &[Build],
         Required("N", |o, v| number(&mut o.jobs, v)),
         "build up to N independent stages at the same time",
     ),
-    row(Some('n'), "dry-run", &["build", "gc"], Flag(|o| o.dry_run = true), "say what would be done, do nothing"),
+    row(Some('n'), "dry-run", &[Build, Gc], Flag(|o| o.dry_run = true), "say what would be done, do nothing"),
     row(
         None,
         "no-force-detect",
-        &["build"],
+        &[Build],
         Flag(|o| o.no_force_detect = true),
         "don't try to detect whether --force would help",
     ),
     row(
         None,
         "parse-only",
-        &["build", "pull"],
+        &[Build, Pull],
         Flag(|o| o.parse_only = true),
         "stop after parsing the Dockerfile or image reference",
     ),
-    row(None, "rebuild", &["build"], Flag(|o| o.rebuild = true), "run all steps again, but keep downloads"),
+    row(None, "rebuild", &[Build], Flag(|o| o.rebuild = true), "run all steps again, but keep downloads"),
     row(
         None,
         "secret",
-        &["build"],
+        &[Build],
         Required("id=ID,src=FILE|env=VAR", |o, v| push(&mut o.secrets, v)),
         "secret for RUN --mount=type=secret; can be repeated",
     ),
     row(
         None,
         "ssh",
-        &["build"],
+        &[Build],
         Required("ID[=SOCKET]", |o, v| push(&mut o.ssh, v)),
         "agent socket for RUN --mount=type=ssh; can be repeated",
     ),
     row(
         Some('t'),
         "tag",
-        &["build"],
+        &[Build],
         Required("TAG", |o, v| push(&mut o.tags, v)),
         "name of the image (default: from the Dockerfile's or the context's name); can be repeated",
     ),
     row(
         None,
         "target",
-        &["build"],
+        &[Build],
         Required("STAGE", |o, v| put(&mut o.target, text(v))),
         "build up to this stage (default: the last)",
     ),
-    row(None, "why", &["build"], Flag(|o| o.why = true), "say for each step that is not cached what has changed"),
-    row(Some('a'), "all", &["list"], Flag(|o| o.all = true), "show stages of builds (NAME/_stageN), too"),
-    row(Some('l'), "long", &["list"], Flag(|o| o.long = true), "show size, age, base and layers"),
-    row(None, "json", &["list", "doctor"], Flag(|o| o.json = true), "print JSON"),
+    row(None, "why", &[Build], Flag(|o| o.why = true), "say for each step that is not cached what has changed"),
+    row(Some('a'), "all", &[List], Flag(|o| o.all = true), "show stages of builds (NAME/_stageN), too"),
+    row(Some('l'), "long", &[List], Flag(|o| o.long = true), "show size, age, base and layers"),
+    row(None, "json", &[List, Doctor], Flag(|o| o.json = true), "print JSON"),
     row(
         None,
         "last-layer",
-        &["pull"],
+        &[Pull],
         Required("N", |o, v| number(&mut o.last_layer, v)),
         "unpack only N layers, leaving an incomplete image (for debugging)",
     ),
     row(
         None,
         "format",
-        &["push"],
+        &[Push],
         Required("oci|docker", |o, v| {
             o.format = Some(format(v)?);
             Ok(())
@@ -256,55 +238,55 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         None,
         "image",
-        &["push"],
+        &[Push],
         Required("DIR", |o, v| path(&mut o.image, v)),
         "push the unpacked image at DIR instead of one in the storage directory",
     ),
     row(
         None,
         "layers",
-        &["push"],
+        &[Push],
         Flag(|o| o.layers = true),
         "keep the base image's own layers and push only ours on top",
     ),
     row(
         None,
         "ownership",
-        &["push", "export", "pull"],
+        &[Push, Export, Pull],
         Flag(|o| o.ownership = true),
         "keep the owners and set-id bits that --force=notify recorded, instead of root:root and none",
     ),
     row(
         None,
         "block-size",
-        &["export", "pull"],
+        &[Export, Pull],
         Required("SIZE", |o, v| put(&mut o.block_size, text(v))),
         "size of compressed blocks: 4K to 1M, a power of two (default 128K)",
     ),
     row(
         None,
         "compress",
-        &["export", "pull"],
+        &[Export, Pull],
         Required("ALG[:LEVEL]", |o, v| put(&mut o.compress, text(v))),
         "zstd (default), gzip, lz4 or none; levels: zstd 1 to 22, gzip 1 to 9",
     ),
     row(
         None,
         "format",
-        &["export"],
+        &[Export],
         Required("FORMAT", |o, v| put(&mut o.export_format, text(v))),
         "what is written, whatever PATH is called: squashfs, tar, dir, docker-archive, oci-archive, oci",
     ),
-    row(None, "overwrite", &["export", "pull"], Flag(|o| o.overwrite = true), "replace a file that exists"),
+    row(None, "overwrite", &[Export, Pull], Flag(|o| o.overwrite = true), "replace a file that exists"),
     row(
         None,
         "keep",
-        &["gc"],
+        &[Gc],
         Required("SIZE|AGE", |o, v| put(&mut o.keep, text(v))),
         "keep what was used most recently, up to SIZE (10G) or younger than AGE (7d)",
     ),
-    row(None, "deep", &["fsck"], Flag(|o| o.deep = true), "read every blob and file"),
-    row(None, "repair", &["fsck"], Flag(|o| o.repair = true), "drop what is damaged, pull again what was pulled"),
+    row(None, "deep", &[Fsck], Flag(|o| o.deep = true), "read every blob and file"),
+    row(None, "repair", &[Fsck], Flag(|o| o.repair = true), "drop what is damaged, pull again what was pulled"),
 ];
 
 fn text(v: OsString) -> Result<String> {

@@ -7,8 +7,9 @@ use std::ffi::OsString;
 
 use lexopt::{Arg, Parser};
 
-use super::options::{Options, Row, TABLE, Value};
-use super::{Command, Invocation, SUBCOMMANDS, Subcommand, help};
+use super::options::{Options, TABLE};
+use super::table::{self, Answer, Row};
+use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, help};
 use crate::error::{Error, Result};
 
 /// `args` without the program's name.
@@ -22,21 +23,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut sub: Option<&Subcommand> = None;
     let mut operands: Vec<OsString> = Vec::new();
     let mut verbose_before = 0;
-    while let Some(arg) = parser.next().map_err(usage)? {
+    while let Some(arg) = parser.next().map_err(table::usage)? {
+        let kind = sub.map(|sub| sub.kind);
         let row = match arg {
-            Arg::Short('h') => return Ok(print_help(sub)),
-            Arg::Short(c) => TABLE
-                .iter()
-                .filter(|r| r.short == Some(c) && applies(r, sub))
-                // What a subcommand means by a letter comes before what all mean by it.
-                .max_by_key(|r| !r.of.is_empty())
-                .ok_or_else(|| unknown(&format!("-{c}"), sub))?,
-            Arg::Long(name) => match find_long(name, sub)? {
-                Long::Help => return Ok(print_help(sub)),
-                Long::Version => return Ok(Invocation::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
-                Long::Dependencies => return Ok(Invocation::Dependencies),
-                Long::Row(row) => row,
-            },
             Arg::Value(word) if sub.is_none() => {
                 sub = Some(find_subcommand(&word)?);
                 verbose_before = std::mem::take(&mut options.verbose);
@@ -46,17 +35,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
                 operands.push(word);
                 continue;
             }
-        };
-        let name = row.long;
-        let set = match row.value {
-            Value::None(set) => {
-                set(&mut options);
-                continue;
+            Arg::Short(_) | Arg::Long(_) => {
+                table::find(TABLE, kind.as_ref(), &arg)?.ok_or_else(|| unknown(&arg, sub))?
             }
-            Value::Required(_, set) => parser.value().map_err(usage).and_then(|v| set(&mut options, v)),
-            Value::Optional(_, set) => set(&mut options, parser.optional_value()),
         };
-        set.map_err(|e| e.context(format!("--{name}")))?;
+        match table::apply(row, &mut parser, &mut options).map_err(|e| e.context(format!("--{}", row.long)))? {
+            None => {}
+            Some(Answer::Help) => return Ok(Invocation::Print(sub.map_or_else(help::general, help::of))),
+            Some(Answer::Version) => return Ok(Invocation::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
+            Some(Answer::Dependencies) => return Ok(Invocation::Dependencies),
+        }
     }
     let Some(sub) = sub else {
         return Err(Error::usage("no subcommand").hint("ch-image --help lists them"));
@@ -71,44 +59,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     Ok(Invocation::Run(Box::new(options), command))
 }
 
-fn print_help(sub: Option<&Subcommand>) -> Invocation {
-    Invocation::Print(sub.map_or_else(help::general, help::of))
-}
-
-enum Long {
-    Help,
-    Version,
-    Dependencies,
-    Row(&'static Row),
-}
-
-fn applies(row: &Row, sub: Option<&Subcommand>) -> bool {
-    row.of.is_empty() || sub.is_some_and(|s| row.of.contains(&s.name))
-}
-
-fn find_long(name: &str, sub: Option<&Subcommand>) -> Result<Long> {
-    let fixed = [("help", Long::Help), ("version", Long::Version), ("dependencies", Long::Dependencies)];
-    let rows = TABLE.iter().filter(|r| applies(r, sub)).map(|r| (r.long, Long::Row(r)));
-    let mut found: Vec<(&str, Long)> = fixed.into_iter().chain(rows).filter(|(n, _)| n.starts_with(name)).collect();
-    if let Some(exact) = found.iter().position(|(n, _)| *n == name) {
-        return Ok(found.swap_remove(exact).1);
-    }
-    match found.len() {
-        0 => Err(unknown(&format!("--{name}"), sub)),
-        1 => Ok(found.swap_remove(0).1),
-        _ => {
-            let names: Vec<String> = found.iter().map(|(n, _)| format!("--{n}")).collect();
-            Err(Error::usage(format!("ambiguous option: --{name}")).hint(format!("could be {}", names.join(", "))))
-        }
-    }
-}
-
-fn unknown(option: &str, sub: Option<&Subcommand>) -> Error {
-    let of: Vec<&str> = TABLE
-        .iter()
-        .filter(|r| option == format!("--{}", r.long) || r.short.is_some_and(|c| option == format!("-{c}")))
-        .flat_map(|r| r.of.iter().copied())
-        .collect();
+fn unknown(option: &Arg<'_>, sub: Option<&Subcommand>) -> Error {
+    let (option, rows): (String, Vec<&Row<Options, Sub>>) = match *option {
+        Arg::Short(letter) => (format!("-{letter}"), TABLE.iter().filter(|row| row.has_short(letter)).collect()),
+        Arg::Long(name) => (format!("--{name}"), TABLE.iter().filter(|row| row.long == name).collect()),
+        Arg::Value(_) => (String::new(), Vec::new()),
+    };
+    let kinds: Vec<Sub> = rows.iter().flat_map(|row| row.of.iter().copied()).collect();
+    let of: Vec<&str> = SUBCOMMANDS.iter().filter(|s| kinds.contains(&s.kind)).map(|s| s.name).collect();
     let e = Error::usage(format!("unknown option: {option}"));
     match (sub, of.is_empty()) {
         (None, false) => e.hint(format!("it is an option of {}: put it after the subcommand", of.join(", "))),
@@ -135,39 +93,37 @@ fn command(sub: &Subcommand, operands: Vec<OsString>) -> Result<Command> {
         })
     };
     let text = |v: OsString| v.into_string().map_err(|v| Error::usage(format!("not valid UTF-8: {v:?}")));
-    let command = match sub.name {
-        "build" => Command::Build { context: next("CONTEXT")? },
-        "delete" => {
+    let command = match sub.kind {
+        Sub::Build => Command::Build { context: next("CONTEXT")? },
+        Sub::Delete => {
             let mut images = vec![text(next("IMAGE_REF")?)?];
             for word in words.by_ref() {
                 images.push(text(word)?);
             }
             Command::Delete { images }
         }
-        "doctor" => Command::Doctor,
-        "export" => Command::Export { image: text(next("IMAGE_REF")?)?, path: next("PATH")?.into() },
-        "fsck" => Command::Fsck,
-        "gc" => Command::Gc,
-        "import" => Command::Import { path: next("PATH")?.into(), image: text(next("IMAGE_REF")?)? },
-        "list" => Command::List { image: words.next().map(text).transpose()? },
-        "pull" => Command::Pull { image: text(next("IMAGE_REF")?)?, directory: words.next().map(Into::into) },
-        "push" => Command::Push { image: text(next("IMAGE_REF")?)?, destination: words.next().map(text).transpose()? },
-        "reset" => Command::Reset,
-        "storage-path" => Command::StoragePath,
-        other => unreachable!("subcommand without a row: {other}"),
+        Sub::Doctor => Command::Doctor,
+        Sub::Export => Command::Export { image: text(next("IMAGE_REF")?)?, path: next("PATH")?.into() },
+        Sub::Fsck => Command::Fsck,
+        Sub::Gc => Command::Gc,
+        Sub::Import => Command::Import { path: next("PATH")?.into(), image: text(next("IMAGE_REF")?)? },
+        Sub::List => Command::List { image: words.next().map(text).transpose()? },
+        Sub::Pull => Command::Pull { image: text(next("IMAGE_REF")?)?, directory: words.next().map(Into::into) },
+        Sub::Push => {
+            Command::Push { image: text(next("IMAGE_REF")?)?, destination: words.next().map(text).transpose()? }
+        }
+        Sub::Reset => Command::Reset,
+        Sub::StoragePath => Command::StoragePath,
     };
     match words.next() {
         Some(extra) => {
-            let forced = if sub.name == "build" { "; give --force its mode with =, as in --force=seccomp" } else { "" };
+            let forced =
+                if sub.kind == Sub::Build { "; give --force its mode with =, as in --force=seccomp" } else { "" };
             Err(Error::usage(format!("{}: extra operand: {extra:?}", sub.name))
                 .hint(format!("usage: ch-image {} {}{forced}", sub.name, sub.operands)))
         }
         None => Ok(command),
     }
-}
-
-fn usage(e: lexopt::Error) -> Error {
-    Error::usage(e.to_string())
 }
 
 #[cfg(test)]

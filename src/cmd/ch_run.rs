@@ -29,7 +29,7 @@ const LARGE: u64 = 512 << 20;
 
 pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let (request, verbosity) = match ch_run_args::parse(args)? {
-        Invocation::Help => return super::print(ch_run_args::HELP).map(|()| ExitCode::SUCCESS),
+        Invocation::Help => return super::print(&ch_run_args::help()).map(|()| ExitCode::SUCCESS),
         Invocation::Version => {
             return super::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS);
         }

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use super::{Host, delete, export, import, print};
 use crate::cli::Options;
-use crate::cli::convert_args::{self, Conversion, End, Format, Invocation};
+use crate::cli::convert_args::{self, Conversion, End, Format, Invocation, Program};
 use crate::error::{Error, Result};
 use crate::log::{self, info};
 use crate::oci::reference::ImageRef;
 use crate::storage::Access;
 
-pub fn run(program: &str, args: Vec<std::ffi::OsString>) -> Result<ExitCode> {
+pub fn run(program: Program, args: Vec<std::ffi::OsString>) -> Result<ExitCode> {
     match convert_args::parse(program, args)? {
-        Invocation::Help(text) => print(text)?,
+        Invocation::Help(text) => print(&text)?,
         Invocation::Version => print(&format!("{}\n", env!("CARGO_PKG_VERSION")))?,
         Invocation::Convert(conversion) => {
             if conversion.quiet {

@@ -1,17 +1,11 @@
 //! The original's names for what `export` and `import` do: `ch-convert` and those that it replaced.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 
 use crate::harness::{Run, Site, image, in_each_mode};
 
-const PROGRAMS: [&str; 5] = ["ch-convert", "ch-builder2tar", "ch-builder2squash", "ch-tar2dir", "ch-dir2squash"];
-
-/// A site with an image `a/small`, and the program under all its names.
+/// A site with an image `a/small`.
 fn prepare(site: &Site) {
-    for program in PROGRAMS {
-        symlink("ch-image", site.path("bin").join(program)).unwrap();
-    }
     site.import(image::small(), "small");
     site.build("a/small", "FROM small\nENV OURS=yes\n").success();
     fs::create_dir(site.path("out")).unwrap();

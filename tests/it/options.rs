@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::Site;
+use crate::harness::{PROGRAMS, Site};
 
 #[test]
 fn every_option_is_in_the_readme() {
@@ -10,8 +10,11 @@ fn every_option_is_in_the_readme() {
     let general = site.bare().arg("--help").success().stdout;
     let readme = include_str!("../../README.md");
     let mut options = options_of(&general);
-    for subcommand in subcommands() {
-        options.extend(options_of(&site.run(subcommand).arg("--help").success().stdout));
+    for subcommand in subcommands(&general) {
+        options.extend(options_of(&site.run(&subcommand).arg("--help").success().stdout));
+    }
+    for program in PROGRAMS {
+        options.extend(options_of(&site.program(program).arg("--help").success().stdout));
     }
     assert!(options.contains("--storage"), "no options found in --help:\n{general}");
     let documented: BTreeSet<&str> = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).collect();
@@ -19,9 +22,12 @@ fn every_option_is_in_the_readme() {
     assert!(missing.is_empty(), "options of --help that the README doesn't name: {missing:?}");
 }
 
-/// The manual page's subcommands.
-fn subcommands() -> &'static [&'static str] {
-    &["build", "delete", "import", "list", "pull", "push", "reset", "storage-path"]
+/// The first words of the list of subcommands.
+fn subcommands(general: &str) -> Vec<String> {
+    let list = general.split("\nsubcommands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    // What goes on with more blanks belongs to the line above.
+    let lines = list.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
 
 /// Long options in the lists of a help text: lines that begin, after blanks, with a dash.

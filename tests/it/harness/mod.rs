@@ -16,6 +16,6 @@ pub mod wait;
 
 pub use run::Run;
 pub use server::Server;
-pub use site::{Mode, Site, in_each_mode};
+pub use site::{Mode, PROGRAMS, Site, in_each_mode};
 pub use tree::Tree;
 pub use wait::wait_for;

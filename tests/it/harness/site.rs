@@ -24,6 +24,10 @@ pub struct Site {
     mode: Mode,
 }
 
+/// The names of the program.
+pub const PROGRAMS: [&str; 7] =
+    ["ch-image", "ch-run", "ch-convert", "ch-builder2tar", "ch-builder2squash", "ch-tar2dir", "ch-dir2squash"];
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Site {
@@ -37,7 +41,7 @@ impl Site {
         let dir = scratch().join(format!("{}-site-{n}", std::process::id()));
         fs::create_dir_all(dir.join("home")).unwrap();
         fs::create_dir_all(dir.join("bin")).unwrap();
-        for name in ["ch-image", "ch-run"] {
+        for name in PROGRAMS {
             std::os::unix::fs::symlink(program(), dir.join("bin").join(name)).unwrap();
         }
         Site { dir, mode }
