@@ -34,6 +34,10 @@ struct Image {
 
 impl Image {
     fn new() -> Image {
+        Image::of(tell)
+    }
+
+    fn of(tell: impl FnOnce(&mut Memory) -> Result<()>) -> Image {
         let (bytes, _) = write(options(None, BLOCK as u32, 1), tell);
         let superblock = Superblock::of(bytes[..SUPERBLOCK].try_into().unwrap()).unwrap();
         Image { bytes, superblock }
@@ -325,6 +329,80 @@ fn damaged_images_are_errors() {
         assert!(matches!(&got, Err(e) if e.contains(want)), "{what}: {got:?}, not {want:?}");
     }
     assert!(rows.len() > 90);
+}
+
+/// Names of one file, so many and so long that the root has an index with two entries.
+fn tell_large(w: &mut Memory) -> Result<()> {
+    w.enter(b"", &attributes(0o755))?;
+    let file = w.file(large_name(0).as_bytes(), &attributes(0o644), LARGE, 3, &mut Bytes::of(b"one"))?;
+    for n in 1..LARGE {
+        w.link(large_name(n).as_bytes(), file)?;
+    }
+    w.leave()
+}
+
+const LARGE: u32 = 100;
+
+fn large_name(n: u32) -> String {
+    format!("{n:03}-{}", "x".repeat(200))
+}
+
+/// What a wrong index of a directory leads to: an error, or what is there.
+#[test]
+fn damaged_indexes_are_errors() {
+    let image = Image::of(tell_large);
+    let root = image.inode("");
+    let u32_at = |at: u64| u32::from_le_bytes(image.bytes[at as usize..at as usize + 4].try_into().unwrap());
+    // Behind the fixed part of the inode; each has position, block, length of the name, name.
+    let (first, second) = (root + 40, root + 40 + 12 + large_name(0).len() as u64);
+    assert_eq!(image.bytes[root as usize + 32], 2, "entries of the index");
+    let (position, block) = (u32_at(second), u32_at(second + 4));
+    let look_up = |bytes: Vec<u8>| -> Result<u32> {
+        let reader = Reader::open(bytes)?;
+        let mut found = 0;
+        for n in 0..LARGE {
+            found += u32::from(reader.look_up(reader.root(), large_name(n).as_bytes())?.is_some());
+        }
+        let (mut from, mut listed) = (0, 0);
+        while let [.., last] = &reader.list(reader.root(), from, 7)?[..] {
+            (from, listed) = (last.next, listed + 1);
+        }
+        assert_eq!(listed, LARGE.div_ceil(7));
+        Ok(found)
+    };
+    assert_eq!(look_up(image.bytes.clone()).unwrap(), LARGE);
+    let rows: &[Row] = &[
+        ("position behind all", &|i| i.put32(first, u32::MAX), "directory inode 1: index: position 4294967295 of "),
+        ("positions out of order", &|i| i.put32(second, u32_at(first)), "stands behind "),
+        ("names out of order", &|i| i.put(second + 12, b"000"), "index: 000-xx"),
+        ("long name", &|i| i.put32(first + 8, 255), "index: name of 256 bytes"),
+        ("endless name", &|i| i.put32(first + 8, u32::MAX), "index: name of 4294967295 bytes"),
+        ("position in the middle of a run", &|i| i.put32(second, position + 3), "directory inode 1: "),
+        ("block nowhere", &|i| i.put32(second + 4, u32::MAX), "is behind the end of its table"),
+        ("block of others", &|i| i.put32(second + 4, 0), "directory inode 1: "),
+        ("no block", &|i| i.put32(second + 4, block - 1), "metadata block at "),
+        ("another name", &|i| i.put(first + 12, b"001"), "index: 001-xx"),
+        ("more entries than there are", &|i| i.put16(root + 32, 0xffff), ""),
+    ];
+    for (what, change, want) in rows {
+        let mut bad = image.clone();
+        change(&mut bad);
+        let got = look_up(bad.bytes).map_err(|e| e.to_string());
+        assert!(matches!(&got, Err(e) if e.contains(want)), "{what}: {got:?}, not {want:?}");
+    }
+    // Without an index all is found, too.
+    let mut none = image.clone();
+    none.put16(root + 32, 0);
+    assert_eq!(look_up(none.bytes).unwrap(), LARGE);
+    // Whatever byte of it is changed: an error, or another tree.
+    for at in root..second + 12 + large_name(0).len() as u64 {
+        for change in [0xff, 0x01, 0x80] {
+            let mut bad = image.clone();
+            bad.bytes[at as usize] ^= change;
+            let reader = Reader::open(bad.bytes);
+            let _ = reader.map(|reader| reader.look_up(reader.root(), large_name(LARGE - 1).as_bytes()));
+        }
+    }
 }
 
 /// Whatever byte is changed: an error, or another tree.

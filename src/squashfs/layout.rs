@@ -150,6 +150,11 @@ impl Place {
     pub fn reference(self) -> u64 {
         self.block << 16 | u64::from(self.offset)
     }
+
+    /// The offset in its block of what stands so many bytes behind this.
+    pub fn offset_after(self, bytes: u32) -> u16 {
+        ((u64::from(self.offset) + u64::from(bytes)) % METADATA as u64) as u16
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

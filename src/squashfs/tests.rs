@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::layout::{self, Superblock};
 use super::writer::Summary;
@@ -287,6 +288,54 @@ fn large_directories() {
     }
     assert_eq!(reader.look_up(reader.root(), b"file").unwrap(), None);
     assert_eq!(reader.look_up(reader.root(), b"zzz").unwrap(), None);
+}
+
+/// A file that counts how often it is read.
+struct Counted(Vec<u8>, AtomicUsize);
+
+impl Source for &Counted {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.read_at(offset, out)
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+}
+
+/// Whoever looks up one of 60,000 names reads the block where it is, not those before it.
+#[test]
+fn names_in_large_directories_are_found_by_the_index() {
+    let count = 60_000;
+    let tell = |w: &mut Memory| {
+        w.enter(b"", &attributes(0o755))?;
+        let file = w.file(b"00000", &attributes(0o644), count, 0, &mut Bytes::of(b""))?;
+        for n in 1..count {
+            w.link(format!("{n:05}").as_bytes(), file)?;
+        }
+        w.leave()
+    };
+    let (bytes, _) = write(options(Some((Algorithm::Lz4, 0)), 1 << 17, 1), tell);
+    let file = Counted(bytes, AtomicUsize::new(0));
+    for n in [0, 1, 17, 29_999, 30_000, 59_998, 59_999] {
+        // Nothing is kept in memory yet.
+        let reader = Reader::open(&file).unwrap();
+        let before = file.1.load(Ordering::Relaxed);
+        let name = format!("{n:05}");
+        let found = reader.look_up(reader.root(), name.as_bytes()).unwrap().unwrap();
+        assert_eq!(found.bytes, name.as_bytes());
+        let rest = reader.list(reader.root(), found.next, 3).unwrap();
+        assert_eq!(
+            rest.first().map(|name| name.bytes.clone()),
+            (n < count - 1).then(|| format!("{:05}", n + 1).into())
+        );
+        let missing = format!("{n:05}-");
+        assert_eq!(reader.look_up(reader.root(), missing.as_bytes()).unwrap(), None);
+        // Two for each block of metadata: the length, then the block.
+        let reads = file.1.load(Ordering::Relaxed) - before;
+        assert!(reads <= 8, "{name}: {reads} reads");
+    }
 }
 
 /// Sizes and places that need 64 bits, without writing them: all but the end is a hole.

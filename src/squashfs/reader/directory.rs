@@ -1,6 +1,7 @@
 //! What names are in a directory? They must stand in order, so that none stands twice.
 
 use super::super::layout::{DOTS, Kind, MAX_NAME, Place, RUN};
+use super::dir_index::Start;
 use super::inode::Body;
 use super::metadata::Cursor;
 use super::{Reader, Source};
@@ -10,10 +11,19 @@ use crate::tree::{self, Name};
 /// Where a list goes on: the offset of a run's header in the listing, and how many of its entries were told.
 const ENTRY_BITS: u32 = 9;
 
+/// Where to begin.
+#[derive(Clone, Copy)]
+enum From<'a> {
+    /// At or before this name.
+    Name(&'a [u8]),
+    /// Where a list goes on.
+    Position(u64),
+}
+
 impl<S: Source> Reader<S> {
     pub(super) fn names(&self, dir: u64, from: u64, most: usize) -> Result<Vec<Name>> {
         let mut names = Vec::new();
-        self.each_name(dir, from, &mut |name| {
+        self.each_name(dir, From::Position(from), &mut |name| {
             names.push(name);
             names.len() < most
         })?;
@@ -22,7 +32,7 @@ impl<S: Source> Reader<S> {
 
     pub(super) fn find(&self, dir: u64, wanted: &[u8]) -> Result<Option<Name>> {
         let mut found = None;
-        self.each_name(dir, 0, &mut |name| {
+        self.each_name(dir, From::Name(wanted), &mut |name| {
             let goes_on = name.bytes.as_slice() < wanted;
             if name.bytes == wanted {
                 found = Some(name);
@@ -33,24 +43,42 @@ impl<S: Source> Reader<S> {
     }
 
     /// Calls `take` with name after name, until it says `false`.
-    fn each_name(&self, dir: u64, from: u64, take: &mut dyn FnMut(Name) -> bool) -> Result<()> {
+    fn each_name(&self, dir: u64, from: From, take: &mut dyn FnMut(Name) -> bool) -> Result<()> {
         let inode = self.inode(dir)?;
-        let Body::Dir { place, size } = inode.body else { bail!("inode {} is no directory", inode.number) };
-        if size == 0 {
-            return Ok(());
-        }
+        let Body::Dir { place, size, index } = inode.body else { bail!("inode {} is no directory", inode.number) };
         let failed = || format!("directory inode {}", inode.number);
-        let (at, told) = (from >> ENTRY_BITS, (from & ((1 << ENTRY_BITS) - 1)) as u32);
+        let (at, told) = match from {
+            From::Name(_) => (0, 0),
+            From::Position(from) => (from >> ENTRY_BITS, (from & ((1 << ENTRY_BITS) - 1)) as u32),
+        };
         if at >= u64::from(size) {
             return Ok(());
         }
+        let is_behind = |start: &Start| match from {
+            From::Name(wanted) => start.name.as_slice() > wanted,
+            From::Position(_) => u64::from(start.at) > at,
+        };
+        let start = match index {
+            Some(index) => self.last_start(index, (place, size), is_behind).context(failed)?,
+            None => None,
+        };
+        let (begin, place, first) = start.map_or((0, place, None), |start| (start.at, start.place, Some(start.name)));
         let cursor = self.cursor(self.directory_table(), place).context(failed)?;
-        let mut listing = Listing { cursor, at: 0, size, last: Vec::new() };
-        listing.skip(at as u32).context(failed)?;
-        self.runs(&mut listing, told, take).context(failed)
+        let mut listing = Listing { cursor, at: begin, size, last: Vec::new() };
+        // Of a name that is looked up: 0, which is not behind the beginning.
+        let rest = (at as u32).saturating_sub(begin);
+        listing.skip(rest).context(failed)?;
+        let first = first.filter(|_| rest == 0);
+        self.runs(&mut listing, (told, first), take).context(failed)
     }
 
-    fn runs(&self, listing: &mut Listing<S>, mut told: u32, take: &mut dyn FnMut(Name) -> bool) -> Result<()> {
+    /// The first name is to be `first_name`, if that is known; `told` names are skipped.
+    fn runs(
+        &self,
+        listing: &mut Listing<S>,
+        (mut told, mut first_name): (u32, Option<Vec<u8>>),
+        take: &mut dyn FnMut(Name) -> bool,
+    ) -> Result<()> {
         while listing.at < listing.size {
             let start = listing.at;
             let count = listing.u32()?;
@@ -60,6 +88,10 @@ impl<S: Source> Reader<S> {
             let (block, first) = (listing.u32()?, listing.u32()?);
             for index in 0..=count {
                 let mut name = self.name(listing, block, first)?;
+                if let Some(wanted) = first_name.take().filter(|wanted| *wanted != name.bytes) {
+                    let (wanted, name) = (wanted.escape_ascii(), name.bytes.escape_ascii());
+                    bail!("index: {wanted} is said to stand where {name} does");
+                }
                 if index < told {
                     continue;
                 }

@@ -1,6 +1,7 @@
 //! What does an inode say?
 
 use super::super::layout::{DOTS, Kind, LONG, MAX_TARGET, NO_FRAGMENT, NO_XATTRS, Place};
+use super::dir_index::Index;
 use super::{Reader, Source};
 use crate::error::{Context, Result, bail};
 
@@ -21,6 +22,7 @@ pub enum Body {
         /// Where its listing is, and how long.
         place: Place,
         size: u32,
+        index: Option<Index>,
     },
     File {
         size: u64,
@@ -71,15 +73,15 @@ impl<S: Source> Reader<S> {
             Kind::Dir if is_long => {
                 inode.links = cursor.u32()?;
                 let (size, block, _parent) = (cursor.u32()?, cursor.u32()?, cursor.u32()?);
-                let (_index, offset) = (cursor.u16()?, cursor.u16()?);
+                let (count, offset) = (cursor.u16()?, cursor.u16()?);
                 xattrs = cursor.u32()?;
-                dir(size, block, offset)?
+                dir(size, (block, offset), Some((cursor.mark(), count)).filter(|(_, count)| *count > 0))?
             }
             Kind::Dir => {
                 let block = cursor.u32()?;
                 inode.links = cursor.u32()?;
                 let (size, offset) = (cursor.u16()?, cursor.u16()?);
-                dir(u32::from(size), block, offset)?
+                dir(u32::from(size), (block, offset), None)?
             }
             Kind::File => {
                 let (start, size) = if is_long {
@@ -140,7 +142,7 @@ impl<S: Source> Reader<S> {
     }
 }
 
-fn dir(size: u32, block: u32, offset: u16) -> Result<Body> {
+fn dir(size: u32, (block, offset): (u32, u16), index: Option<Index>) -> Result<Body> {
     let Some(size) = size.checked_sub(DOTS) else { bail!("directory of size {size}") };
-    Ok(Body::Dir { place: Place { block: u64::from(block), offset }, size })
+    Ok(Body::Dir { place: Place { block: u64::from(block), offset }, size, index })
 }

@@ -6,6 +6,7 @@
 
 mod cache;
 mod data;
+mod dir_index;
 mod directory;
 mod inode;
 mod metadata;
