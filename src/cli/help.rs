@@ -19,7 +19,7 @@ pub(crate) fn general() -> String {
     for sub in SUBCOMMANDS {
         text.push_str(&entry(sub.name, sub.help));
     }
-    text.push_str("\noptions that print and exit:\n");
+    text.push_str("\n`ch-image help SUBCOMMAND` explains one of them.\n\noptions that print and exit:\n");
     rows(&mut text, TABLE, |row| matches!(row.value, Value::Print(_)));
     text.push_str("\ncommon options (before or after the subcommand):\n");
     rows(&mut text, TABLE, |row| row.of.is_empty() && !matches!(row.value, Value::Print(_)));
@@ -28,7 +28,17 @@ pub(crate) fn general() -> String {
 
 pub(crate) fn of(sub: &Subcommand) -> String {
     let operands = if sub.operands.is_empty() { String::new() } else { format!(" {}", sub.operands) };
-    let mut text = format!("usage: ch-image [OPTION...] {} [OPTION...]{operands}\n\n{}\n", sub.name, sub.help);
+    let mut text = format!("usage: ch-image [OPTION...] {} [OPTION...]{operands}\n\n", sub.name);
+    for line in wrap(sub.help, WIDTH).into_iter().chain([String::new()]).chain(wrap(sub.about, WIDTH)) {
+        text.push_str(&format!("{line}\n"));
+    }
+    if !sub.also.is_empty() {
+        text.push_str(&format!("\nother names: {}\n", sub.also.join(", ")));
+    }
+    text.push_str("\nexamples:\n");
+    for (command, what) in sub.examples {
+        text.push_str(&format!("  ch-image {command}\n      {what}\n"));
+    }
     if TABLE.iter().any(|row| row.of.contains(&sub.kind)) {
         text.push_str("\noptions:\n");
         rows(&mut text, TABLE, |row| row.of.contains(&sub.kind));

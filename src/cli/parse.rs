@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser};
 
 use super::options::{Options, TABLE};
 use super::table::{self, Answer, Row};
-use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, help};
+use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, help, subcommand};
 use crate::error::{Error, Result};
 
 /// `args` without the program's name.
@@ -42,7 +42,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
         match table::apply(row, &mut parser, &mut options).map_err(|e| e.context(format!("--{}", row.long)))? {
             None => {}
             Some(Answer::Help) => return Ok(Invocation::Print(sub.map_or_else(help::general, help::of))),
-            Some(Answer::Version) => return Ok(Invocation::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
+            Some(Answer::Version) => return Ok(Invocation::Print(version())),
             Some(Answer::Dependencies) => return Ok(Invocation::Dependencies),
         }
     }
@@ -55,8 +55,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     if options.force.is_some() && options.no_force_detect {
         return Err(Error::usage("--force and --no-force-detect are incompatible"));
     }
-    let command = command(sub, operands)?;
-    Ok(Invocation::Run(Box::new(options), command))
+    invocation(sub, options, operands)
 }
 
 fn unknown(option: &Arg<'_>, sub: Option<&Subcommand>) -> Error {
@@ -77,14 +76,15 @@ fn unknown(option: &Arg<'_>, sub: Option<&Subcommand>) -> Error {
 }
 
 fn find_subcommand(word: &OsString) -> Result<&'static Subcommand> {
-    SUBCOMMANDS.iter().find(|s| *word == *s.name).ok_or_else(|| {
+    word.to_str().and_then(subcommand::by_name).ok_or_else(|| {
         let names: Vec<&str> = SUBCOMMANDS.iter().map(|s| s.name).collect();
         Error::usage(format!("unknown subcommand: {}", crate::log::escape(&word.to_string_lossy())))
             .hint(format!("subcommands: {}", names.join(" ")))
     })
 }
 
-fn command(sub: &Subcommand, operands: Vec<OsString>) -> Result<Command> {
+/// What to do about the subcommand, now that all words are known.
+fn invocation(sub: &'static Subcommand, options: Options, operands: Vec<OsString>) -> Result<Invocation> {
     let mut words = operands.into_iter();
     let mut next = |what: &str| {
         words.next().ok_or_else(|| {
@@ -93,27 +93,34 @@ fn command(sub: &Subcommand, operands: Vec<OsString>) -> Result<Command> {
         })
     };
     let text = |v: OsString| v.into_string().map_err(|v| Error::usage(format!("not valid UTF-8: {v:?}")));
-    let command = match sub.kind {
-        Sub::Build => Command::Build { context: next("CONTEXT")? },
+    let run = |command| Invocation::Run(Box::new(options), command);
+    let print = Invocation::Print;
+    let invocation = match sub.kind {
+        Sub::Build => run(Command::Build { context: next("CONTEXT")? }),
         Sub::Delete => {
             let mut images = vec![text(next("IMAGE_REF")?)?];
             for word in words.by_ref() {
                 images.push(text(word)?);
             }
-            Command::Delete { images }
+            run(Command::Delete { images })
         }
-        Sub::Doctor => Command::Doctor,
-        Sub::Export => Command::Export { image: text(next("IMAGE_REF")?)?, path: next("PATH")?.into() },
-        Sub::Fsck => Command::Fsck,
-        Sub::Gc => Command::Gc,
-        Sub::Import => Command::Import { path: next("PATH")?.into(), image: text(next("IMAGE_REF")?)? },
-        Sub::List => Command::List { image: words.next().map(text).transpose()? },
-        Sub::Pull => Command::Pull { image: text(next("IMAGE_REF")?)?, directory: words.next().map(Into::into) },
+        Sub::Doctor => run(Command::Doctor),
+        Sub::Export => run(Command::Export { image: text(next("IMAGE_REF")?)?, path: next("PATH")?.into() }),
+        Sub::Fsck => run(Command::Fsck),
+        Sub::Gc => run(Command::Gc),
+        Sub::Help => {
+            let of = words.next().map(|word| find_subcommand(&word)).transpose()?;
+            print(of.map_or_else(help::general, help::of))
+        }
+        Sub::Import => run(Command::Import { path: next("PATH")?.into(), image: text(next("IMAGE_REF")?)? }),
+        Sub::List => run(Command::List { image: words.next().map(text).transpose()? }),
+        Sub::Pull => run(Command::Pull { image: text(next("IMAGE_REF")?)?, directory: words.next().map(Into::into) }),
         Sub::Push => {
-            Command::Push { image: text(next("IMAGE_REF")?)?, destination: words.next().map(text).transpose()? }
+            run(Command::Push { image: text(next("IMAGE_REF")?)?, destination: words.next().map(text).transpose()? })
         }
-        Sub::Reset => Command::Reset,
-        Sub::StoragePath => Command::StoragePath,
+        Sub::Reset => run(Command::Reset),
+        Sub::StoragePath => run(Command::StoragePath),
+        Sub::Version => print(version()),
     };
     match words.next() {
         Some(extra) => {
@@ -122,8 +129,12 @@ fn command(sub: &Subcommand, operands: Vec<OsString>) -> Result<Command> {
             Err(Error::usage(format!("{}: extra operand: {extra:?}", sub.name))
                 .hint(format!("usage: ch-image {} {}{forced}", sub.name, sub.operands)))
         }
-        None => Ok(command),
+        None => Ok(invocation),
     }
+}
+
+fn version() -> String {
+    format!("{}\n", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]
@@ -180,5 +191,24 @@ mod tests {
             assert!(all.contains(&format!("--{}", row.long)), "{}", row.long);
         }
         assert_eq!(parse(["-h".into()]), Ok(Invocation::Print(help::general())));
+        for sub in SUBCOMMANDS {
+            let help = Ok(Invocation::Print(help::of(sub)));
+            for name in sub.also.iter().chain([&sub.name]) {
+                assert_eq!(parse([name.into(), "--help".into()]), help, "{name}");
+                assert_eq!(parse(["help".into(), name.into()]), help, "{name}");
+            }
+        }
+    }
+
+    /// What help shows can be typed, and shows the subcommand that it is an example of.
+    #[test]
+    fn examples_are_right() {
+        for sub in SUBCOMMANDS {
+            for (line, _) in sub.examples {
+                assert!(line.split(' ').any(|word| word == sub.name), "{line}");
+                let parsed = parse(line.split(' ').map(OsString::from));
+                assert!(matches!(parsed, Ok(Invocation::Run(..) | Invocation::Print(_))), "{line}: {parsed:?}");
+            }
+        }
     }
 }

@@ -20,6 +20,15 @@ fn answers_that_need_nothing() {
             site.run(subcommand).arg(help).stdout_has(&format!(" {subcommand} ")).stderr("").success();
         }
     }
+    for subcommand in SUBCOMMANDS {
+        let help = site.run(subcommand).arg("--help").success().stdout;
+        assert_eq!(help.matches("\n  ch-image ").count(), 2, "two examples:\n{help}");
+        site.run("help").arg(subcommand).stdout(&help).stderr("").success();
+    }
+    let general = site.bare().arg("--help").success().stdout;
+    site.run("help").stdout(&general).stderr("").success();
+    site.run("version").stdout(&version).stderr("").success();
+    site.run("help").arg("nix").stderr_has("error: unknown subcommand: nix\n").usage();
     assert!(!site.storage().exists(), "help must not make a storage directory");
 }
 
