@@ -3,7 +3,7 @@
 //! No order is promised among layers, so nothing here knows what lies below a layer: `pull` puts that right afterwards.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -37,9 +37,39 @@ pub struct Fetcher<'a> {
     pub room: Room,
 }
 
+/// A layer as it was downloaded.
+pub enum Bytes {
+    /// Now. It has no name yet.
+    Ingest(Ingest),
+    /// Before. Open, since it may lose its name at any time.
+    Blob(fs::File),
+}
+
+impl Bytes {
+    /// All of them, from the start.
+    pub fn reader(&self) -> Result<Box<dyn Read + Send>> {
+        Ok(match self {
+            Bytes::Ingest(ingest) => Box::new(ingest.reader()?),
+            Bytes::Blob(file) => {
+                let mut file = file.try_clone().context(|| "can't read a blob")?;
+                file.rewind().context(|| "can't read a blob")?;
+                Box::new(file)
+            }
+        })
+    }
+
+    /// What has to be published.
+    pub fn into_ingest(self) -> Option<Ingest> {
+        match self {
+            Bytes::Ingest(ingest) => Some(ingest),
+            Bytes::Blob(_) => None,
+        }
+    }
+}
+
 /// What a worker made of a layer.
 pub struct Fetched {
-    pub ingest: Option<Ingest>,
+    pub bytes: Bytes,
     /// Only where layers are unpacked side by side.
     pub unpacked: Option<Apart>,
 }
@@ -153,7 +183,7 @@ impl Fetcher<'_> {
             if ingest.is_complete() {
                 ingest.finish().context(|| label.to_owned())?;
             }
-            return Ok(Fetched { ingest: Some(ingest), unpacked: unpacked? });
+            return Ok(Fetched { bytes: Bytes::Ingest(ingest), unpacked: unpacked? });
         }
     }
 
@@ -213,11 +243,11 @@ impl Fetcher<'_> {
             Form::Overlay => self.unpack(&mut hashed, label, want).map(Some),
         };
         io::copy(&mut hashed, &mut io::sink()).context(|| label.to_owned())?;
-        let (_, hasher) = hashed.into_parts();
+        let (file, hasher) = hashed.into_parts();
         if hasher.digest() != descriptor.digest {
             return Err(Reuse::Damaged);
         }
-        Ok(Fetched { ingest: None, unpacked: result? })
+        Ok(Fetched { bytes: Bytes::Blob(file), unpacked: result? })
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Host, list};
 use crate::cli::Options;
 use crate::error::{Error, Result};
 use crate::log::info;
-use crate::storage::{Access, Keep};
+use crate::storage::{Access, Keep, KeepBlobs};
 
 pub fn gc(host: &Host, options: &Options) -> Result<()> {
     let keep = options.keep.as_deref().map_or(Ok(Keep::Nothing), parse_keep)?;
@@ -15,7 +15,7 @@ pub fn gc(host: &Host, options: &Options) -> Result<()> {
         info!("nothing to remove: no storage directory");
         return Ok(());
     };
-    let garbage = storage.garbage(keep)?;
+    let garbage = storage.garbage(keep, host.keep_blobs())?;
     if !options.dry_run {
         storage.collect(&garbage)?;
     }
@@ -31,6 +31,19 @@ pub fn gc(host: &Host, options: &Options) -> Result<()> {
     let (layers, blobs) = (garbage.layers.len(), garbage.blobs.len());
     info!("{verb} {stages}{layers} layers and {blobs} blobs: {}{others}", list::bytes(garbage.bytes));
     Ok(())
+}
+
+/// The value of `$CH_IMAGE_BLOBS`: `keep`, `drop` or a size.
+pub fn parse_keep_blobs(text: &str) -> Result<KeepBlobs> {
+    match (text, parse_keep(text)) {
+        ("" | "keep", _) => Ok(KeepBlobs::All),
+        ("drop", _) => Ok(KeepBlobs::UpTo(0)),
+        (_, Ok(Keep::Size(limit))) => Ok(KeepBlobs::UpTo(limit)),
+        (_, Ok(Keep::Nothing | Keep::Since(_)) | Err(_)) => {
+            let e = Error::new(format!("CH_IMAGE_BLOBS: unknown value: {text:?}"));
+            Err(e.hint("keep (the default), drop, or a size such as 10G"))
+        }
+    }
 }
 
 /// `10G`, `500M` (bytes) or `7d`, `12h`, `30m` (age): small letters are times.
@@ -70,6 +83,10 @@ mod tests {
         assert_eq!(parse_keep("10G").unwrap(), Keep::Size(10 << 30));
         assert_eq!(parse_keep("500M").unwrap(), Keep::Size(500 << 20));
         assert!(matches!(parse_keep("7d"), Ok(Keep::Since(t)) if t > 0));
+        for (text, want) in [("keep", KeepBlobs::All), ("drop", KeepBlobs::UpTo(0)), ("2K", KeepBlobs::UpTo(2048))] {
+            assert_eq!(parse_keep_blobs(text).unwrap(), want, "{text}");
+        }
+        assert!(parse_keep_blobs("7d").is_err() && parse_keep_blobs("all").is_err());
         for bad in ["", "G", "1.5G", "-1d", "7x", "99999999999999T"] {
             assert_eq!(parse_keep(bad).unwrap_err().exit_code(), 2, "{bad}");
         }

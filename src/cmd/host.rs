@@ -5,12 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use super::{probe, secrets};
+use super::{gc, probe, secrets};
 use crate::cli::Options;
 use crate::error::{Context, Error, Result};
 use crate::log::verbose;
 use crate::oci::arch::Arch;
-use crate::storage::{self, Access, Storage};
+use crate::storage::{self, Access, KeepBlobs, Storage};
 use crate::sys::process::Dumpable;
 use crate::{log, sys};
 
@@ -21,6 +21,7 @@ const NEARLY_FULL: u64 = 64 << 20;
 pub struct Host {
     arch: Arch,
     storage: Option<PathBuf>,
+    keep_blobs: KeepBlobs,
 }
 
 impl Host {
@@ -60,12 +61,19 @@ impl Host {
         verbose!("host architecture from uname: {machine}");
         let arch = Arch::from_uname(&machine).unwrap_or_else(|| Arch::new(machine));
         verbose!("host architecture for registry: {arch}");
-        Ok(Host { arch, storage: options.storage.clone() })
+        let keep_blobs = env::var_os("CH_IMAGE_BLOBS").unwrap_or_default();
+        let keep_blobs = gc::parse_keep_blobs(&keep_blobs.to_string_lossy())?;
+        Ok(Host { arch, storage: options.storage.clone(), keep_blobs })
     }
 
     /// This machine's architecture as registries call it.
     pub fn arch(&self) -> &Arch {
         &self.arch
+    }
+
+    /// How much of the layers as they were downloaded stays (`$CH_IMAGE_BLOBS`).
+    pub fn keep_blobs(&self) -> KeepBlobs {
+        self.keep_blobs
     }
 
     /// Where the storage directory is, or would be; absolute.

@@ -3,8 +3,6 @@
 //! Layers are downloaded, verified and unpacked by a few threads at a time, each into a draft of its own; then they
 //! are reconciled in order (what one implies about those below), named, and the image is committed.
 
-use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 use super::destination::Destination;
@@ -167,14 +165,14 @@ impl Puller<'_> {
             let label = label(i, resolved.manifest.layers.len(), descriptor);
             info!("{label}: extracting");
             let parent = ids.last().copied();
-            let Some(Fetched { ingest, unpacked: Some(mut apart) }) = fetched else {
+            let Some(Fetched { bytes, unpacked: Some(mut apart) }) = fetched else {
                 let Some(id) = names[i] else { bail!("{label}: not unpacked") };
                 lower.push(Root::open(&self.storage.layer_tree(&id))?);
                 ids.push(id);
                 continue;
             };
             let id = LayerId::new(Digest::chain(parent.as_ref().map(LayerId::digest), &apart.diff_id));
-            ingests.extend(ingest);
+            ingests.extend(bytes.into_ingest());
             report(&label, &apart.unpacked);
             let (content, owners) =
                 reconcile(&mut apart.unpacked, &apart.draft, apart.owners, &lower, &mut |at, path| {
@@ -228,6 +226,7 @@ impl Puller<'_> {
             layers: resolved.manifest.layers,
         });
         self.storage.commit_image(&image, ingests)?;
+        self.storage.trim_blobs(self.host.keep_blobs(), &[])?;
         Ok(image)
     }
 
@@ -256,6 +255,7 @@ impl Puller<'_> {
         let (_, ingests) = self.flatten(&places, &resolved, &place.root()?, &mut TableWriter::new(&draft))?;
         let image = Image::new(reference.clone(), Vec::new(), resolved.config.clone());
         self.storage.publish(ingests)?;
+        self.storage.trim_blobs(self.host.keep_blobs(), &resolved.manifest.layers)?;
         for bytes in [&resolved.top.bytes, &resolved.manifest_bytes, &resolved.config_bytes] {
             self.storage.put_blob(bytes)?;
         }
@@ -284,16 +284,12 @@ impl Puller<'_> {
         for (i, (fetched, descriptor)) in fetched.into_iter().zip(all).enumerate() {
             let label = label(i, all.len(), descriptor);
             info!("{label}: extracting");
-            let ingest = fetched.and_then(|f| f.ingest);
-            let file: Box<dyn Read + Send> = match &ingest {
-                Some(ingest) => Box::new(ingest.reader()?),
-                None => Box::new(self.reopen(descriptor)?),
-            };
+            let bytes = fetched.ok_or_else(|| Error::new(format!("{label}: not fetched")))?.bytes;
             let want = diff_ids.as_ref().map(|ids| ids[i]);
-            let (unpacked, _) = apply(file, (root, Form::Plain), &label, want, owners, &room)?;
+            let (unpacked, _) = apply(bytes.reader()?, (root, Form::Plain), &label, want, owners, &room)?;
             report(&label, &unpacked);
             held.add(&unpacked);
-            ingests.extend(ingest);
+            ingests.extend(bytes.into_ingest());
         }
         held.add(&layers::add_meta(root, &resolved.config)?);
         Ok((held, ingests))
@@ -301,12 +297,6 @@ impl Puller<'_> {
 
     fn fetcher<'b>(&'b self, places: &'b [Remote], form: Form) -> Fetcher<'b> {
         Fetcher { places, storage: self.storage, no_cache: self.options.no_cache, form, room: Room::new() }
-    }
-
-    fn reopen(&self, descriptor: &Descriptor) -> Result<fs::File> {
-        self.storage
-            .blob(&descriptor.digest, descriptor.size)
-            .ok_or_else(|| Error::new(format!("blob {} vanished from storage", descriptor.digest)))
     }
 
     fn announce_flattening(&self, all: &[Descriptor], count: usize) {

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Host;
 use super::base_layers::Base;
+use super::fetch::Fetcher;
 use super::progress::Progress;
 use super::push_layer::{self, Files, Packed, Plan};
 use super::remote::{self, Named, Remote, Remotes};
@@ -32,7 +33,7 @@ use crate::registry::Client;
 use crate::registry::auth::Access as Permission;
 use crate::registry::blob::Presence;
 use crate::registry::client::Offer;
-use crate::rootfs::{PackOptions, Root};
+use crate::rootfs::{Form, PackOptions, Room, Root};
 use crate::storage::{Access, Image, LayerId, LayerKind, Storage};
 
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
@@ -89,6 +90,7 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
     let upload = Upload {
         client: &client,
         storage: &storage,
+        remotes: &remotes,
         target: &target,
         base: pushed.base.as_ref(),
         may_change: options.format.is_none(),
@@ -96,6 +98,7 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
     upload.all(packed.as_ref(), &config, &manifest).context(|| format!("can't push {}", target.canonical_remote()))?;
     info!("cleaning up");
     drop(packed);
+    storage.trim_blobs(host.keep_blobs(), &[])?;
     info!("done");
     Ok(())
 }
@@ -286,6 +289,8 @@ fn as_oci(manifest: &Manifest) -> Manifest {
 struct Upload<'a> {
     client: &'a Client,
     storage: &'a Storage,
+    /// To where the base came from, too.
+    remotes: &'a Remotes<'a>,
     target: &'a ImageRef,
     base: Option<&'a Base>,
     /// Whether another format will do where the registry does not take the first.
@@ -335,16 +340,22 @@ impl Upload<'_> {
         self.client.put_manifest(&repository, &version, &manifest.media_type, &manifest.to_json()).map(drop)
     }
 
-    /// A layer of the base as it was downloaded.
+    /// A layer of the base as it was downloaded. If it has not been kept (`$CH_IMAGE_BLOBS`), it is downloaded again.
     fn stored(&self, layer: &Descriptor) -> Result<Box<dyn Read>> {
-        let missing = || {
-            let e = Error::new(format!("blob {} of the base image is no longer in storage", layer.digest));
-            match self.base {
-                Some(base) => e.hint(format!("ch-image pull --no-cache {}", base.reference)),
-                None => e,
-            }
-        };
-        Ok(Box::new(self.storage.blob(&layer.digest, layer.size).ok_or_else(missing)?))
+        if let Some(file) = self.storage.blob(&layer.digest, layer.size) {
+            return Ok(Box::new(file));
+        }
+        let gone = || format!("blob {} of the base image is no longer in storage", layer.digest);
+        let base = self.base.ok_or_else(|| Error::new(gone()))?;
+        let places = [self.remotes.of(&base.reference).context(gone)?];
+        let fetcher =
+            Fetcher { places: &places, storage: self.storage, no_cache: false, form: Form::Plain, room: Room::new() };
+        let fetched = fetcher.fetch_all(std::slice::from_ref(layer), &[false], None).context(gone)?;
+        let bytes =
+            fetched.into_iter().flatten().next().map(|fetched| fetched.bytes).ok_or_else(|| Error::new(gone()))?;
+        let reader = bytes.reader()?;
+        self.storage.publish(bytes.into_ingest().into_iter().collect())?;
+        Ok(reader)
     }
 
     fn blob(

@@ -1,5 +1,6 @@
 //! Blobs: files whose name proves their content. Downloads under way, which survive crashes.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -9,8 +10,37 @@ use std::time::SystemTime;
 use super::files::open_file;
 use super::{Storage, locks};
 use crate::error::{Context, Error, Result, bail};
+use crate::log::debug;
 use crate::oci::digest::{Digest, Hasher};
+use crate::oci::manifest::Descriptor;
 use crate::sys::fs::{Lock, Wait};
+
+/// How much of the layers as they were downloaded stays once they are unpacked (`$CH_IMAGE_BLOBS`). They are wanted again
+/// only by `push --layers` to another registry, and where layers are applied anew (plain mode, `pull REF DIR`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepBlobs {
+    All,
+    /// Up to so many bytes, those that came last.
+    UpTo(u64),
+}
+
+impl KeepBlobs {
+    /// Which of these blobs (digest, bytes, when it was written) go.
+    fn excess(self, mut blobs: Vec<(Digest, u64, SystemTime)>) -> Vec<Digest> {
+        let KeepBlobs::UpTo(limit) = self else { return Vec::new() };
+        blobs.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.hex().cmp(&b.0.hex())));
+        let mut kept = 0u64;
+        let mut goes = |(digest, size, _): (Digest, u64, SystemTime)| {
+            let with = kept.saturating_add(size);
+            if with <= limit {
+                kept = with;
+                return None;
+            }
+            Some(digest)
+        };
+        blobs.drain(..).filter_map(&mut goes).collect()
+    }
+}
 
 /// A download: what has arrived so far, hashed. Only one process has it at a time.
 pub struct Ingest {
@@ -127,6 +157,31 @@ impl Storage {
         if whole.is_empty() { Ok(()) } else { self.sync_dir(&self.path().join("blobs/sha256")) }
     }
 
+    /// Layers as they were downloaded that are more than is to be kept: those of images, and `others`.
+    pub(super) fn excess_blobs(&self, keep: KeepBlobs, others: &[Descriptor]) -> Result<Vec<Digest>> {
+        if keep == KeepBlobs::All {
+            return Ok(Vec::new());
+        }
+        // Of manifests and configurations each is needed.
+        let sources = self.images()?.into_iter().flatten().filter_map(|image| image.source);
+        let mut layers: HashSet<Digest> = others.iter().map(|layer| layer.digest).collect();
+        layers.extend(sources.flat_map(|source| source.layers).map(|layer| layer.digest));
+        let here = |digest: Digest| {
+            let meta = self.blob_path(&digest).symlink_metadata().ok()?;
+            Some((digest, meta.len(), meta.modified().ok()?))
+        };
+        Ok(keep.excess(layers.into_iter().filter_map(here).collect()))
+    }
+
+    /// Removes them. Whoever is reading one goes on: the file stays until it is closed.
+    pub fn trim_blobs(&self, keep: KeepBlobs, others: &[Descriptor]) -> Result<()> {
+        for digest in self.excess_blobs(keep, others)? {
+            debug!("removing blob {digest} ($CH_IMAGE_BLOBS)");
+            self.drop_blob(&digest)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn blobs(&self) -> Result<Vec<Digest>> {
         let path = self.path().join("blobs/sha256");
         let entries = fs::read_dir(&path).context(|| format!("can't read {}", path.display()))?;
@@ -233,5 +288,28 @@ impl Write for Ingest {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_stay() {
+        let digest = |name: &str| Digest::of(name.as_bytes());
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let blobs = || vec![(digest("old"), 10, at(1)), (digest("new"), 30, at(3)), (digest("mid"), u64::MAX, at(2))];
+        let check = |keep: KeepBlobs, want: &[&str]| {
+            assert_eq!(keep.excess(blobs()), want.iter().map(|name| digest(name)).collect::<Vec<_>>(), "{keep:?}");
+        };
+        check(KeepBlobs::All, &[]);
+        check(KeepBlobs::UpTo(0), &["new", "mid", "old"]);
+        check(KeepBlobs::UpTo(29), &["new", "mid"]);
+        check(KeepBlobs::UpTo(30), &["mid", "old"]);
+        check(KeepBlobs::UpTo(40), &["mid"]);
+        check(KeepBlobs::UpTo(u64::MAX), &["mid"]);
     }
 }

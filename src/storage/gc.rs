@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::layers::tree_size;
-use super::{Image, LayerId, LayerKind, Storage};
+use super::{Image, KeepBlobs, LayerId, LayerKind, Storage};
 use crate::error::Result;
 use crate::log::{debug, verbose};
 use crate::oci::digest::Digest;
@@ -75,7 +75,7 @@ impl Storage {
     }
 
     /// What [`Storage::collect`] would remove.
-    pub fn garbage(&self, keep: Keep) -> Result<Garbage> {
+    pub fn garbage(&self, keep: Keep, keep_blobs: KeepBlobs) -> Result<Garbage> {
         let goes = |image: &Image| image.stage().is_some() && !matches!(keep, Keep::Since(time) if image.made >= time);
         let (stages, images): (Vec<Image>, Vec<Image>) = self.images()?.into_iter().flatten().partition(goes);
         let mut used: HashSet<LayerId> = images.iter().flat_map(|image| image.layers.iter().copied()).collect();
@@ -114,6 +114,7 @@ impl Storage {
         garbage.layers.retain(|l| !kept.contains(l));
         let needed = self.used_blobs()?;
         garbage.blobs = self.blobs()?.into_iter().filter(|b| !needed.contains(b)).collect();
+        garbage.blobs.extend(self.excess_blobs(keep_blobs, &[])?);
         garbage.others = total(EMPTIED.iter().map(|name| tree_size(&self.path().join(name))));
         let blobs = total(garbage.blobs.iter().map(|b| self.blob_size(b)));
         garbage.bytes = total([garbage.bytes, garbage.others, blobs]);

@@ -34,7 +34,7 @@ mod lockfile;
 mod locks;
 mod owners;
 
-pub use blobs::Ingest;
+pub use blobs::{Ingest, KeepBlobs};
 pub use fsck::{Damage, Depth};
 pub use gc::Keep;
 pub use handle::{Access, Draft, Storage};

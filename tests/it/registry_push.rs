@@ -115,6 +115,55 @@ fn layers_of_the_base_stay_as_they_are() {
     });
 }
 
+/// `$CH_IMAGE_BLOBS`: what only served to unpack goes, and comes again where it is needed.
+#[test]
+fn downloads_need_not_be_kept() {
+    in_each_mode(|site| {
+        let registry = Registry::start();
+        hold_base(&registry, "base");
+        let base = registry.name("base:1");
+        let count = |site: &Site| fs::read_dir(site.storage().join("blobs/sha256")).unwrap().count();
+        let drop = |command: &str| site.run(command).env("CH_IMAGE_BLOBS", "drop");
+        drop("pull").arg(&base).success();
+        // Manifest and configuration.
+        assert_eq!(count(site), 2);
+        site.run("fsck").success();
+        site.build("ours", &format!("FROM {base}\n{STEPS}")).success();
+        let whole = pulled(&base, Mode::Overlay);
+        site.tree(&base).assert_same(&whole, "without blobs");
+
+        let other = Registry::start();
+        drop("push").args(["--layers", "ours", &other.name("far:1")]).success();
+        let pushed = manifest(&other, "far", "1");
+        if site.mode() == Mode::Overlay {
+            let kept = manifest(&registry, "base", "1");
+            assert_eq!(pushed["layers"].as_array().unwrap()[..2], kept["layers"].as_array().unwrap()[..]);
+        }
+        assert_eq!(count(site), 2);
+        pulled(&other.name("far:1"), Mode::Overlay).assert_same(&site.tree("ours"), "pushed without blobs");
+
+        // A directory outside is made of them, and they go as well.
+        let directory = site.path("unpacked");
+        drop("pull").arg(&base).arg(&directory).success();
+        assert_eq!(count(site), 2);
+
+        // Kept, and dropped later: some, all.
+        site.run("pull").args(["--no-cache", &base]).success();
+        assert_eq!(count(site), 4);
+        site.run("gc").success();
+        assert_eq!(count(site), 4);
+        let sizes = manifest(&registry, "base", "1")["layers"].clone();
+        let larger = sizes.as_array().unwrap().iter().map(|l| l["size"].as_u64().unwrap()).max().unwrap();
+        site.run("gc").env("CH_IMAGE_BLOBS", larger.to_string()).success();
+        assert_eq!(count(site), 3);
+        drop("gc").success();
+        assert_eq!(count(site), 2);
+        let wrong =
+            "error: CH_IMAGE_BLOBS: unknown value: \"some\"\nhint: keep (the default), drop, or a size such as 10G\n";
+        site.run("list").env("CH_IMAGE_BLOBS", "some").stderr(wrong).failure();
+    });
+}
+
 #[test]
 fn layers_of_nobody_are_pushed_flat() {
     let (site, registry) = (Site::new(), Registry::start());
