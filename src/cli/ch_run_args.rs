@@ -13,7 +13,7 @@ use super::help;
 use super::table::Value::{Flag, Optional, Print, Required};
 use super::table::{self, Answer, Row, row};
 use crate::container::Bind;
-use crate::container::request::{Change, Join, Request, Upper};
+use crate::container::request::{Change, Join, Preset, Request, Upper};
 use crate::error::{Context, Error, Result};
 
 /// There are no subcommands.
@@ -55,6 +55,15 @@ const TABLE: &[Row<Given, Never>] = &[
             Ok(())
         }),
         "initial working directory in the container",
+    ),
+    row(
+        Some('e'),
+        "env",
+        &[],
+        Required("PRESET|VAR[=VALUE]", |g, v| env(&mut g.request, &v)),
+        "begin the environment with the host's variables but those that break programs of an image, and the image's over them \
+         (image; default), with the host's as they are (host), or with the image's and of the host's only what jobs need (clean); \
+         or set VAR, or take the host's VAR, which may be a pattern",
     ),
     row(None, "env-no-expand", &[], Flag(|g| g.request.expand = false), "don't expand $ in --set-env values"),
     row(
@@ -148,10 +157,20 @@ const TABLE: &[Row<Given, Never>] = &[
         "set-env",
         &[],
         Optional("FILE|VAR=VAL", |g, v| {
-            g.request.changes.push(set_env(v));
+            g.request.changes.push(set_env(v, b'\n'));
             Ok(())
         }),
         "set environment variables: those of the image, those in FILE (one VAR=VALUE per line), or this one",
+    ),
+    row(
+        None,
+        "set-env0",
+        &[],
+        Optional("FILE|VAR=VAL", |g, v| {
+            g.request.changes.push(set_env(v, b'\0'));
+            Ok(())
+        }),
+        "the same, with NUL after each VAR=VALUE in FILE (env -0)",
     ),
     row(Some('t'), "private-tmp", &[], Flag(|g| g.request.private_tmp = true), "use a /tmp of the container's own"),
     row(
@@ -262,12 +281,33 @@ fn join(given: &mut Given, change: impl FnOnce(&mut Join)) {
     change(given.request.join.get_or_insert_default());
 }
 
-fn set_env(value: Option<OsString>) -> Change {
+fn set_env(value: Option<OsString>, end: u8) -> Change {
     match value {
         None => Change::SetImage,
-        Some(text) if text.as_bytes().contains(&b'=') => Change::Set(text),
-        Some(file) => Change::SetFile(file.into()),
+        Some(text) if text.as_bytes().contains(&b'=') => Change::Assign(text),
+        Some(file) => Change::SetFile { path: file.into(), end },
     }
+}
+
+/// What the environment begins with, or as with Docker a variable: `NAME=VALUE` (the value is what it is), or a pattern for
+/// names of the host's variables.
+fn env(request: &mut Request, text: &OsStr) -> Result<()> {
+    if let Some(preset) = Preset::parse(text) {
+        request.preset = preset;
+        return Ok(());
+    }
+    let bytes = text.as_bytes();
+    let at = bytes.iter().position(|&b| b == b'=');
+    if bytes.is_empty() || at == Some(0) {
+        let shown = crate::log::escape(&text.to_string_lossy()).into_owned();
+        return Err(wrong(&format!("--env: not image, host, clean or VAR[=VALUE]: {shown}")));
+    }
+    let part = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    request.changes.push(match at {
+        Some(at) => Change::Set { name: part(&bytes[..at]), value: part(&bytes[at + 1..]), origin: "--env".to_owned() },
+        None => Change::FromHost(text.to_owned()),
+    });
+    Ok(())
 }
 
 /// A number of bytes, or of KiB, MiB, GiB, or percent of the memory.
@@ -345,10 +385,23 @@ mod tests {
         check("--no-home --no-passwd img cmd", &|r| (r.home, r.passwd) = (false, false));
         check("--no-home --home img cmd", &|_| {});
         check("--set-env --set-env=f --set-env=A=b --unset-env X* img cmd", &|r| {
-            let set = [Change::SetImage, Change::SetFile("f".into()), Change::Set("A=b".into())];
+            let set =
+                [Change::SetImage, Change::SetFile { path: "f".into(), end: b'\n' }, Change::Assign("A=b".into())];
             r.changes = set.into_iter().chain([Change::Unset("X*".into())]).collect();
         });
         check("--env-no-expand img cmd", &|r| r.expand = false);
+        check("--set-env0 --set-env0=f --set-env0=A=b img cmd", &|r| {
+            r.changes =
+                vec![Change::SetImage, Change::SetFile { path: "f".into(), end: 0 }, Change::Assign("A=b".into())];
+        });
+        let set = |value: &str| Change::Set { name: "A".into(), value: value.into(), origin: "--env".into() };
+        check("-e A=b=c -eA= -e=A=x --env A=host -e A -e A* img cmd", &|r| {
+            let from_host = ["A", "A*"].map(|glob| Change::FromHost(glob.into()));
+            r.changes = ["b=c", "", "x", "host"].map(set).into_iter().chain(from_host).collect();
+        });
+        check("--env host img cmd", &|r| r.preset = Preset::Host);
+        check("--env clean --env=image img cmd", &|r| r.preset = Preset::Image);
+        check("-e clean img cmd", &|r| r.preset = Preset::Clean);
         check("-s /st img cmd", &|r| r.storage = Some("/st".into()));
         check("-j img cmd", &|r| r.join = Some(Join::default()));
         check("--no-mount img cmd", &|r| r.no_mount = true);
@@ -379,6 +432,8 @@ mod tests {
         check("-W0 img cmd", "--write-fake: not a size: 0");
         check("--write-fake=2,uid=0 img cmd", "--write-fake: not a size: 2,uid=0");
         check("-w -W img cmd", "--write changes the image itself: leave it out, or --write-fake and --overlay");
+        check("-e =x img cmd", "--env: not image, host, clean or VAR[=VALUE]: =x");
+        check("--env= img cmd", "--env: not image, host, clean or VAR[=VALUE]: ");
         check("img -b", "missing argument for option '-b'");
     }
 

@@ -18,11 +18,19 @@ const METADATA: &str = "/ch/metadata.json";
 const RUNSCRIPT: &str = "/.singularity.d/runscript";
 const SCRIPTS: &str = "/.singularity.d/env";
 const RC: &str = "/etc/rc";
+const ENVIRONMENT: &str = "/etc/environment";
 
 /// Where to begin; `None` if the image does not say.
 pub fn working_directory(root: &Path) -> Result<Option<PathBuf>> {
     let metadata = read(root)?;
     Ok(metadata.get("cwd").and_then(Value::as_str).filter(|cwd| !cwd.is_empty()).map(PathBuf::from))
+}
+
+/// The variables of its configuration; none if it has none.
+pub fn environment(root: &Path) -> Result<Vec<(String, String)>> {
+    let metadata = read(root)?;
+    let pairs = metadata["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    Ok(pairs.filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
 /// The image's own command: ENTRYPOINT and CMD.
@@ -59,21 +67,34 @@ fn read(root: &Path) -> Result<Value> {
 }
 
 /// Assignments `NAME=VALUE` of an image that has no /ch/environment: what the scripts of Apptainer's images export, or
-/// enroot's /etc/environment.
-pub fn foreign_environment(root: &Path) -> Result<Vec<String>> {
-    let names = mountpoint::locate(root, Path::new(SCRIPTS)).map(|dir| dir.host_path(root));
-    let names = names.and_then(|dir| fs::read_dir(dir).context(|| SCRIPTS));
-    let Ok(names) = names else {
-        let text = read_inside(root, Path::new("/etc/environment"))?;
-        return Ok(text.lines().map(str::to_owned).filter(|line| line.contains('=')).collect());
+/// /etc/environment, where enroot has them. `None` if it has neither.
+pub fn foreign_environment(root: &Path) -> Result<Option<Vec<String>>> {
+    let there = |path: &str| mountpoint::locate(root, Path::new(path)).ok().filter(|found| found.exists());
+    let Some(scripts) = there(SCRIPTS).filter(|found| found.is_dir()) else {
+        return there(ENVIRONMENT)
+            .map(|_| read_inside(root, Path::new(ENVIRONMENT)).map(|text| assigned(&text)))
+            .transpose();
     };
+    let names = fs::read_dir(scripts.host_path(root)).context(|| format!("can't read {SCRIPTS} of the image"))?;
     let mut names: Vec<OsString> = names.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     let mut all = Vec::new();
     for name in names.iter().filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "sh")) {
         all.extend(exported(&read_inside(root, &Path::new(SCRIPTS).join(name))?));
     }
-    Ok(all)
+    Ok(Some(all))
+}
+
+/// The lines of a file as pam_env(8) reads it: `NAME=VALUE`, perhaps with `export`, quotes and comments.
+fn assigned(text: &str) -> Vec<String> {
+    let assignment = |line: &str| {
+        let line = line.trim();
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+        is_name.then(|| format!("{name}={unquoted}"))
+    };
+    text.lines().filter_map(assignment).collect()
 }
 
 fn read_inside(root: &Path, path: &Path) -> Result<String> {
@@ -127,6 +148,13 @@ mod tests {
         check("export A=b\nexport C='d e'\n# export X=y\nX=y", &["A=b", "C='d e'"]);
         check("export PATH=/opt/bin:$PATH", &["PATH=/opt/bin:$PATH"]);
         check("export A=$(date)\nexport B=`date`\nexport =x\nexport a-b=x\nexport D=${E%x}\nexport F=1; exit", &[]);
+    }
+
+    #[test]
+    fn lines_of_pam_are_read() {
+        let check = |text: &str, want: &[&str]| assert_eq!(assigned(text), want, "{text}");
+        check("PATH=\"/usr/bin:/bin\"\n", &["PATH=/usr/bin:/bin"]);
+        check("# A=b\n\nexport A=b\nB='c d'\nC=two words\nD=\nno\n=x\na b=c", &["A=b", "B='c d'", "C=two words", "D="]);
     }
 
     #[test]

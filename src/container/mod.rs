@@ -16,6 +16,7 @@ mod env;
 mod execute;
 mod filter;
 mod identity;
+mod inherit;
 mod inode_owners;
 mod join;
 mod launch;
@@ -30,6 +31,7 @@ mod setup;
 mod step;
 mod supervisor;
 mod tracee;
+mod variables;
 mod watch;
 
 use std::ffi::OsString;

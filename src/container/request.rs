@@ -1,23 +1,22 @@
 //! What does ch-run do? Makes a [`Spec`] of its options and the caller's environment, and becomes the command.
 
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::enter::{enter_as, separate};
-use super::env::{self, Environment, Expand};
+use super::env::Environment;
+pub use super::inherit::Preset;
 use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
-use super::metadata::{self, read_limited};
+use super::metadata;
 use super::overlay::Kept;
-use super::{
-    Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, Watch, exec, invoker, mountpoint,
-};
+use super::variables::{self, Container};
+use super::{Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, Watch, exec, invoker};
 use crate::error::{Context, Error, Result, bail};
-use crate::log::{verbose, warning};
+use crate::log::warning;
 use crate::sys::{process, user};
 
 /// What was asked for on the command line.
@@ -35,6 +34,8 @@ pub struct Request {
     pub cwd: Option<PathBuf>,
     /// In the order given.
     pub binds: Vec<Bind>,
+    /// What the environment begins with.
+    pub preset: Preset,
     /// In the order given.
     pub changes: Vec<Change>,
     pub expand: bool,
@@ -61,6 +62,7 @@ impl Request {
             gid: None,
             cwd: None,
             binds: Vec::new(),
+            preset: Preset::Image,
             changes: Vec::new(),
             expand: true,
             home: true,
@@ -97,8 +99,15 @@ pub struct Join {
 pub enum Change {
     /// As the image wants it.
     SetImage,
-    SetFile(PathBuf),
-    Set(OsString),
+    /// Assignments, where `end` ends each.
+    SetFile { path: PathBuf, end: u8 },
+    /// `NAME=VALUE`, the value perhaps in quotes and with `$NAME` in it.
+    Assign(OsString),
+    /// The value as it is, and who wants it.
+    Set { name: OsString, value: OsString, origin: String },
+    /// What the host has, by a shell pattern.
+    FromHost(OsString),
+    /// By a shell pattern.
     Unset(OsString),
 }
 
@@ -109,7 +118,7 @@ pub struct Image {
     pub identity: String,
     /// It is a file, wherever its tree is now.
     pub is_packed: bool,
-    /// Lines for `--set-env`; the tree's own /ch/environment if `None`.
+    /// Its variables; the tree's own /ch/environment says them if `None`.
     pub env: Option<Vec<(String, String)>>,
     /// The tree's own /ch/metadata.json says it if `None` and the image is packed.
     pub cwd: Option<PathBuf>,
@@ -197,7 +206,9 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
         }
     };
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
-    let env = environment(request, host, home.as_ref(), image.env.as_deref(), &root)?;
+    let is_joined = matches!(part, Some(Part::Joined));
+    let container = Container { root: &root, env: image.env.as_deref(), home: home.as_ref(), uid: inside.0, is_joined };
+    let env = variables::environment(request, host, &container)?;
     let cwd = if image.is_packed && image.cwd.is_none() { metadata::working_directory(&root)? } else { image.cwd };
     let argv = if request.argv.is_empty() { metadata::command(&root)? } else { request.argv.clone() };
     let spec = Spec {
@@ -336,54 +347,4 @@ fn account(host: &Environment, (uid, gid): (u32, u32), home: Option<&Home>) -> A
         full_name: entry.map(|entry| entry.full_name).unwrap_or_default(),
         group: user::group(gid).unwrap_or_else(|| gid.to_string()),
     }
-}
-
-fn environment(
-    request: &Request,
-    host: Environment,
-    home: Option<&Home>,
-    of_image: Option<&[(String, String)]>,
-    root: &Path,
-) -> Result<Environment> {
-    let mut env = host;
-    if let Some(home) = home {
-        env::set(&mut env, OsStr::new("HOME"), OsStr::new(&format!("/home/{}", home.user)));
-    }
-    env::add_bin(&mut env);
-    let expand = if request.expand { Expand::Yes } else { Expand::No };
-    for change in &request.changes {
-        match change {
-            Change::SetImage => set_image(&mut env, of_image, root, expand)?,
-            Change::SetFile(path) => {
-                let text = read_limited(path).context(|| format!("can't read {}", path.display()))?;
-                env::assign_lines(&mut env, &text, expand, &path.display().to_string())?;
-            }
-            Change::Set(text) => env::assign(&mut env, text, expand)?,
-            Change::Unset(glob) => env::unset(&mut env, glob)?,
-        }
-    }
-    env::set(&mut env, OsStr::new("CH_RUNNING"), OsStr::new("Weird Al Yankovic"));
-    // What a caller has exported with an odd name is none of the command's business.
-    env.retain(|(name, _)| !name.is_empty() && !name.as_bytes().contains(&b'='));
-    Ok(env)
-}
-
-fn set_image(env: &mut Environment, pairs: Option<&[(String, String)]>, root: &Path, expand: Expand) -> Result<()> {
-    let Some(pairs) = pairs else {
-        let file = "/ch/environment";
-        let target = mountpoint::locate(root, Path::new(file))?;
-        if !target.exists()
-            && let Ok(foreign) = metadata::foreign_environment(root)
-        {
-            verbose!("environment: {} variables from the image", foreign.len());
-            return foreign.iter().try_for_each(|line| env::assign(env, OsStr::new(line), expand));
-        }
-        let text = read_limited(&target.host_path(root)).context(|| format!("can't read {file} of the image"))?;
-        return env::assign_lines(env, &text, expand, file);
-    };
-    for (name, value) in pairs {
-        env::assign(env, OsStr::new(&format!("{name}={value}")), expand)?;
-    }
-    verbose!("environment: {} variables from the image", pairs.len());
-    Ok(())
 }

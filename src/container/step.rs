@@ -161,9 +161,7 @@ impl Step {
             (Step::Execute(_), libc::E2BIG) => {
                 "one argument may have 128 KiB, and all together not much more: put what is longer into a script"
             }
-            (Step::Execute(_), libc::ENOENT) => {
-                "not found in PATH; or it is there, but its interpreter (#! line, dynamic loader) is not"
-            }
+            (Step::Execute(program), libc::ENOENT) => return Some(not_found(program)),
             (Step::Pretend(_), libc::EINVAL | libc::ENOSYS) => "this kernel has no seccomp filters (Linux 3.17)",
             (Step::Record(_), _) => "--force=seccomp wants less of the kernel",
             (Step::Init, libc::EAGAIN) => "too many processes: see ulimit -u",
@@ -176,6 +174,21 @@ impl Step {
         };
         Some(text.to_owned())
     }
+}
+
+/// A command without a slash was looked for in several places.
+fn not_found(program: &Program) -> String {
+    let or = "or it is there, but its interpreter (#! line, dynamic loader) is not";
+    let is_path =
+        program.argv.strings().first().is_none_or(|command| command.is_empty() || command.as_bytes().contains(&b'/'));
+    if is_path {
+        return format!("it is not there; {or}");
+    }
+    let directory = |path: &CString| {
+        Some(escape(&Path::new(OsStr::from_bytes(path.as_bytes())).parent()?.to_string_lossy()).into_owned())
+    };
+    let places: Vec<String> = program.candidates.iter().filter_map(directory).collect();
+    format!("not found in PATH, which is {}; {or}", places.join(":"))
 }
 
 impl fmt::Display for Step {

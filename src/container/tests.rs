@@ -396,8 +396,12 @@ fn failures_are_sentences() {
             assert!(e.get_hint().unwrap_or_default().contains(hint), "{want}: {:?}", e.get_hint());
         };
         let argv = |word: &'static str| move |spec: &mut Spec| spec.argv = words(&[word]);
-        check(&argv("none"), "can't execve(2): none: No such file or directory", "not found in PATH");
-        check(&argv("/none"), "can't execve(2): /none: No such file or directory", "");
+        check(
+            &argv("none"),
+            "can't execve(2): none: No such file or directory",
+            "not found in PATH, which is /nowhere:/bin; ",
+        );
+        check(&argv("/none"), "can't execve(2): /none: No such file or directory", "it is not there; ");
         check(&argv(""), "can't execve(2): : No such file or directory", "");
         check(&argv("text"), "can't execve(2): text: Permission denied", "chmod +x");
         check(&argv("/etc"), "can't execve(2): /etc: Permission denied", "");
@@ -564,9 +568,13 @@ fn ch_run_becomes_the_command() {
         check("-w --no-home IMG -- run echo $HOME", "/etc\n");
         check("-w --no-home IMG -- run ls /home", "");
         check("-w IMG -- run echo $CH_RUNNING", "Weird Al Yankovic\n");
-        check("-w --set-env IMG -- run echo $FOO $BAZ $PATH", "bar a b /x:/bin\n");
+        check("-w --env host --set-env IMG -- run echo $FOO $BAZ $PATH", "bar a b /x:/bin\n");
+        check(
+            "-w IMG -- run echo $FOO $BAZ ${PATH%sbin:/usr/bin:*}",
+            "bar a b /x:/usr/local/sbin:/usr/local/bin:/usr/\n",
+        );
         check("-w --set-env --env-no-expand --set-env=PATH=/bin IMG -- run echo $PATH", "/bin\n");
-        check("-w --set-env=PATH=/y:$PATH --unset-env US* IMG -- run echo $PATH $USER", "/y:/bin\n");
+        check("-w --env host --set-env=PATH=/y:$PATH --unset-env US* IMG -- run echo $PATH $USER", "/y:/bin\n");
         check("-w --cd /mnt/0 IMG -- run pwd", "/mnt/0\n");
         check("-w -b /etc:/mnt/0 IMG -- run test -f /mnt/0/passwd && echo yes", "yes\n");
         check("-w -t IMG -- run ls /tmp", "");

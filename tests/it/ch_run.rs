@@ -7,7 +7,7 @@ use crate::harness::{Site, Tree, image, in_each_mode};
 
 /// The same image in all forms that ch-run takes: a name, a directory, a packed file (which is mounted, so only where
 /// that is possible).
-fn forms(site: &Site, name: &str) -> Vec<PathBuf> {
+pub fn forms(site: &Site, name: &str) -> Vec<PathBuf> {
     let (dir, packed) = (site.path("form"), site.path("form.sqfs"));
     for (format, path) in [("dir", &dir), ("squashfs", &packed)] {
         site.run("export").args(["--overwrite", "--format", format, name]).arg(path).success();

@@ -14,6 +14,7 @@ mod converted;
 mod crash;
 mod debian;
 mod doctor;
+mod environment;
 mod exported;
 mod faults_crash;
 mod faults_exchange;

@@ -92,14 +92,15 @@ fn repair_sends_no_password() {
 fn a_command_gets_no_password() {
     let site = Site::new();
     site.import(image::small(), "small");
-    let run =
-        with_login(site.ch_run("small")).env("OTHER", "kept").args(["sh", "-c", "env | grep -E 'CH_IMAGE_|OTHER'"]);
     let storage =
         format!("CH_IMAGE_STORAGE={}\n", site.storage().display()).replace(site.path("").to_str().unwrap(), "SITE/");
-    let done = run.success();
-    let mut lines: Vec<&str> = done.stdout.lines().collect();
-    lines.sort();
-    assert_eq!(lines, [storage.trim_end(), "OTHER=kept"]);
+    for options in [&[][..], &["--env", "host"], &["--env", "clean", "-e", "*"], &["-e", "CH_IMAGE_PASSWORD"]] {
+        let run = with_login(site.ch_run_with(options, "small")).env("OTHER", "kept");
+        let done = run.args(["sh", "-c", "env | grep -E 'CH_IMAGE_|OTHER'"]).success();
+        let mut lines: Vec<&str> = done.stdout.lines().collect();
+        lines.sort();
+        assert_eq!(lines, [storage.trim_end(), "OTHER=kept"], "{options:?}");
+    }
     // Whoever wants it says so.
     with_login(site.ch_run_with(&["--set-env=CH_IMAGE_PASSWORD=other"], "small"))
         .args(["sh", "-c", "echo $CH_IMAGE_USERNAME,$CH_IMAGE_PASSWORD"])
