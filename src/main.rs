@@ -3,6 +3,7 @@
 mod builder;
 mod cli;
 mod cmd;
+mod compat;
 mod compress;
 mod container;
 mod dockerfile;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
             None => cli::parse(args).and_then(dispatch),
         },
     });
-    match result {
+    match result.map_err(|e| if called == "ch-run" { cmd::ch_run::fault(e) } else { e }) {
         Ok(code) => code,
         Err(e) => {
             log::error(&e);

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use super::packed_image;
 use crate::cli::ch_run_args::{self, Invocation};
+use crate::compat::{Compat, compat};
 use crate::container::request::{Image as Root, Place, Request, become_command};
+use crate::container::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::error::{Context, Error, Result};
 use crate::image::layers;
 use crate::log;
@@ -36,6 +38,7 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         Invocation::Run { request, verbosity } => (request, verbosity),
     };
     log::set_level(verbosity);
+    compat()?;
     super::secrets::take_from_environment();
     // Registries' passwords are not the command's business.
     let host = env::vars_os().filter(|(name, _)| !super::secrets::is_secret(name)).collect();
@@ -66,6 +69,23 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         }
     };
     match become_command(&request, host, image)? {}
+}
+
+/// The error with the exit code that callers of ch-run expect: Docker's, who tells what it could not do itself (125)
+/// from a command that can't be executed (126) or is not there (127), or that of the version in `$CH_COMPAT`.
+pub fn fault(e: Error) -> Error {
+    let code = fault_code(e.exit_code(), compat().unwrap_or(Compat::None));
+    e.with_code(code)
+}
+
+fn fault_code(code: u8, compat: Compat) -> u8 {
+    match (compat, code) {
+        (Compat::None, 1 | 2) => 125,
+        (Compat::V025, NOT_EXECUTABLE | NOT_FOUND) => 1,
+        (Compat::V040, 1 | 2) => 31,
+        (Compat::V040, NOT_EXECUTABLE | NOT_FOUND) => 49,
+        (Compat::None | Compat::V025 | Compat::V040, code) => code,
+    }
 }
 
 /// The directory or packed image that the request means, absolute; `None` if it is a name in storage.
@@ -172,7 +192,7 @@ fn own_tree(request: &Request) -> Result<Option<ExitCode>> {
     };
     Ok(match ended {
         Ended::Exited(0) => None,
-        Ended::Exited(code) => Some(ExitCode::from(code)),
+        Ended::Exited(code) => Some(ExitCode::from(fault_code(code, compat()?))),
         Ended::Signaled(n) => Some(ExitCode::from(u8::try_from(128 + n).unwrap_or(1))),
     })
 }

@@ -28,6 +28,10 @@ use crate::sys::namespace::{NEW_MOUNT, NEW_NETWORK, NEW_PID};
 use crate::sys::process::{self, Dumpable, Ended, Fork, Pid, Ready, Want};
 use crate::sys::signal::{self, Catcher, Mask};
 
+/// Exit codes for a command that can't be executed, as shells have them.
+pub const NOT_EXECUTABLE: u8 = 126;
+pub const NOT_FOUND: u8 = 127;
+
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
@@ -174,7 +178,13 @@ fn become_it(spec: &Spec, role: Role, announce: &dyn Fn() -> io::Result<()>) -> 
     let mut state =
         Execution { root: None, null: &null, init: &|_| {}, announce, keep: &null, output: None, socket: None };
     let (step, e) = execute_all(&steps, &mut state);
-    Err(failure(&steps, step, e.raw_os_error().unwrap_or(libc::EIO)))
+    let errno = e.raw_os_error().unwrap_or(libc::EIO);
+    let error = failure(&steps, step, errno);
+    Err(match (steps.get(step), errno) {
+        (Some(Step::Execute(_)), libc::ENOENT | libc::ENOTDIR) => error.with_code(NOT_FOUND),
+        (Some(Step::Execute(_)), _) => error.with_code(NOT_EXECUTABLE),
+        _ => error,
+    })
 }
 
 fn log(steps: &[Step]) {

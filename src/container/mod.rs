@@ -40,7 +40,7 @@ use std::path::PathBuf;
 pub use enter::{can_enter, enter, invoker, separate};
 pub use env::{finish as finish_environment, set as set_variable};
 pub use inode_owners::{Record, follow};
-pub use launch::{Status, exec, run_recorded};
+pub use launch::{NOT_EXECUTABLE, NOT_FOUND, Status, exec, run_recorded};
 pub use overlay::{MAX_LAYERS, Overlay};
 pub use probe::{Obstacle, can_record};
 pub use watch::Seen;

@@ -71,9 +71,21 @@ fn exit_codes() {
                 .env("CH_IMAGE_STORAGE", site.storage())
                 .stdout("137\n")
                 .success();
-            site.ch_run(image).arg("nonexistent").stderr_has("nonexistent").failure();
+            let hint = "hint: not found in PATH, which is /none:/bin; or it is there, but its interpreter (#! line, dynamic loader) is not";
+            let none = format!("error: can't execve(2): none: No such file or directory\n{hint}\n");
+            site.ch_run(image).arg("none").env("PATH", "/none:/bin").stderr(&none).code(127);
+            site.ch_run(image).arg("/none").stderr_has("hint: it is not there; or ").code(127);
+            site.ch_run(image).arg("/etc").stderr_has("Permission denied").code(126);
+            for (version, own, not_found) in [("0.25", 1, 1), ("0.40", 31, 49), ("", 125, 127)] {
+                site.ch_run(image).arg("none").env("CH_COMPAT", version).code(not_found);
+                site.ch_run_with(&["-b", "/nowhere"], image).arg("true").env("CH_COMPAT", version).code(own);
+            }
+            let wrong = "error: $CH_COMPAT is no version: 1\nhint: 0.25 and 0.40 are known; without it, things are as README.md says\n";
+            site.ch_run(image).arg("true").env("CH_COMPAT", "1").stderr(wrong).ch_run_failure();
         }
-        site.ch_run("nix").arg("true").stderr_has("nix").failure();
+        site.ch_run("nix").arg("true").stderr_has("nix").ch_run_failure();
+        site.ch_run_with(&["--nonsense"], "base").arg("true").ch_run_failure();
+        site.ch_run_with(&["--nonsense"], "base").arg("true").env("CH_COMPAT", "0.25").usage();
     });
 }
 
@@ -85,7 +97,7 @@ fn environments_of_others() {
     fs::create_dir(&dir).unwrap();
     site.program("tar").arg("-C").arg(&dir).arg("-xpf").arg(image::small()).success();
     let run = || site.ch_run_with(&["--set-env"], "./dir").args(["sh", "-c", "echo \"$A|$B\""]);
-    run().stderr_has("can't read /ch/environment of the image").failure();
+    run().stderr_has("can't read /ch/environment of the image").ch_run_failure();
     site.write("dir/etc/environment", "A=b\nB=two words\n");
     run().stdout("b|two words\n").stderr("").success();
     site.write(
@@ -97,7 +109,7 @@ fn environments_of_others() {
     // A FIFO, which nobody will ever write to.
     let script = "mkdir dir/ch && mkfifo dir/ch/environment";
     site.program("sh").args(["-c", script]).success();
-    run().stderr_has("can't read /ch/environment of the image: not a regular file").failure();
+    run().stderr_has("can't read /ch/environment of the image: not a regular file").ch_run_failure();
 }
 
 /// Without a command it is the image's own.
@@ -112,7 +124,7 @@ fn the_images_own_command() {
         }
         let none = "error: no command given, and the image has none of its own\nhint: see: ch-run --help\n";
         for image in forms(site, "base") {
-            site.ch_run(image.to_str().unwrap()).stderr(none).usage();
+            site.ch_run(image.to_str().unwrap()).stderr(none).ch_run_failure();
         }
         // What Apptainer's and enroot's images have instead.
         site.build("enroot", "FROM base\nRUN echo 'echo rc $#' >/etc/rc\n").success();
@@ -150,13 +162,13 @@ fn a_name_is_an_image_before_it_is_a_directory() {
         site.run("delete").arg("hello").success();
         run("hello")
             .stderr_has("no image hello in storage, and the directory hello has none of bin, dev, usr")
-            .failure();
+            .ch_run_failure();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "the directory is left alone");
         site.program("tar").arg("-C").arg(&dir).arg("-xpf").arg(image::small()).success();
         run("hello").stdout("inside\n").success();
         run("./hello").stdout("inside\n").success();
-        run("./hell").stderr_has("hell: not a directory").failure();
-        run("hell").stderr_has("image not found: hell\n").failure();
+        run("./hell").stderr_has("hell: not a directory").ch_run_failure();
+        run("hell").stderr_has("image not found: hell\n").ch_run_failure();
     });
 }
 
@@ -202,18 +214,18 @@ fn what_is_no_image_stays_as_it_is() {
                      hint: name an image in storage (ch-image list shows them), or a directory that holds one\n";
         for options in [&[][..], &["-w"]] {
             let home = site.path("home");
-            site.ch_run_with(options, ".").arg("ls").current_dir(&home).stderr(error).failure();
+            site.ch_run_with(options, ".").arg("ls").current_dir(&home).stderr(error).ch_run_failure();
             assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
         }
         let layers = site.storage().join("layers");
         let before = Tree::of_dir(&layers);
         let has = "layers has none of bin, dev, usr";
-        site.ch_run(".").arg("ls").current_dir(&layers).stderr_has(has).failure();
+        site.ch_run(".").arg("ls").current_dir(&layers).stderr_has(has).ch_run_failure();
         let layer = fs::read_dir(&layers).unwrap().next().unwrap().unwrap().path();
         for dir in [&layers, &layer.join("tree")] {
             let run = site.ch_run_with(&["-w"], ".").arg("ls").current_dir(dir);
             run.stderr_has("it belongs to the storage directory SITE/storage\nhint: run the image by its name")
-                .failure();
+                .ch_run_failure();
         }
         Tree::of_dir(&layers).assert_same(&before, "the layers afterwards");
     });
@@ -235,7 +247,8 @@ fn set_id_bits_are_refused() {
                  hint: it needs no privilege: chmod u-s,g-s; setcap -r\n"
             );
             for option in ["--version", "--help", "--no-such-option"] {
-                site.program(copy.to_str().unwrap()).arg(option).stdout("").stderr(&refusal).failure();
+                let code = if name == "ch-run" { 125 } else { 1 };
+                site.program(copy.to_str().unwrap()).arg(option).stdout("").stderr(&refusal).code(code);
             }
         }
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
@@ -380,14 +393,14 @@ fn working_directories_that_are_missing() {
         }
         let strict = "can't change the directory to /home/app: No such file or directory\n\
                       hint: the working directory does not exist in the image: ch-run --cd / begins elsewhere\n";
-        site.ch_run_with(&["--cd", "/home/app"], "app").arg("pwd").stdout("").stderr_has(strict).failure();
+        site.ch_run_with(&["--cd", "/home/app"], "app").arg("pwd").stdout("").stderr_has(strict).ch_run_failure();
         site.build("gone", "FROM base\nWORKDIR /srv/app\nRUN rm -r /srv/app\n").success();
         for image in ["gone".into(), forms(site, "gone").remove(2)] {
             site.ch_run(image.to_str().unwrap()).arg("pwd").stdout("/srv/app\n").stderr("").success();
         }
         site.ch_run_with(&["-w"], "gone").args(["sh", "-c", "pwd; echo x >file"]).stdout("/srv/app\n").success();
         site.ch_run("gone").args(["cat", "file"]).stdout("x\n").success();
-        site.ch_run_with(&["--cd", "/srv/none"], "gone").arg("pwd").stdout("").stderr_has("/srv/none").failure();
+        site.ch_run_with(&["--cd", "/srv/none"], "gone").arg("pwd").stdout("").stderr_has("/srv/none").ch_run_failure();
         site.build("file", "FROM base\nWORKDIR /srv/app\nRUN rmdir /srv/app && touch /srv/app\n").success();
         let told = "warning: can't begin in /srv/app, the image's working directory: Not a directory: beginning in /\n";
         site.ch_run("file").arg("pwd").stdout("/\n").stderr(told).success();
@@ -456,6 +469,6 @@ fn users_whom_only_a_directory_service_knows() {
         // What would be another field, or line.
         let script = "id -un; grep -c . /etc/passwd; cut -d: -f6 /etc/passwd | tail -1";
         run(Some("a:b"), script).stdout("54321\n3\n/\n").success();
-        run(Some("a\nroot::0:0::/:/bin/sh"), script).stdout("").stderr_has("not a user name").failure();
+        run(Some("a\nroot::0:0::/:/bin/sh"), script).stdout("").stderr_has("not a user name").ch_run_failure();
     });
 }

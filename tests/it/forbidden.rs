@@ -43,7 +43,7 @@ fn without_user_namespaces() {
         let context = site.write("context/Dockerfile", &format!("FROM {name}\nRUN true\n"));
         let context = context.parent().unwrap().to_str().unwrap();
         jailed(&["ch-image", "build", "-t", "out", context]).stderr_has("user.max_user_namespaces").failure();
-        jailed(&["ch-run", &name, "--", "true"]).stderr_has("user.max_user_namespaces").failure();
+        jailed(&["ch-run", &name, "--", "true"]).stderr_has("user.max_user_namespaces").ch_run_failure();
         assert_eq!(site.images(), [name.as_str()]);
         jailed(&["ch-image", "delete", &name]).success();
     });

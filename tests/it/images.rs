@@ -18,7 +18,7 @@ fn import_list_run_delete() {
         site.ch_run("base").args(["sh", "-c", "echo $((6 * 7)); exit 3"]).stdout("42\n").code(3);
         site.run("delete").arg("base").stderr("deleting image: base\n").success();
         assert_eq!(site.images(), ["registry.example.com:5000/a/b:1.2"]);
-        site.ch_run("base").arg("true").stderr_has("base").failure();
+        site.ch_run("base").arg("true").stderr_has("base").ch_run_failure();
         site.run("delete")
             .arg("base")
             .stdout("")

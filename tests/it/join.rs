@@ -151,10 +151,10 @@ fn a_first_peer_that_fails() {
         let run = |command: &str| site.ch_run_with(&["--join"], "base").arg(command);
         let all: Vec<_> = (0..6).map(|n| run(if n % 2 == 0 { "/none" } else { "true" }).start()).collect();
         for (n, run) in all.into_iter().enumerate() {
-            assert_eq!(run.into_done(&[]).status.code(), Some(if n % 2 == 0 { 1 } else { 0 }), "{n}");
+            assert_eq!(run.into_done(&[]).status.code(), Some(if n % 2 == 0 { 127 } else { 0 }), "{n}");
         }
-        site.ch_run_with(&["--join-ct=0"], "base").arg("true").stderr_has("must be at least 1").failure();
-        site.ch_run_with(&["--join-pid=999999999"], "base").arg("true").stderr_has("no such process").failure();
+        site.ch_run_with(&["--join-ct=0"], "base").arg("true").stderr_has("must be at least 1").ch_run_failure();
+        site.ch_run_with(&["--join-pid=999999999"], "base").arg("true").stderr_has("no such process").ch_run_failure();
         assert_nothing_left();
     });
 }

@@ -303,7 +303,7 @@ fn sif_files_are_run() {
     site.tree("./image.sif").assert_same(&site.tree("base"), "a SIF file as it is");
     fs::write(site.path("ext3.sif"), sif(&system, 2)).unwrap();
     let error = "the SIF file has an ext3 file system, which is not supported (only SquashFS)";
-    site.ch_run("./ext3.sif").arg("true").stderr_has(error).failure();
+    site.ch_run("./ext3.sif").arg("true").stderr_has(error).ch_run_failure();
 }
 
 #[test]

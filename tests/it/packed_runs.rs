@@ -106,14 +106,17 @@ fn what_runs_is_the_command_in_its_place() {
         in_image(&[], "grep ' / ' /proc/mounts | grep -c 'fuse ro,nosuid,nodev'").stdout("1\n").success();
         site.ch_run("./made.sqfs").arg("true").stderr("").success();
         site.ch_run("made.sqfs").arg("true").stderr("").success();
-        site.ch_run_with(&["-w"], shown).arg("true").stderr_has("a packed image never changes\nhint: ").failure();
+        site.ch_run_with(&["-w"], shown)
+            .arg("true")
+            .stderr_has("a packed image never changes\nhint: ")
+            .ch_run_failure();
         let text = site.write("text", "no image");
         let error = "error: not an image: SITE/text is neither SquashFS nor SIF\n\
                      hint: an archive becomes an image by: ch-image import; an image becomes a SquashFS file by: ch-image export\n";
-        site.ch_run(text.to_str().unwrap()).arg("true").stderr(error).failure();
+        site.ch_run(text.to_str().unwrap()).arg("true").stderr(error).ch_run_failure();
         let cut = site.path("cut.sqfs");
         fs::write(&cut, &fs::read(&image).unwrap()[..10_000]).unwrap();
-        site.ch_run(cut.to_str().unwrap()).arg("true").stderr_has("truncated").failure();
+        site.ch_run(cut.to_str().unwrap()).arg("true").stderr_has("truncated").ch_run_failure();
         assert_no_server(&image);
     });
 }
@@ -348,8 +351,8 @@ fn unpacked_images_are_the_users_own() {
     fs::create_dir(dir.join(&name)).unwrap();
     let refused =
         format!("SITE/tmpdir/{name} belongs to somebody else, or others may use it\nhint: $TMPDIR says where");
-    run("true").stderr_has(&refused).failure();
-    run("true").env("TMPDIR", site.path("none")).stderr_has("hint: $TMPDIR says where it is unpacked").failure();
+    run("true").stderr_has(&refused).ch_run_failure();
+    run("true").env("TMPDIR", site.path("none")).stderr_has("hint: $TMPDIR says where it is unpacked").ch_run_failure();
 }
 
 #[test]

@@ -11,12 +11,13 @@ use sha2::{Digest, Sha256};
 const USES: &[(&str, &[&str])] = &[
     ("main", &["cli", "cmd", "log", "sys"]),
     ("builder", &["container", "dockerfile", "image", "log", "oci", "registry", "rootfs", "storage", "sys"]),
-    ("cli", &["container", "log", "oci"]),
+    ("cli", &["compat", "container", "log", "oci"]),
     (
         "cmd",
         &[
             "builder",
             "cli",
+            "compat",
             "compress",
             "container",
             "dockerfile",
@@ -39,6 +40,7 @@ const USES: &[(&str, &[&str])] = &[
     ("storage", &["compress", "log", "oci", "rootfs", "sys"]),
     ("container", &["log", "sys"]),
     ("log", &["sys"]),
+    ("compat", &[]),
     ("compress", &[]),
     ("dockerfile", &[]),
     ("error", &[]),

@@ -77,13 +77,13 @@ fn a_directory_is_written_by_one_container() {
     has_begun("first");
     let refused = "error: can't use the overlay directory SITE/kept: another container is using it\n\
                    hint: wait for its end, or use another directory; peers share one with --join\n";
-    run(&site, &options, &image, "true").stderr(refused).failure();
+    run(&site, &options, &image, "true").stderr(refused).ch_run_failure();
     let second = run(&site, &joined, &image, &script("second")).start();
     has_begun("second");
     // Also when the one that mounted it has ended.
     let mut first = first;
     first.kill();
-    run(&site, &options, &image, "true").stderr(refused).failure();
+    run(&site, &options, &image, "true").stderr(refused).ch_run_failure();
     site.write("home/end", "");
     assert_eq!(second.into_done(&[]).stderr, "");
     let all = "ls -d /of-*";
@@ -113,7 +113,7 @@ fn binds_and_homes_over_any_image() {
         fs::write(site.path("data/x"), "").unwrap();
     }
     let usage = "--write changes the image itself";
-    run(&site, &["-w", "-W"], "made".as_ref(), "true").stderr_has(usage).usage();
+    run(&site, &["-w", "-W"], "made".as_ref(), "true").stderr_has(usage).ch_run_failure();
 }
 
 /// A directory stays what it is, and so does the storage directory.

@@ -134,6 +134,11 @@ impl Run {
         self.code(1)
     }
 
+    /// What ch-run itself could not do.
+    pub fn ch_run_failure(self) -> Done {
+        self.code(125)
+    }
+
     /// Wrong usage.
     pub fn usage(self) -> Done {
         self.code(2)
