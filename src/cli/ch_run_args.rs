@@ -13,7 +13,7 @@ use super::help;
 use super::table::Value::{Flag, Optional, Print, Required};
 use super::table::{self, Answer, Row, row};
 use crate::container::Bind;
-use crate::container::request::{Change, Join, Preset, Request, Upper};
+use crate::container::request::{Change, Entrypoint, Join, Preset, Request, Upper};
 use crate::error::{Context, Error, Result};
 
 /// There are no subcommands.
@@ -55,6 +55,16 @@ const TABLE: &[Row<Given, Never>] = &[
             Ok(())
         }),
         "initial working directory in the container",
+    ),
+    row(
+        None,
+        "entrypoint",
+        &[],
+        Optional("PROG", |g, v| {
+            g.request.entrypoint = v.map_or(Entrypoint::OfImage, Entrypoint::Program);
+            Ok(())
+        }),
+        "take the words after IMAGE as arguments of the image's ENTRYPOINT, or of PROG",
     ),
     row(
         Some('e'),
@@ -250,7 +260,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
         return Err(wrong("--write changes the image itself: leave it out, or --write-fake and --overlay"));
     }
     request.image = image.ok_or_else(|| wrong("no image given"))?;
-    if request.argv.is_empty() && request.join.as_ref().is_some_and(|join| join.pid.is_some()) {
+    let is_said = !request.argv.is_empty() || request.entrypoint != Entrypoint::Unsaid;
+    if !is_said && request.join.as_ref().is_some_and(|join| join.pid.is_some()) {
         return Err(wrong("no command given"));
     }
     Ok(Invocation::Run { request: Box::new(request), verbosity })
@@ -402,6 +413,9 @@ mod tests {
         check("--env host img cmd", &|r| r.preset = Preset::Host);
         check("--env clean --env=image img cmd", &|r| r.preset = Preset::Image);
         check("-e clean img cmd", &|r| r.preset = Preset::Clean);
+        check("--entrypoint img cmd", &|r| r.entrypoint = Entrypoint::OfImage);
+        check("--entrypoint=/p img cmd", &|r| r.entrypoint = Entrypoint::Program("/p".into()));
+        check("--entrypoint= img cmd", &|r| r.entrypoint = Entrypoint::Program("".into()));
         check("-s /st img cmd", &|r| r.storage = Some("/st".into()));
         check("-j img cmd", &|r| r.join = Some(Join::default()));
         check("--no-mount img cmd", &|r| r.no_mount = true);

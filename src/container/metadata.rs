@@ -33,26 +33,65 @@ pub fn environment(root: &Path) -> Result<Vec<(String, String)>> {
     Ok(pairs.filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-/// The image's own command: ENTRYPOINT and CMD.
-pub fn command(root: &Path) -> Result<Vec<OsString>> {
-    let own = own_command(&read(root)?);
-    if !own.is_empty() {
-        return Ok(own.into_iter().map(OsString::from).collect());
-    }
-    let has =
-        |path: &str| mountpoint::locate(root, Path::new(path)).is_ok_and(|found| found.exists() && !found.is_dir());
-    if has(RUNSCRIPT) {
-        return Ok(vec![RUNSCRIPT.into()]);
-    }
-    if has(RC) {
-        return Ok(vec!["/bin/sh".into(), RC.into()]);
-    }
-    Err(Error::usage("no command given, and the image has none of its own").hint("see: ch-run --help"))
+/// What is put before the words of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entrypoint {
+    /// Nothing; without words, the image's own command is run.
+    Unsaid,
+    /// The image's, as other container tools do. Without words, its CMD comes next.
+    OfImage,
+    /// A program; the image's CMD is not for it. Nothing if it is empty.
+    Program(OsString),
 }
 
-fn own_command(metadata: &Value) -> Vec<String> {
-    let words = |key: &str| metadata["config"][key].as_array().into_iter().flatten().filter_map(Value::as_str);
-    words("Entrypoint").chain(words("Cmd")).map(str::to_owned).collect()
+/// What to run.
+pub fn command(root: &Path, entrypoint: &Entrypoint, words: &[OsString]) -> Result<Vec<OsString>> {
+    let program = match entrypoint {
+        Entrypoint::Unsaid if !words.is_empty() => None,
+        Entrypoint::Unsaid | Entrypoint::OfImage => {
+            let metadata = read(root).map_err(|e| e.hint("--entrypoint=PROGRAM does without it"))?;
+            return own_command(&own(root, &metadata), words);
+        }
+        Entrypoint::Program(program) => Some(program).filter(|program| !program.is_empty()),
+    };
+    let all: Vec<OsString> = program.into_iter().chain(words).cloned().collect();
+    if all.is_empty() { Err(none("no command given")) } else { Ok(all) }
+}
+
+fn none(text: &str) -> Error {
+    Error::usage(text).hint("see: ch-run --help")
+}
+
+/// The image's ENTRYPOINT and CMD.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Own {
+    entrypoint: Vec<OsString>,
+    cmd: Vec<OsString>,
+}
+
+fn own(root: &Path, metadata: &Value) -> Own {
+    let words = |key: &str| {
+        let list = metadata["config"][key].as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).map(OsString::from).collect()
+    };
+    let own = Own { entrypoint: words("Entrypoint"), cmd: words("Cmd") };
+    let has =
+        |path: &str| mountpoint::locate(root, Path::new(path)).is_ok_and(|found| found.exists() && !found.is_dir());
+    if own != Own::default() {
+        own
+    } else if has(RUNSCRIPT) {
+        Own { entrypoint: vec![RUNSCRIPT.into()], ..own }
+    } else if has(RC) {
+        Own { entrypoint: vec!["/bin/sh".into(), RC.into()], ..own }
+    } else {
+        own
+    }
+}
+
+fn own_command(own: &Own, words: &[OsString]) -> Result<Vec<OsString>> {
+    let rest = if words.is_empty() { &own.cmd } else { words };
+    let all: Vec<OsString> = own.entrypoint.iter().chain(rest).cloned().collect();
+    if all.is_empty() { Err(none("no command given, and the image has none of its own")) } else { Ok(all) }
 }
 
 /// Nothing (`Value::Null`) if the image has no such file.
@@ -158,12 +197,32 @@ mod tests {
     }
 
     #[test]
-    fn entrypoint_and_command_are_one() {
-        let check = |config: Value, want: &[&str]| assert_eq!(own_command(&json!({ "config": config })), want);
-        check(json!({}), &[]);
-        check(json!({"Cmd": ["a", "b"]}), &["a", "b"]);
-        check(json!({"Entrypoint": ["/e"], "Cmd": ["a"]}), &["/e", "a"]);
-        check(json!({"Entrypoint": null, "Cmd": "x"}), &[]);
-        assert_eq!(own_command(&Value::Null), Vec::<String>::new());
+    fn entrypoints_and_words() {
+        let dir = std::env::temp_dir();
+        let check = |config: Value, entrypoint: Entrypoint, words: &[&str], want: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let own = own(&dir, &json!({ "config": config }));
+            let got = match entrypoint {
+                Entrypoint::Program(_) => command(&dir, &entrypoint, &words),
+                Entrypoint::Unsaid if !words.is_empty() => command(&dir, &entrypoint, &words),
+                Entrypoint::Unsaid | Entrypoint::OfImage => own_command(&own, &words),
+            };
+            assert_eq!(got.unwrap_or_default(), want, "{config} {entrypoint:?} {words:?}");
+        };
+        let both = || json!({"Entrypoint": ["/e", "x"], "Cmd": ["a", "b"]});
+        use Entrypoint::{OfImage, Program, Unsaid};
+        check(both(), Unsaid, &[], &["/e", "x", "a", "b"]);
+        check(both(), Unsaid, &["c"], &["c"]);
+        check(both(), OfImage, &[], &["/e", "x", "a", "b"]);
+        check(both(), OfImage, &["c"], &["/e", "x", "c"]);
+        check(both(), Program("p".into()), &[], &["p"]);
+        check(both(), Program("p".into()), &["c"], &["p", "c"]);
+        check(both(), Program("".into()), &["c"], &["c"]);
+        check(both(), Program("".into()), &[], &[]);
+        check(json!({}), Unsaid, &[], &[]);
+        check(json!({"Cmd": ["a", "b"]}), Unsaid, &[], &["a", "b"]);
+        check(json!({"Cmd": ["a", "b"]}), OfImage, &["c"], &["c"]);
+        check(json!({"Entrypoint": null, "Cmd": "x"}), Unsaid, &[], &[]);
+        assert_eq!(own(&dir, &Value::Null), Own::default());
     }
 }

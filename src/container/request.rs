@@ -12,6 +12,7 @@ pub use super::inherit::Preset;
 use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
 use super::metadata;
+pub use super::metadata::Entrypoint;
 use super::overlay::Kept;
 use super::variables::{self, Container};
 use super::{Account, Bind, Emulation, Home, Network, NoDirectory, Overlay, Spec, Stdin, Tmp, Watch, exec, invoker};
@@ -24,8 +25,9 @@ use crate::sys::{process, user};
 pub struct Request {
     /// The absolute path of a directory, or a name in the storage directory.
     pub image: OsString,
-    /// The image's own command if there is nothing in it.
+    /// The image's own command if there is nothing in it, unless `entrypoint` says otherwise.
     pub argv: Vec<OsString>,
+    pub entrypoint: Entrypoint,
     pub writable: bool,
     pub upper: Upper,
     /// The caller's if not said.
@@ -56,6 +58,7 @@ impl Request {
         Request {
             image,
             argv: Vec::new(),
+            entrypoint: Entrypoint::Unsaid,
             writable: false,
             upper: Upper::None,
             uid: None,
@@ -120,7 +123,7 @@ pub struct Image {
     pub is_packed: bool,
     /// Its variables; the tree's own /ch/environment says them if `None`.
     pub env: Option<Vec<(String, String)>>,
-    /// The tree's own /ch/metadata.json says it if `None` and the image is packed.
+    /// The tree's own /ch/metadata.json says it if `None`.
     pub cwd: Option<PathBuf>,
 }
 
@@ -209,15 +212,19 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     let is_joined = matches!(part, Some(Part::Joined));
     let container = Container { root: &root, env: image.env.as_deref(), home: home.as_ref(), uid: inside.0, is_joined };
     let env = variables::environment(request, host, &container)?;
-    let cwd = if image.is_packed && image.cwd.is_none() { metadata::working_directory(&root)? } else { image.cwd };
-    let argv = if request.argv.is_empty() { metadata::command(&root)? } else { request.argv.clone() };
+    let cwd = match (&request.cwd, image.cwd) {
+        (Some(cwd), _) => Some(cwd.clone()),
+        (None, Some(cwd)) => Some(cwd),
+        (None, None) => metadata::working_directory(&root).map_err(|e| e.hint("--cd says where to begin"))?,
+    };
+    let argv = metadata::command(&root, &request.entrypoint, &request.argv)?;
     let spec = Spec {
         root,
         writable: request.writable || request.upper != Upper::None,
         uid: inside.0,
         gid: inside.1,
         no_cwd: if request.cwd.is_some() { NoDirectory::Fail } else { NoDirectory::MakeOrBeginInRoot },
-        cwd: request.cwd.clone().or(cwd).unwrap_or_else(|| PathBuf::from("/")),
+        cwd: cwd.unwrap_or_else(|| PathBuf::from("/")),
         binds: request.binds.clone(),
         tmpfs: Vec::new(),
         env,

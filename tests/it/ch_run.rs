@@ -120,7 +120,14 @@ fn the_images_own_command() {
         site.build("own", "FROM base\nENTRYPOINT [\"echo\", \"a b\"]\nCMD [\"c\"]\n").success();
         for image in forms(site, "own") {
             site.ch_run(image.to_str().unwrap()).stdout("a b c\n").stderr("").success();
-            site.ch_run(image.to_str().unwrap()).args(["echo", "d"]).stdout("d\n").success();
+            let run = |options: &[&str]| site.ch_run_with(options, image.to_str().unwrap());
+            run(&[]).args(["echo", "d"]).stdout("d\n").success();
+            run(&["--entrypoint"]).stdout("a b c\n").success();
+            run(&["--entrypoint"]).args(["d", "e"]).stdout("a b d e\n").success();
+            run(&["--entrypoint=/bin/echo"]).stdout("\n").success();
+            run(&["--entrypoint=/bin/echo"]).arg("d").stdout("d\n").success();
+            run(&["--entrypoint="]).args(["echo", "d"]).stdout("d\n").success();
+            run(&["--entrypoint="]).stderr("error: no command given\nhint: see: ch-run --help\n").usage();
         }
         let none = "error: no command given, and the image has none of its own\nhint: see: ch-run --help\n";
         for image in forms(site, "base") {
@@ -132,7 +139,30 @@ fn the_images_own_command() {
                       chmod 755 /.singularity.d/runscript\n";
         site.build("apptainer", &format!("FROM base\n{script}")).success();
         site.ch_run(forms(site, "enroot")[2].to_str().unwrap()).stdout("rc 0\n").success();
+        let image = forms(site, "enroot").remove(2);
+        site.ch_run_with(&["--entrypoint"], image.to_str().unwrap()).args(["a", "b"]).stdout("rc 2\n").success();
         site.ch_run(forms(site, "apptainer")[2].to_str().unwrap()).stdout("runscript\n").success();
+    });
+}
+
+/// It begins where `--cd` says, else in the image's WORKDIR, else in the root directory.
+#[test]
+fn the_directory_to_begin_in() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.build("own", "FROM base\nWORKDIR /usr/own\n").success();
+        for (name, want) in [("base", "/\n"), ("own", "/usr/own\n")] {
+            for image in forms(site, name) {
+                let image = image.to_str().unwrap();
+                site.ch_run(image).arg("pwd").stdout(want).stderr("").success();
+                site.ch_run_with(&["--cd", "/etc"], image).arg("pwd").stdout("/etc\n").stderr("").success();
+                site.ch_run_with(&["-c", "/none"], image).arg("pwd").stderr_has("directory to /none").finish();
+            }
+        }
+        // A directory that says nothing that can be read.
+        site.write("form/ch/metadata.json", "{");
+        site.ch_run("./form").arg("pwd").stderr_has("hint: --cd says where to begin\n").finish();
+        site.ch_run_with(&["-c", "/etc"], "./form").arg("pwd").stdout("/etc\n").success();
     });
 }
 
