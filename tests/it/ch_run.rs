@@ -73,7 +73,7 @@ fn exit_codes() {
                 .success();
             let hint = "hint: not found in PATH, which is /none:/bin; or it is there, but its interpreter (#! line, dynamic loader) is not";
             let none = format!("error: can't execve(2): none: No such file or directory\n{hint}\n");
-            site.ch_run(image).arg("none").env("PATH", "/none:/bin").stderr(&none).code(127);
+            site.ch_run_with(&["--set-env=PATH=/none:/bin"], image).arg("none").stderr(&none).code(127);
             site.ch_run(image).arg("/none").stderr_has("hint: it is not there; or ").code(127);
             site.ch_run(image).arg("/etc").stderr_has("Permission denied").code(126);
             for (version, own, not_found) in [("0.25", 1, 1), ("0.40", 31, 49), ("", 125, 127)] {
