@@ -304,7 +304,7 @@ fn set_env(value: Option<OsString>, end: u8) -> Change {
 /// names of the host's variables.
 fn env(request: &mut Request, text: &OsStr) -> Result<()> {
     if let Some(preset) = Preset::parse(text) {
-        request.preset = preset;
+        request.preset = Some(preset);
         return Ok(());
     }
     let bytes = text.as_bytes();
@@ -410,9 +410,9 @@ mod tests {
             let from_host = ["A", "A*"].map(|glob| Change::FromHost(glob.into()));
             r.changes = ["b=c", "", "x", "host"].map(set).into_iter().chain(from_host).collect();
         });
-        check("--env host img cmd", &|r| r.preset = Preset::Host);
-        check("--env clean --env=image img cmd", &|r| r.preset = Preset::Image);
-        check("-e clean img cmd", &|r| r.preset = Preset::Clean);
+        check("--env host img cmd", &|r| r.preset = Some(Preset::Host));
+        check("--env clean --env=image img cmd", &|r| r.preset = Some(Preset::Image));
+        check("-e clean img cmd", &|r| r.preset = Some(Preset::Clean));
         check("--entrypoint img cmd", &|r| r.entrypoint = Entrypoint::OfImage);
         check("--entrypoint=/p img cmd", &|r| r.entrypoint = Entrypoint::Program("/p".into()));
         check("--entrypoint= img cmd", &|r| r.entrypoint = Entrypoint::Program("".into()));

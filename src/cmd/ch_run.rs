@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use super::packed_image;
 use crate::cli::ch_run_args::{self, Invocation};
 use crate::compat::{Compat, compat};
-use crate::container::request::{Image as Root, Place, Request, become_command};
+use crate::container::request::{Image as Root, Place, Preset, Request, become_command};
 use crate::container::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::error::{Context, Error, Result};
 use crate::image::layers;
@@ -30,7 +30,7 @@ use crate::sys::process::{self, Ended, Fork};
 const LARGE: u64 = 512 << 20;
 
 pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
-    let (request, verbosity) = match ch_run_args::parse(args)? {
+    let (mut request, verbosity) = match ch_run_args::parse(args)? {
         Invocation::Help => return super::print(&ch_run_args::help()).map(|()| ExitCode::SUCCESS),
         Invocation::Version => {
             return super::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS);
@@ -38,7 +38,7 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         Invocation::Run { request, verbosity } => (request, verbosity),
     };
     log::set_level(verbosity);
-    compat()?;
+    request.preset = request.preset.or(usual_preset(compat()?));
     super::secrets::take_from_environment();
     // Registries' passwords are not the command's business.
     let host = env::vars_os().filter(|(name, _)| !super::secrets::is_secret(name)).collect();
@@ -69,6 +69,14 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         }
     };
     match become_command(&request, host, image)? {}
+}
+
+/// What the environment begins with if nothing is said. Charliecloud leaves it to `--set-env` to ask for the image's.
+fn usual_preset(compat: Compat) -> Option<Preset> {
+    match compat {
+        Compat::None => None,
+        Compat::V025 | Compat::V040 => Some(Preset::Original),
+    }
 }
 
 /// The error with the exit code that callers of ch-run expect: Docker's, who tells what it could not do itself (125)

@@ -36,8 +36,8 @@ pub struct Request {
     pub cwd: Option<PathBuf>,
     /// In the order given.
     pub binds: Vec<Bind>,
-    /// What the environment begins with.
-    pub preset: Preset,
+    /// What the environment begins with; if not said, with [`Preset::Image`].
+    pub preset: Option<Preset>,
     /// In the order given.
     pub changes: Vec<Change>,
     pub expand: bool,
@@ -65,7 +65,7 @@ impl Request {
             gid: None,
             cwd: None,
             binds: Vec::new(),
-            preset: Preset::Image,
+            preset: None,
             changes: Vec::new(),
             expand: true,
             home: true,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::env::{Environment, Expand, Variable};
-use super::inherit::{self, Edit, OfImage, Sources};
+use super::inherit::{self, Edit, OfImage, Preset, Sources};
 use super::metadata::{self, read_limited};
 use super::request::{Change, Request};
 use super::{Home, mountpoint};
@@ -37,7 +37,7 @@ pub fn environment(request: &Request, host: Environment, container: &Container) 
         has: &|path| has(request, container, path),
     };
     let expand = if request.expand { Expand::Yes } else { Expand::No };
-    let composed = inherit::compose(request.preset, &sources, &edits, expand)?;
+    let composed = inherit::compose(request.preset.unwrap_or(Preset::Image), &sources, &edits, expand)?;
     for (name, path) in &composed.doubtful {
         let (name, path) = (name.to_string_lossy(), path.to_string_lossy());
         warning!("{} of the host names {}, which is not in the container", escape(&name), escape(&path));

@@ -127,7 +127,7 @@ fn the_images_own_command() {
             run(&["--entrypoint=/bin/echo"]).stdout("\n").success();
             run(&["--entrypoint=/bin/echo"]).arg("d").stdout("d\n").success();
             run(&["--entrypoint="]).args(["echo", "d"]).stdout("d\n").success();
-            run(&["--entrypoint="]).stderr("error: no command given\nhint: see: ch-run --help\n").usage();
+            run(&["--entrypoint="]).stderr("error: no command given\nhint: see: ch-run --help\n").ch_run_failure();
         }
         let none = "error: no command given, and the image has none of its own\nhint: see: ch-run --help\n";
         for image in forms(site, "base") {
@@ -156,12 +156,12 @@ fn the_directory_to_begin_in() {
                 let image = image.to_str().unwrap();
                 site.ch_run(image).arg("pwd").stdout(want).stderr("").success();
                 site.ch_run_with(&["--cd", "/etc"], image).arg("pwd").stdout("/etc\n").stderr("").success();
-                site.ch_run_with(&["-c", "/none"], image).arg("pwd").stderr_has("directory to /none").finish();
+                site.ch_run_with(&["-c", "/none"], image).arg("pwd").stderr_has("directory to /none").ch_run_failure();
             }
         }
         // A directory that says nothing that can be read.
         site.write("form/ch/metadata.json", "{");
-        site.ch_run("./form").arg("pwd").stderr_has("hint: --cd says where to begin\n").finish();
+        site.ch_run("./form").arg("pwd").stderr_has("hint: --cd says where to begin\n").ch_run_failure();
         site.ch_run_with(&["-c", "/etc"], "./form").arg("pwd").stdout("/etc\n").success();
     });
 }

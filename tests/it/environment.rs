@@ -52,7 +52,17 @@ fn the_images_variables_apply() {
             );
             site.ch_run(image).arg("own").stdout("mine\n").stderr("").success();
             let none = "not found in PATH, which is /opt/bin:/bin; ";
-            site.ch_run(image).arg("none").stderr_has(none).finish();
+            site.ch_run(image).arg("none").stderr_has(none).code(127);
+            // Scripts for the original find what they have always found, and hear nothing.
+            for version in ["0.25", "0.40"] {
+                let run = |options: &[&str]| {
+                    let run = site.ch_run_with(options, image).env("CH_COMPAT", version).env("A", "host");
+                    run.env("LD_LIBRARY_PATH", "/none").args(["sh", "-c", "echo $A,$Q,$LD_LIBRARY_PATH"]).stderr("")
+                };
+                run(&[]).stdout("host,,/none\n").success();
+                run(&["--set-env", "--env-no-expand"]).stdout("image,$x,/none\n").success();
+                run(&["--env", "image"]).stdout("image,$x,\n").success();
+            }
         }
     });
 }
