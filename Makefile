@@ -6,6 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
 BINDIR = $(DESTDIR)$(PREFIX)/bin
+SHAREDIR = $(DESTDIR)$(PREFIX)/share
 # Where `make dist` puts the archive, and what it is called.
 DIST ?= dist
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -63,11 +64,13 @@ install: all ## install to PREFIX (default /usr/local), below DESTDIR if given
 	install -d "$(BINDIR)"
 	install -m 755 ch-image "$(BINDIR)/ch-image"
 	@for name in $(LINKS); do ln -sf ch-image "$(BINDIR)/$$name"; done
+	tests/tools/pages.sh ./ch-image "$(SHAREDIR)"
 
 dist: ## make the release archive in dist/ (static musl only)
 	@mkdir -p "$(DIST)/$(NAME)"
 	@CARGO="$(CARGO)" tests/tools/static.sh --musl "$(DIST)/$(NAME)/ch-image"
 	@for name in $(LINKS); do ln -sf ch-image "$(DIST)/$(NAME)/$$name"; done
+	tests/tools/pages.sh "$(DIST)/$(NAME)/ch-image" "$(DIST)/$(NAME)/share"
 	cp README.md CHANGELOG.md LICENSE "$(DIST)/$(NAME)"
 	tar -C "$(DIST)" --sort=name --owner=0 --group=0 --numeric-owner -czf "$(DIST)/$(NAME).tar.gz" "$(NAME)"
 	cd "$(DIST)" && sha256sum "$(NAME).tar.gz" >"$(NAME).tar.gz.sha256"

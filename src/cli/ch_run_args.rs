@@ -11,7 +11,7 @@ use lexopt::{Arg, Parser};
 
 use super::help;
 use super::table::Value::{Flag, Optional, Print, Required};
-use super::table::{self, Answer, Row, row};
+use super::table::{self, Answer, Entry, Row, also, row};
 use crate::container::Bind;
 use crate::container::request::{Change, Entrypoint, Join, Preset, Request, Upper};
 use crate::error::{Context, Error, Result};
@@ -215,9 +215,14 @@ const TABLE: &[Row<Given, Never>] = &[
         }),
         "let the command write, and forget what it wrote: it is kept in memory, up to SIZE (such as 2g; default: 12% of the memory)",
     ),
-    row(Some('h'), "help", &[], Print(Answer::Help), "print this help and exit").also(&["?"]),
+    also(&["?"], row(Some('h'), "help", &[], Print(Answer::Help), "print this help and exit")),
     row(Some('V'), "version", &[], Print(Answer::Version), "print the version and exit"),
 ];
+
+/// Its options, for completions and manual pages.
+pub(super) fn entries() -> Vec<Entry> {
+    TABLE.iter().map(Row::entry).collect()
+}
 
 pub fn help() -> String {
     let mut text = String::from(

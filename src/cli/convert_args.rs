@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use lexopt::{Arg, Parser};
 
 use super::table::Value::{Flag, Print, Required};
-use super::table::{self, Answer, Row, row};
+use super::table::{self, Answer, Entry, Row, one_of, row};
 use super::{Options, help};
 use crate::error::{Error, Result};
 
@@ -63,13 +63,13 @@ pub enum Program {
 use Program::{BuilderToSquash, BuilderToTar, Convert, DirToSquash, TarToDir};
 
 impl Program {
-    const ALL: [Program; 5] = [Convert, BuilderToTar, BuilderToSquash, TarToDir, DirToSquash];
+    pub const ALL: [Program; 5] = [Convert, BuilderToTar, BuilderToSquash, TarToDir, DirToSquash];
 
     pub fn by_name(name: &str) -> Option<Program> {
         Self::ALL.into_iter().find(|program| program.name() == name)
     }
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Convert => "ch-convert",
             BuilderToTar => "ch-builder2tar",
@@ -79,7 +79,7 @@ impl Program {
         }
     }
 
-    fn usage(self) -> &'static str {
+    pub fn usage(self) -> &'static str {
         match self {
             Convert => "ch-convert [OPTION...] IN OUT",
             BuilderToTar => "ch-builder2tar [-b BUILDER] [--nocompress] IMAGE OUTDIR",
@@ -89,7 +89,7 @@ impl Program {
         }
     }
 
-    fn about(self) -> &'static str {
+    pub fn about(self) -> &'static str {
         match self {
             Convert => {
                 "Convert an image from one format to another.\n\n\
@@ -113,6 +113,19 @@ impl Program {
         }
     }
 
+    /// Whether an operand may be an image in storage.
+    pub(super) fn takes_image(self) -> bool {
+        match self {
+            Convert | BuilderToTar | BuilderToSquash => true,
+            TarToDir | DirToSquash => false,
+        }
+    }
+
+    /// Its options, for completions and manual pages.
+    pub(super) fn entries(self) -> Vec<Entry> {
+        TABLE.iter().filter(|row| row.applies(Some(&self))).map(Row::entry).collect()
+    }
+
     fn help(self) -> String {
         let mut text = format!("Usage: {}\n\n{}\n\n", self.usage(), self.about());
         help::rows(&mut text, TABLE, |row| row.applies(Some(&self)));
@@ -129,25 +142,31 @@ const TABLE: &[Row<Given, Program>] = &[
         "where the image is: ch-image",
     ),
     row(None, "nocompress", &[BuilderToTar], Flag(|g| g.compressed = false), "don't compress the tarball"),
-    row(
-        Some('i'),
-        "in-fmt",
-        &[Convert],
-        Required("FMT", |g, v| {
-            g.input = Some(format(&v)?);
-            Ok(())
-        }),
-        "format of IN",
+    one_of(
+        &["ch-image", "dir", "squash", "tar"],
+        row(
+            Some('i'),
+            "in-fmt",
+            &[Convert],
+            Required("FMT", |g, v| {
+                g.input = Some(format(&v)?);
+                Ok(())
+            }),
+            "format of IN",
+        ),
     ),
-    row(
-        Some('o'),
-        "out-fmt",
-        &[Convert],
-        Required("FMT", |g, v| {
-            g.output = Some(format(&v)?);
-            Ok(())
-        }),
-        "format of OUT",
+    one_of(
+        &["ch-image", "dir", "squash", "tar"],
+        row(
+            Some('o'),
+            "out-fmt",
+            &[Convert],
+            Required("FMT", |g, v| {
+                g.output = Some(format(&v)?);
+                Ok(())
+            }),
+            "format of OUT",
+        ),
     ),
     row(Some('n'), "dry-run", &[Convert], Flag(|g| g.dry_run = true), "say what would be done, and exit"),
     row(

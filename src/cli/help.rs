@@ -51,7 +51,7 @@ pub(crate) fn of(sub: &Subcommand) -> String {
 /// The wanted options, an entry each.
 pub(crate) fn rows<T, S: PartialEq>(text: &mut String, table: &[Row<T, S>], wanted: impl Fn(&Row<T, S>) -> bool) {
     for row in table.iter().filter(|row| wanted(row)) {
-        text.push_str(&entry(&row.shown(), row.help));
+        text.push_str(&entry(&row.entry().shown(), row.help));
     }
 }
 

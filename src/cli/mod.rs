@@ -4,6 +4,7 @@
 
 pub mod ch_run_args;
 pub mod convert_args;
+mod generate;
 mod help;
 mod options;
 mod parse;

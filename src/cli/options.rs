@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::Sub::{self, Build, Doctor, Export, Fsck, Gc, List, Pull, Push};
+use super::generate;
 use super::table::Value::{Flag, Optional, Print, Required};
-use super::table::{Answer, Row, row};
+use super::table::{Answer, Row, one_of, row};
 use crate::error::{Error, Result};
 
 /// Root emulation asked for by `--force[=MODE]`.
@@ -27,6 +28,7 @@ pub enum Format {
 /// Everything that can be said by options, before it means anything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options {
+    pub generate: Option<String>,
     pub arch: Option<String>,
     pub auth: bool,
     pub ca: Option<PathBuf>,
@@ -84,12 +86,25 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         "report what this machine lacks, if anything, and exit",
     ),
     row(None, "version", &[], Print(Answer::Version), "print version number and exit"),
-    row(
-        Some('a'),
-        "arch",
-        &[],
-        Required("ARCH", |o, v| put(&mut o.arch, text(v))),
-        "architecture of pulled images: yolo, host (default) or a name such as arm64/v8",
+    one_of(
+        generate::PAGES,
+        row(
+            None,
+            "generate",
+            &[],
+            Required("PAGE", |o, v| put(&mut o.generate, text(v))),
+            "print a manual page (man, man:ch-run, …) or completions (bash, zsh, fish), and exit",
+        ),
+    ),
+    one_of(
+        &["yolo", "host", "amd64", "arm64/v8", "ppc64le", "riscv64"],
+        row(
+            Some('a'),
+            "arch",
+            &[],
+            Required("ARCH", |o, v| put(&mut o.arch, text(v))),
+            "architecture of pulled images: yolo, host (default) or a name such as arm64/v8",
+        ),
     ),
     row(None, "auth", &[], Flag(|o| o.auth = true), "authenticate at once instead of trying anonymously first"),
     row(None, "ca", &[], Required("FILE", |o, v| path(&mut o.ca, v)), "trust the certificates in FILE (PEM) as well"),
@@ -153,15 +168,18 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         }),
         "Dockerfile (default: CONTEXT/Dockerfile); - for standard input",
     ),
-    row(
-        None,
-        "force",
-        &[Build],
-        Optional("MODE", |o, v| {
-            o.force = Some(force(v)?);
-            Ok(())
-        }),
-        "make privileged system calls of RUN seem to succeed: fakeroot (default), seccomp, notify, none",
+    one_of(
+        &["fakeroot", "seccomp", "notify", "none"],
+        row(
+            None,
+            "force",
+            &[Build],
+            Optional("MODE", |o, v| {
+                o.force = Some(force(v)?);
+                Ok(())
+            }),
+            "make privileged system calls of RUN seem to succeed: fakeroot (default), seccomp, notify, none",
+        ),
     ),
     row(
         None,
@@ -225,15 +243,18 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         Required("N", |o, v| number(&mut o.last_layer, v)),
         "unpack only N layers, leaving an incomplete image (for debugging)",
     ),
-    row(
-        None,
-        "format",
-        &[Push],
-        Required("oci|docker", |o, v| {
-            o.format = Some(format(v)?);
-            Ok(())
-        }),
-        "kind of manifest (default: docker, and oci where the registry does not take that or with --layers)",
+    one_of(
+        &["oci", "docker"],
+        row(
+            None,
+            "format",
+            &[Push],
+            Required("oci|docker", |o, v| {
+                o.format = Some(format(v)?);
+                Ok(())
+            }),
+            "kind of manifest (default: docker, and oci where the registry does not take that or with --layers)",
+        ),
     ),
     row(
         None,
@@ -263,19 +284,25 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         Required("SIZE", |o, v| put(&mut o.block_size, text(v))),
         "size of compressed blocks: 4K to 1M, a power of two (default 128K)",
     ),
-    row(
-        None,
-        "compress",
-        &[Export, Pull],
-        Required("ALG[:LEVEL]", |o, v| put(&mut o.compress, text(v))),
-        "zstd (default), gzip, lz4 or none; levels: zstd 1 to 22, gzip 1 to 9",
+    one_of(
+        &["zstd", "gzip", "lz4", "none"],
+        row(
+            None,
+            "compress",
+            &[Export, Pull],
+            Required("ALG[:LEVEL]", |o, v| put(&mut o.compress, text(v))),
+            "zstd (default), gzip, lz4 or none; levels: zstd 1 to 22, gzip 1 to 9",
+        ),
     ),
-    row(
-        None,
-        "format",
-        &[Export],
-        Required("FORMAT", |o, v| put(&mut o.export_format, text(v))),
-        "what is written, whatever PATH is called: squashfs, tar, dir, docker-archive, oci-archive, oci",
+    one_of(
+        &["squashfs", "tar", "dir", "docker-archive", "oci-archive", "oci"],
+        row(
+            None,
+            "format",
+            &[Export],
+            Required("FORMAT", |o, v| put(&mut o.export_format, text(v))),
+            "what is written, whatever PATH is called: squashfs, tar, dir, docker-archive, oci-archive, oci",
+        ),
     ),
     row(None, "overwrite", &[Export, Pull], Flag(|o| o.overwrite = true), "replace a file that exists"),
     row(

@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser};
 
 use super::options::{Options, TABLE};
 use super::table::{self, Answer, Row};
-use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, help, subcommand};
+use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, generate, help, subcommand};
 use crate::error::{Error, Result};
 
 /// `args` without the program's name.
@@ -45,6 +45,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
             Some(Answer::Version) => return Ok(Invocation::Print(version())),
             Some(Answer::Dependencies) => return Ok(Invocation::Dependencies),
         }
+    }
+    if let Some(page) = &options.generate {
+        return generate::page(page).map(Invocation::Print);
     }
     let Some(sub) = sub else {
         return Err(Error::usage("no subcommand").hint("ch-image --help lists them"));

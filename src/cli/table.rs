@@ -18,6 +18,26 @@ pub(crate) struct Row<T: 'static, S: 'static> {
     pub help: &'static str,
     /// Other names, which are taken but not shown; those of one letter are short options.
     pub also: &'static [&'static str],
+    /// Values that it may have, as far as they can be listed.
+    pub words: &'static [&'static str],
+}
+
+/// What completions and manual pages say of an option.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub short: Option<char>,
+    pub long: &'static str,
+    pub takes: Takes,
+    pub help: &'static str,
+    pub words: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    Nothing,
+    Required(&'static str),
+    /// Only in the form `--option=VALUE`.
+    Optional(&'static str),
 }
 
 /// How an option takes its value, and where it goes.
@@ -45,13 +65,29 @@ pub(crate) const fn row<T, S>(
     value: Value<T>,
     help: &'static str,
 ) -> Row<T, S> {
-    Row { short, long, of, value, help, also: &[] }
+    Row { short, long, of, value, help, also: &[], words: &[] }
+}
+
+/// The row with other names, which are not shown. (A function, not a method: closures in the row have their types from it.)
+pub(crate) const fn also<T, S>(names: &'static [&'static str], mut row: Row<T, S>) -> Row<T, S> {
+    row.also = names;
+    row
+}
+
+/// The row with the values that its option may have.
+pub(crate) const fn one_of<T, S>(words: &'static [&'static str], mut row: Row<T, S>) -> Row<T, S> {
+    row.words = words;
+    row
 }
 
 impl<T, S: PartialEq> Row<T, S> {
-    pub const fn also(mut self, names: &'static [&'static str]) -> Row<T, S> {
-        self.also = names;
-        self
+    pub fn entry(&self) -> Entry {
+        let takes = match self.value {
+            Value::Flag(_) | Value::Print(_) => Takes::Nothing,
+            Value::Required(name, _) => Takes::Required(name),
+            Value::Optional(name, _) => Takes::Optional(name),
+        };
+        Entry { short: self.short, long: self.long, takes, help: self.help, words: self.words }
     }
 
     pub fn applies(&self, sub: Option<&S>) -> bool {
@@ -65,14 +101,16 @@ impl<T, S: PartialEq> Row<T, S> {
     fn has_long(&self, name: &str) -> bool {
         self.long == name || self.also.iter().any(|also| also.len() > 1 && *also == name)
     }
+}
 
+impl Entry {
     /// As help shows it: `-s, --storage DIR`.
     pub fn shown(&self) -> String {
         let short = self.short.map_or("    ".to_owned(), |c| format!("-{c}, "));
-        let value = match self.value {
-            Value::Flag(_) | Value::Print(_) => String::new(),
-            Value::Required(name, _) => format!(" {name}"),
-            Value::Optional(name, _) => format!("[={name}]"),
+        let value = match self.takes {
+            Takes::Nothing => String::new(),
+            Takes::Required(name) => format!(" {name}"),
+            Takes::Optional(name) => format!("[={name}]"),
         };
         format!("{short}--{}{value}", self.long)
     }

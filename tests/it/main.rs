@@ -28,6 +28,7 @@ mod faults_space;
 mod faults_storage;
 mod forbidden;
 mod force;
+mod generated;
 mod harness;
 mod images;
 mod interop;

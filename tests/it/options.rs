@@ -23,7 +23,7 @@ fn every_option_is_in_the_readme() {
 }
 
 /// The first words of the list of subcommands.
-fn subcommands(general: &str) -> Vec<String> {
+pub fn subcommands(general: &str) -> Vec<String> {
     let list = general.split("\nsubcommands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
     // What goes on with more blanks belongs to the line above.
     let lines = list.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
@@ -31,7 +31,7 @@ fn subcommands(general: &str) -> Vec<String> {
 }
 
 /// Long options in the lists of a help text: lines that begin, after blanks, with a dash.
-fn options_of(help: &str) -> BTreeSet<String> {
+pub fn options_of(help: &str) -> BTreeSet<String> {
     let lists = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     // What follows two blanks is prose.
     let names = lists.map(|line| line.split("  ").next().unwrap_or_default());
