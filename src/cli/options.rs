@@ -289,9 +289,10 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         row(
             None,
             "compress",
-            &[Export, Pull],
+            &[Export, Pull, Push],
             Required("ALG[:LEVEL]", |o, v| put(&mut o.compress, text(v))),
-            "zstd (default), gzip, lz4 or none; levels: zstd 1 to 22, gzip 1 to 9",
+            "SquashFS: zstd (default), gzip, lz4 or none; archives and pushed layers: gzip (default of layers) or zstd; \
+             levels: zstd 1 to 22, gzip 1 to 9",
         ),
     ),
     one_of(

@@ -5,6 +5,7 @@
 mod base_layers;
 mod build;
 pub mod ch_run;
+mod compression;
 pub mod convert;
 mod delete;
 mod destination;

@@ -10,11 +10,13 @@ use serde_json::json;
 
 use super::Host;
 use super::base_layers::Base;
+use super::compression;
 use super::fetch::Fetcher;
 use super::progress::Progress;
 use super::push_layer::{self, Files, Packed, Plan};
 use super::remote::{self, Named, Remote, Remotes};
 use crate::cli::{Format, Options};
+use crate::compress::encoder::Encoding;
 use crate::container;
 use crate::container::ownership::Ledger;
 use crate::error::{Context, Error, Result, bail};
@@ -25,7 +27,8 @@ use crate::log::{info, verbose, warning};
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{
-    DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST,
+    DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
 use crate::oci::reference::ImageRef;
 use crate::oci::size::total;
@@ -39,6 +42,12 @@ use crate::storage::{Access, Image, LayerId, LayerKind, Storage};
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
     let reference = ImageRef::parse(image)?;
     let target = destination.map(ImageRef::parse).transpose()?;
+    let encoding = encoding(options)?;
+    if encoding != Encoding::Gzip && options.format == Some(Format::Docker) {
+        return Err(
+            Error::usage("--format=docker has no type for layers compressed with zstd").hint("use --format=oci")
+        );
+    }
     host.check_storage_place()?;
     // Directories that a build left unreadable are no obstacle inside a user namespace; where there is none, most
     // images can be read all the same.
@@ -83,8 +92,10 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
         false => None,
     };
     info!("preparing metadata");
-    let format = options.format.unwrap_or(if pushed.base.is_some() { Format::Oci } else { Format::Docker });
-    let (config, manifest) = documents(host, &pushed, packed.as_ref());
+    // Docker's format has no type for zstd.
+    let usual = if pushed.base.is_some() || encoding != Encoding::Gzip { Format::Oci } else { Format::Docker };
+    let format = options.format.unwrap_or(usual);
+    let (config, manifest) = documents(host, &pushed, packed.as_ref(), encoding);
     let manifest = in_format(manifest, format)?;
     info!("starting upload");
     let upload = Upload {
@@ -101,6 +112,14 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
     storage.trim_blobs(host.keep_blobs(), &[])?;
     info!("done");
     Ok(())
+}
+
+/// How our layer is compressed (`--compress`).
+fn encoding(options: &Options) -> Result<Encoding> {
+    let Some(text) = options.compress.as_deref() else { return Ok(Encoding::Gzip) };
+    compression::encoding(text)?.ok_or_else(|| {
+        Error::usage("--compress: a pushed layer is compressed").hint("gzip (the default) or zstd[:LEVEL]")
+    })
 }
 
 /// What is pushed.
@@ -173,11 +192,12 @@ impl Pushed {
         let owners = ledger.map(owners::for_archive).unwrap_or_default();
         let (exclude, marked) = (self.given.clone(), self.marked.clone());
         let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude, owners, marked, above };
+        let encoding = encoding(options)?;
         let key = match self.layers.is_empty() || options.no_cache {
             true => None,
-            false => push_layer::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack),
+            false => push_layer::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack, encoding),
         };
-        Ok(Plan { storage, files: &self.files, options: pack, number: above + 1, key })
+        Ok(Plan { storage, files: &self.files, options: pack, encoding, number: above + 1, key })
     }
 
     /// Layers that are not ours.
@@ -231,7 +251,7 @@ pub(super) fn portable(host: &Host, config: &Config) -> Config {
 }
 
 /// Configuration and manifest, with OCI's types.
-fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>, Manifest) {
+fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>, encoding: Encoding) -> (Vec<u8>, Manifest) {
     let mut config = portable(host, &pushed.config);
     let descriptor = |media_type: &str, digest, size| Descriptor { media_type: media_type.to_owned(), digest, size };
     let (mut layers, mut diff_ids, mut history) = match &pushed.base {
@@ -241,7 +261,11 @@ fn documents(host: &Host, pushed: &Pushed, packed: Option<&Packed>) -> (Vec<u8>,
     // History has an entry for each layer, or it says nothing.
     let adds_up = pushed.base.is_none() || !history.is_empty();
     if let Some(packed) = packed {
-        layers.push(descriptor(OCI_LAYER_GZIP, packed.blob.digest, packed.blob.size));
+        let media_type = match encoding {
+            Encoding::Gzip => OCI_LAYER_GZIP,
+            Encoding::Zstd(_) => OCI_LAYER_ZSTD,
+        };
+        layers.push(descriptor(media_type, packed.blob.digest, packed.blob.size));
         diff_ids.push(packed.blob.diff_id);
         // One layer, so one entry, however many steps it was made in.
         history.push(json!({"created_by": "ch-image push", "comment": "flattened"}));

@@ -10,7 +10,7 @@ use std::io::{BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use super::progress::{Counted, Progress};
-use crate::compress::gzip::Encoder;
+use crate::compress::encoder::{Encoder, Encoding};
 use crate::error::{Context, Result};
 use crate::log::{debug, info, verbose};
 use crate::oci::digest::{Digest, Hashing};
@@ -90,6 +90,7 @@ pub struct Plan<'a> {
     /// Lowest first.
     pub files: &'a Files,
     pub options: PackOptions,
+    pub encoding: Encoding,
     /// Its number, of as many.
     pub number: usize,
     /// What decides its bytes, see [`key`]; `None`: nothing is recorded, and no record is used.
@@ -138,7 +139,7 @@ impl Plan<'_> {
         let progress = Progress::new("preparing", None);
         let part = progress.part(&format!("layer {n}/{n}"), None);
         let failed = || "can't pack the image";
-        let mut tar = Counted { inner: tar_into(BufWriter::with_capacity(1 << 20, out)), part };
+        let mut tar = Counted { inner: tar_into(BufWriter::with_capacity(1 << 20, out), self.encoding), part };
         let packed = rootfs::pack(&stack, &mut tar, &self.options).context(failed)?;
         if packed.skipped > 0 {
             verbose!("layer {n}/{n}: ignored {} sockets, devices and/or FIFOs", packed.skipped);
@@ -152,15 +153,24 @@ impl Plan<'_> {
 }
 
 /// The archive goes in, the blob comes out; both are hashed.
-pub fn tar_into<W: Write>(out: W) -> Hashing<Encoder<Hashing<W>>> {
+pub fn tar_into<W: Write>(out: W, encoding: Encoding) -> Hashing<Encoder<Hashing<W>>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    Hashing::new(Encoder::new(Hashing::new(out), threads))
+    Hashing::new(Encoder::new(Hashing::new(out), encoding, threads))
 }
 
 /// All that decides the bytes of a layer made of an image's layers. `owners` is the record that goes with it, if any.
 /// `None` if they may change unseen.
-pub fn key(storage: &Storage, layers: &[LayerId], owners: Option<String>, options: &PackOptions) -> Option<Digest> {
+pub fn key(
+    storage: &Storage,
+    layers: &[LayerId],
+    owners: Option<String>,
+    options: &PackOptions,
+    encoding: Encoding,
+) -> Option<Digest> {
     let mut text = format!("{FORMAT}\nabove {}\nnot after {:?}\n", options.above, options.clamp_mtime);
+    if let Encoding::Zstd(level) = encoding {
+        text.push_str(&format!("zstd {level}\n"));
+    }
     for id in layers {
         text.push_str(&format!("layer {id} {}\n", storage.layer_stamp(id)?));
     }
@@ -274,7 +284,7 @@ mod tests {
             std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
         }
         let stack = Stack::open(&[tree]).unwrap();
-        let mut tar = tar_into(std::io::sink());
+        let mut tar = tar_into(std::io::sink(), Encoding::Gzip);
         let options = PackOptions { clamp_mtime: Some(1_000_000_000), ..PackOptions::default() };
         rootfs::pack(&stack, &mut tar, &options).unwrap();
         let (encoder, content) = tar.into_parts();

@@ -1,11 +1,11 @@
 //! How is data compressed and decompressed? Blocks of packed images (`block`) and streams of layers and archives
-//! (`stream`, `gzip`). The only users of the engines.
+//! (`stream`, `encoder`). The only users of the engines.
 
 pub mod block;
 mod codec;
 pub mod crc32;
+pub mod encoder;
 mod gunzip;
-pub mod gzip;
 mod input;
 mod lz4;
 mod lzo;

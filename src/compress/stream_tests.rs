@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
+use super::encoder::{Encoder, Encoding, GZIP_CHUNK as CHUNK};
 use super::gunzip::MAX_TEXT;
-use super::gzip::{CHUNK, Encoder};
 use super::stream::{Decoder, Proof};
 
 /// Text-like and noisy stretches, longer than a chunk.
@@ -35,7 +35,7 @@ fn filter(program: &str, args: &[&str], input: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn gzip(data: &[u8], threads: usize, piece: usize) -> Vec<u8> {
-    let mut encoder = Encoder::new(Vec::new(), threads);
+    let mut encoder = Encoder::new(Vec::new(), Encoding::Gzip, threads);
     for piece in data.chunks(piece) {
         encoder.write_all(piece).unwrap();
     }
@@ -109,6 +109,27 @@ fn what_we_write_is_read_and_does_not_depend_on_threads() {
     }
     let noise: Vec<u8> = sample(CHUNK).iter().enumerate().map(|(i, b)| b ^ ((i * i) >> 3) as u8).collect();
     assert!(gunzip(&gzip(&noise, 2, 1 << 16)).as_ref() == Ok(&noise));
+}
+
+#[test]
+fn zstd_that_we_write() {
+    for length in [0, 1, 2 << 20, (5 << 20) + 17] {
+        let data = sample(length);
+        let zstd = |threads: usize, piece: usize| {
+            let mut encoder = Encoder::new(Vec::new(), Encoding::Zstd(3), threads);
+            for piece in data.chunks(piece) {
+                encoder.write_all(piece).unwrap();
+            }
+            encoder.finish().unwrap()
+        };
+        let packed = zstd(1, 10_000_000);
+        assert!(packed == zstd(3, 4093), "{length}");
+        assert!(gunzip(&packed).as_ref() == Ok(&data), "{length}");
+        match filter("zstd", &["-dc"], &packed) {
+            Some(theirs) => assert!(theirs == data, "{length}"),
+            None => eprintln!("skipped: no zstd"),
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! zstd frames (RFC 8878), by the reference library: one block in, one frame out, whose window is no larger than the
 //! block (kernels that mount SquashFS insist on that).
 
-use zstd_safe::{CCtx, DCtx};
+use zstd_safe::{CCtx, DCtx, compress_bound};
 
 use super::Damaged;
 
@@ -19,6 +19,15 @@ impl Encoder {
     /// `false` if it becomes longer than `plain`.
     pub fn compress(&mut self, plain: &[u8], packed: &mut Vec<u8>) -> bool {
         packed.reserve(plain.len());
+        self.context.compress(packed, plain, self.level).is_ok()
+    }
+}
+
+impl Encoder {
+    /// A frame of whatever length, in place of what is in `packed`; `false` if there is no memory for it.
+    pub fn frame(&mut self, plain: &[u8], packed: &mut Vec<u8>) -> bool {
+        packed.clear();
+        packed.reserve(compress_bound(plain.len()));
         self.context.compress(packed, plain, self.level).is_ok()
     }
 }

@@ -33,6 +33,7 @@ fn every_format_comes_back() {
             at("a.tar"),
             at("a.tar.gz"),
             at("a.tgz"),
+            at("a.tar.zst"),
             at("directory/"),
             format!("docker-archive:{}", at("docker")),
             format!("docker-archive:{}:x:1", at("docker-named")),
@@ -52,6 +53,15 @@ fn every_format_comes_back() {
             // Nothing is overwritten that is not to be.
             site.run("export").args(["ours", operand]).stderr_has("exists already").failure();
         }
+        for (operand, magic) in [(at("a.tar.zst"), "28b52ffd"), (at("a.tgz"), "1f8b0800"), (at("a.tar"), "")] {
+            let start = fs::read(&operand).unwrap();
+            let shown: String = start.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            assert!(shown.starts_with(magic), "{operand}: {shown}");
+        }
+        let zstd = format!("oci-archive:{}", at("oci-zstd"));
+        site.run("export").args(["--compress", "zstd:9", "ours", &zstd]).success();
+        site.run("import").args([&zstd, "back"]).success();
+        check(site, "back");
         // The same bytes each time, whatever they are written to.
         let bytes = |name: &str| fs::read(site.path(name)).unwrap();
         for (format, name) in [("tar", "a.tar"), ("docker-archive", "docker"), ("oci-archive", "oci")] {
@@ -80,7 +90,7 @@ fn exports_that_cannot_be() {
     check(&["base", "x"], "can't tell from its name what x is to be");
     check(&["--format", "zip", "base", "x"], "--format: unknown format \"zip\"");
     check(&["--format", "dir", "base", "-"], "a directory can't be written to standard output");
-    check(&["--compress", "zstd", "base", "x.tar"], "archives can't be compressed with \"zstd\"");
+    check(&["--compress", "lz4", "base", "x.tar"], "archives can't be compressed with \"lz4\"");
     check(&["--block-size", "4K", "base", "x.tar"], "only packed images (SquashFS) have blocks");
     site.run("export").args(["base", "no/x.tar"]).stderr_has("can't open directory").failure();
     site.run("export").args(["none", "x.tar"]).stderr_has("can't export: no image none").failure();

@@ -80,8 +80,20 @@ fn others_read_what_we_push() {
         assert_eq!(tree.0["opt/made"].mode, 0o755, "set-id bits are removed");
         tree.without(&["opt"]).assert_same(&source(), "umoci unpack");
 
+        let zstd = server.name("zstd:1");
+        site.run("push").args(["--compress", "zstd:5", "ours", &zstd]).env("SSL_CERT_FILE", server.ca()).success();
+        let raw = format!("docker://{zstd}");
+        let raw = site.program("skopeo").args(["inspect", "--raw", "--tls-verify=false", &raw]).success().stdout;
+        assert!(raw.contains("application/vnd.oci.image.layer.v1.tar+zstd"), "{raw}");
+        site.run("pull").arg(&zstd).env("SSL_CERT_FILE", server.ca()).success();
+        site.run("pull").arg(&name).env("SSL_CERT_FILE", server.ca()).success();
+        site.tree(&zstd).without(Site::GIVEN).assert_same(&site.tree(&name).without(Site::GIVEN), "zstd");
+        let wrong = "error: --format=docker has no type for layers compressed with zstd\nhint: use --format=oci\n";
+        site.run("push").args(["--compress", "zstd", "--format", "docker", "ours", &zstd]).stderr_has(wrong).usage();
+
         let engines = Engines::of(site);
         for program in ["podman", "buildah"] {
+            engines.program(program).args(["pull", "-q", "--tls-verify=false", &zstd]).success();
             engines.program(program).args(["pull", "-q", "--tls-verify=false", &name]).success();
         }
         let env = engines.program("podman").args(["image", "inspect", "--format", "{{.Config.Env}}", &name]).success();

@@ -4,7 +4,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Options;
+use crate::cmd::compression::{ZSTD_LEVEL, algorithm, encoding};
 use crate::compress::Algorithm;
+use crate::compress::encoder::Encoding;
 use crate::error::{Error, Result};
 
 /// What is written.
@@ -18,7 +20,8 @@ pub enum Format {
 /// A file that is written from its beginning to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stream {
-    Tarball(Codec),
+    /// `None`: not compressed.
+    Tarball(Option<Encoding>),
     Saved(Saved),
 }
 
@@ -27,13 +30,6 @@ pub enum Stream {
 pub enum Tree {
     Directory,
     Layout(Saved),
-}
-
-/// Whether an archive is compressed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Codec {
-    Plain,
-    Gzip,
 }
 
 /// How other programs save images.
@@ -47,7 +43,8 @@ pub enum Kind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Saved {
     pub kind: Kind,
-    pub codec: Codec,
+    /// Of its layer; `None`: not compressed.
+    pub encoding: Option<Encoding>,
     pub name: Option<String>,
 }
 
@@ -60,10 +57,7 @@ pub struct Packing {
 }
 
 const BLOCK_SIZE: u32 = 128 << 10;
-/// As mksquashfs is often told to: twice the time buys 3 %.
-const ZSTD_LEVEL: i32 = 3;
-const GZIP_LEVEL: i32 = 6;
-const HINT: &str = "PATH ends in .sqfs, .tar, .tar.gz or / (a directory), or is docker-archive:FILE, oci-archive:FILE or oci:DIR; or say --format";
+const HINT: &str = "PATH ends in .sqfs, .tar, .tar.gz, .tar.zst or / (a directory), or is docker-archive:FILE, oci-archive:FILE or oci:DIR; or say --format";
 const FORMATS: &str = "formats: squashfs, tar, dir, docker-archive, oci-archive, oci";
 
 impl Format {
@@ -76,14 +70,22 @@ impl Format {
                 None => (by_name(path, is_empty_dir)?, path.to_owned(), None),
             },
         };
-        let gzip = rest.file_name().unwrap_or_default().as_bytes().ends_with(b"gz");
-        let saved = |kind, codec| Saved { kind, codec, name: tag };
+        let name = rest.file_name().unwrap_or_default().as_bytes();
+        let told = if name.ends_with(b"gz") {
+            Some(Encoding::Gzip)
+        } else if name.ends_with(b"zst") {
+            Some(Encoding::Zstd(ZSTD_LEVEL))
+        } else {
+            None
+        };
+        let gzip = Some(Encoding::Gzip);
+        let saved = |kind, encoding| Saved { kind, encoding, name: tag };
         let format = match word {
             "squashfs" => Format::SquashFs(packing(options)?),
-            "tar" => Format::Stream(Stream::Tarball(codec(options, if gzip { Codec::Gzip } else { Codec::Plain })?)),
-            "docker-archive" => Format::Stream(Stream::Saved(saved(Kind::Docker, codec(options, Codec::Plain)?))),
-            "oci-archive" => Format::Stream(Stream::Saved(saved(Kind::Oci, codec(options, Codec::Gzip)?))),
-            "oci" => Format::Tree(Tree::Layout(saved(Kind::Oci, codec(options, Codec::Gzip)?))),
+            "tar" => Format::Stream(Stream::Tarball(archive(options, told)?)),
+            "docker-archive" => Format::Stream(Stream::Saved(saved(Kind::Docker, archive(options, None)?))),
+            "oci-archive" => Format::Stream(Stream::Saved(saved(Kind::Oci, archive(options, gzip)?))),
+            "oci" => Format::Tree(Tree::Layout(saved(Kind::Oci, archive(options, gzip)?))),
             "dir" if options.compress.is_some() => {
                 return Err(Error::usage("--compress: a directory is not compressed"));
             }
@@ -126,7 +128,7 @@ fn by_name(path: &Path, is_empty_dir: bool) -> Result<&'static str> {
     if ends(&[b".sqfs", b".squashfs", b".sqsh"]) {
         return Ok("squashfs");
     }
-    if ends(&[b".tar", b".tar.gz", b".tgz"]) {
+    if ends(&[b".tar", b".tar.gz", b".tgz", b".tar.zst", b".tzst"]) {
         return Ok("tar");
     }
     let shown = crate::log::escape(&path.to_string_lossy()).into_owned();
@@ -139,41 +141,8 @@ fn packing(options: &Options) -> Result<Packing> {
     Ok(Packing { compress, block_size })
 }
 
-fn codec(options: &Options, usual: Codec) -> Result<Codec> {
-    match options.compress.as_deref() {
-        None => Ok(usual),
-        Some("gzip") => Ok(Codec::Gzip),
-        Some("none") => Ok(Codec::Plain),
-        Some(other) => Err(Error::usage(format!("--compress: archives can't be compressed with {other:?}"))
-            .hint("gzip or none; or pipe it: ch-image export --format=tar IMAGE - | zstd")),
-    }
-}
-
-/// `ALG[:LEVEL]`
-fn algorithm(text: &str) -> Result<Option<(Algorithm, i32)>> {
-    let (name, level) = match text.split_once(':') {
-        Some((name, level)) => (name, Some(level)),
-        None => (text, None),
-    };
-    let (algorithm, default) = match name {
-        "zstd" => (Algorithm::Zstd, ZSTD_LEVEL),
-        "gzip" | "zlib" => (Algorithm::Zlib, GZIP_LEVEL),
-        "lz4" => (Algorithm::Lz4, 0),
-        "none" if level.is_none() => return Ok(None),
-        "none" => return Err(Error::usage("--compress: none has no levels")),
-        _ => {
-            return Err(Error::usage(format!("--compress: unknown algorithm {name:?}"))
-                .hint("algorithms: zstd (default), gzip, lz4, none"));
-        }
-    };
-    let Some(level) = level else { return Ok(Some((algorithm, default))) };
-    let Some((least, most)) = algorithm.levels() else {
-        return Err(Error::usage(format!("--compress: {name} has no levels")));
-    };
-    match level.parse() {
-        Ok(level) if (least..=most).contains(&level) => Ok(Some((algorithm, level))),
-        _ => Err(Error::usage(format!("--compress: {name} has levels {least} to {most}, not {level:?}"))),
-    }
+fn archive(options: &Options, usual: Option<Encoding>) -> Result<Option<Encoding>> {
+    options.compress.as_deref().map_or(Ok(usual), encoding)
 }
 
 /// Bytes, or with `K` or `M`.
@@ -227,18 +196,24 @@ mod tests {
             let got = Format::of(Path::new(path), is_empty_dir, &Options::default()).unwrap();
             assert_eq!(got, (want, PathBuf::from(rest)), "{path}");
         };
-        let tarball = |codec| Format::Stream(Stream::Tarball(codec));
-        let saved = |kind, codec, name: Option<&str>| Saved { kind, codec, name: name.map(str::to_owned) };
-        check("a.tar", false, tarball(Codec::Plain), "a.tar");
-        check("a.b/c.tar.gz", false, tarball(Codec::Gzip), "a.b/c.tar.gz");
-        check("a.tgz", false, tarball(Codec::Gzip), "a.tgz");
+        let tarball = |encoding| Format::Stream(Stream::Tarball(encoding));
+        let saved = |kind, encoding, name: Option<&str>| Saved { kind, encoding, name: name.map(str::to_owned) };
+        check("a.tar", false, tarball(None), "a.tar");
+        check("a.b/c.tar.gz", false, tarball(Some(Encoding::Gzip)), "a.b/c.tar.gz");
+        check("a.tgz", false, tarball(Some(Encoding::Gzip)), "a.tgz");
+        check("a.tar.zst", false, tarball(Some(Encoding::Zstd(3))), "a.tar.zst");
         check("a/", false, Format::Tree(Tree::Directory), "a/");
         check("a.tar", true, Format::Tree(Tree::Directory), "a.tar");
-        let docker = |name| Format::Stream(Stream::Saved(saved(Kind::Docker, Codec::Plain, name)));
+        let docker = |name| Format::Stream(Stream::Saved(saved(Kind::Docker, None, name)));
         check("docker-archive:a", false, docker(None), "a");
         check("docker-archive:/a/b.tar:c:1", false, docker(Some("c:1")), "/a/b.tar");
-        check("oci-archive:a:1", false, Format::Stream(Stream::Saved(saved(Kind::Oci, Codec::Gzip, Some("1")))), "a");
-        check("oci:a", false, Format::Tree(Tree::Layout(saved(Kind::Oci, Codec::Gzip, None))), "a");
+        check(
+            "oci-archive:a:1",
+            false,
+            Format::Stream(Stream::Saved(saved(Kind::Oci, Some(Encoding::Gzip), Some("1")))),
+            "a",
+        );
+        check("oci:a", false, Format::Tree(Tree::Layout(saved(Kind::Oci, Some(Encoding::Gzip), None))), "a");
     }
 
     #[test]

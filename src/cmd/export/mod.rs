@@ -166,7 +166,7 @@ fn packed(input: &Input, packing: Packing, out: &File) -> Result<Written> {
 
 fn streamed(input: &Input, format: &Stream, out: &mut dyn Write) -> Result<Written> {
     match format {
-        Stream::Tarball(codec) => tarball::write(input, *codec, out),
+        Stream::Tarball(encoding) => tarball::write(input, *encoding, out),
         Stream::Saved(saved) => saved.archive(input, out),
     }
 }

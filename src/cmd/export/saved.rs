@@ -11,15 +11,18 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::format::{Codec, Kind, Saved};
+use super::format::{Kind, Saved};
 use super::{Counting, Input, Written};
 use crate::cmd::progress::{Counted, Progress};
 use crate::cmd::push;
 use crate::cmd::push_layer::{Blob, tar_into};
+use crate::compress::encoder::Encoding;
 use crate::error::{Context, Error, Result};
 use crate::log::verbose;
 use crate::oci::digest::{Digest, Hashing};
-use crate::oci::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_MANIFEST};
+use crate::oci::manifest::{
+    Descriptor, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD, OCI_MANIFEST,
+};
 use crate::oci::saved::{DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK};
 use crate::rootfs::{self, Root, Stack};
 use crate::storage::Draft;
@@ -109,9 +112,10 @@ impl Saved {
             }
             Kind::Oci => {
                 let of = |kind: &str, bytes: &[u8]| descriptor(kind, Digest::of(bytes), bytes.len() as u64);
-                let layer_type = match self.codec {
-                    Codec::Plain => OCI_LAYER_TAR,
-                    Codec::Gzip => OCI_LAYER_GZIP,
+                let layer_type = match self.encoding {
+                    None => OCI_LAYER_TAR,
+                    Some(Encoding::Gzip) => OCI_LAYER_GZIP,
+                    Some(Encoding::Zstd(_)) => OCI_LAYER_ZSTD,
                 };
                 let manifest = Manifest {
                     media_type: OCI_MANIFEST.to_owned(),
@@ -170,15 +174,15 @@ impl Saved {
         let progress = Progress::new("packing", None);
         let part = progress.part("layer", None);
         let failed = || "can't pack the image";
-        let (packed, blob, file) = match self.codec {
-            Codec::Gzip => {
-                let mut tar = Counted { inner: tar_into(out), part };
+        let (packed, blob, file) = match self.encoding {
+            Some(encoding) => {
+                let mut tar = Counted { inner: tar_into(out, encoding), part };
                 let packed = rootfs::pack(&stack, &mut tar, &input.pack).context(failed)?;
                 let (encoder, content) = tar.inner.into_parts();
                 let (file, blob) = encoder.finish().context(failed)?.into_parts();
                 (packed, Blob { diff_id: content.digest(), digest: blob.digest(), size: blob.size() }, file)
             }
-            Codec::Plain => {
+            None => {
                 let mut tar = Counted { inner: Hashing::new(out), part };
                 let packed = rootfs::pack(&stack, &mut tar, &input.pack).context(failed)?;
                 let (file, blob) = tar.inner.into_parts();

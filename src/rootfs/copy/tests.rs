@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
+use crate::compress::encoder::{Encoder, Encoding};
 use crate::error::Result;
 use crate::rootfs::testing::{Scratch, Tar, listing};
 use crate::rootfs::tree::Copied;
@@ -300,7 +301,7 @@ fn what_a_copy_keeps() {
 fn archives_are_unpacked_by_add_alone() {
     let tar = Tar::of("d/ d/f=1 l->/etc l/g=2 c! .wh.old");
     let gzip = |data: &[u8]| {
-        let mut encoder = crate::compress::gzip::Encoder::new(Vec::new(), 1);
+        let mut encoder = Encoder::new(Vec::new(), Encoding::Gzip, 1);
         std::io::Write::write_all(&mut encoder, data).unwrap();
         encoder.finish().unwrap()
     };
