@@ -10,7 +10,9 @@ SHAREDIR = $(DESTDIR)$(PREFIX)/share
 # Where `make dist` puts the archive, and what it is called.
 DIST ?= dist
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-NAME = ch-image-$(VERSION)-$(shell uname -m)
+NAME = ch-image-$(VERSION)
+# Of what architectures: this machine's, and aarch64 where there is a compiler for it.
+ARCHS = $(shell uname -m) $(shell [ "$$(uname -m)" = aarch64 ] || ! command -v aarch64-linux-gnu-gcc >/dev/null || echo aarch64)
 # The program's other names.
 LINKS = ch-run ch-convert ch-builder2tar ch-builder2squash ch-tar2dir ch-dir2squash
 
@@ -66,14 +68,17 @@ install: all ## install to PREFIX (default /usr/local), below DESTDIR if given
 	@for name in $(LINKS); do ln -sf ch-image "$(BINDIR)/$$name"; done
 	tests/tools/pages.sh ./ch-image "$(SHAREDIR)"
 
-dist: ## make the release archive in dist/ (static musl only)
-	@mkdir -p "$(DIST)/$(NAME)"
-	@CARGO="$(CARGO)" tests/tools/static.sh --musl "$(DIST)/$(NAME)/ch-image"
-	@for name in $(LINKS); do ln -sf ch-image "$(DIST)/$(NAME)/$$name"; done
-	tests/tools/pages.sh "$(DIST)/$(NAME)/ch-image" "$(DIST)/$(NAME)/share"
-	cp README.md CHANGELOG.md LICENSE "$(DIST)/$(NAME)"
-	tar -C "$(DIST)" --sort=name --owner=0 --group=0 --numeric-owner -czf "$(DIST)/$(NAME).tar.gz" "$(NAME)"
-	cd "$(DIST)" && sha256sum "$(NAME).tar.gz" >"$(NAME).tar.gz.sha256"
+dist: $(ARCHS:%=dist-%) ## make the release archives in dist/ (static musl only)
+
+# The pages come from this machine's own binary: that of another architecture does not run here.
+dist-%: all
+	@mkdir -p "$(DIST)/$(NAME)-$*"
+	@CARGO="$(CARGO)" tests/tools/static.sh --musl --arch $* "$(DIST)/$(NAME)-$*/ch-image"
+	@for name in $(LINKS); do ln -sf ch-image "$(DIST)/$(NAME)-$*/$$name"; done
+	tests/tools/pages.sh ./ch-image "$(DIST)/$(NAME)-$*/share"
+	cp README.md CHANGELOG.md LICENSE "$(DIST)/$(NAME)-$*"
+	tar -C "$(DIST)" --sort=name --owner=0 --group=0 --numeric-owner -czf "$(DIST)/$(NAME)-$*.tar.gz" "$(NAME)-$*"
+	cd "$(DIST)" && sha256sum "$(NAME)-$*.tar.gz" >"$(NAME)-$*.tar.gz.sha256"
 
 demo: all ## the main job in a minute: base image from this machine, build, list, run, build again
 	tests/demo/demo.sh

@@ -1,26 +1,37 @@
 #!/bin/sh
-# static.sh [--musl] OUT: builds the static release binary and puts it at OUT.
+# static.sh [--musl] [--arch ARCH] OUT: builds the static release binary and puts it at OUT.
 #
+# --arch: x86_64 or aarch64, if it is not that of this machine: with the compilers that .cargo/config.toml names.
 # Which libc: musl where its Rust target is there or can be added (rustup), else from Debian's own packages
 # (mk-musl-sysroot.sh), else glibc, with one line that says so: the two commands of the README must work with any
 # Rust. --musl (make dist) refuses glibc. Nothing is downloaded but rustup's target, and that only for a minute.
 set -eu
 need_musl=
-if [ "$1" = --musl ]; then need_musl=1; shift; fi
+native=$(uname -m)
+arch=$native
+while :; do
+    case $1 in
+    --musl) need_musl=1; shift ;;
+    --arch) arch=$2; shift 2 ;;
+    *) break ;;
+    esac
+done
 out=$1
 cd "$(dirname "$0")/../.."
 here=$(pwd)
 cargo=${CARGO:-cargo}
 rustc=${RUSTC:-rustc}
-arch=$(uname -m)
 target_dir=${CARGO_TARGET_DIR:-target}
 musl=$arch-unknown-linux-musl
 gnu=$arch-unknown-linux-gnu
 
 say() { echo "static.sh: $*" >&2; }
 
-# The target's own C compiler is the machine's: .cargo/config.toml names one for cross checks only.
-export "CC_$(echo "$musl" | tr - _)=${CC:-cc}"
+# This machine's own compiler for its own target, whatever it is called elsewhere.
+if [ "$arch" = "$native" ]; then
+    name=$(echo "$musl" | tr - _)
+    export "CC_$name=${CC:-cc}" "CARGO_TARGET_$(echo "$name" | tr a-z A-Z)_LINKER=${CC:-cc}"
+fi
 
 has_target() {
     lib=$("$rustc" --print target-libdir --target "$1" 2>/dev/null) || return 1
@@ -40,6 +51,10 @@ fi
 if has_target "$musl"; then
     build "$cargo" "$musl"
     exit
+fi
+if [ "$arch" != "$native" ]; then
+    say "Rust has no target $musl here; rustup target add $musl"
+    exit 1
 fi
 
 case $target_dir in /*) ;; *) target_dir=$here/$target_dir ;; esac
