@@ -125,7 +125,7 @@ const TABLE: &[Row<Given, Never>] = &[
         "no-join",
         &[],
         Flag(|g| (g.request.join, g.request.no_join) = (None, true)),
-        "don't, not even ranks of one step with a packed image",
+        "don't, not even ranks of one step",
     ),
     row(None, "no-home", &[], Flag(|g| g.request.home = false), "don't mount your home directory"),
     row(

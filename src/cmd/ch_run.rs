@@ -173,7 +173,6 @@ fn stored(request: &Request) -> Result<Root> {
     Ok(Root {
         place,
         identity: format!("{} {} {}", storage.path().display(), image.reference, layers.join(" ")),
-        is_packed: false,
         env: Some(image.config.env()),
         cwd: Some(image.config.working_dir().into()),
     })

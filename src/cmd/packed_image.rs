@@ -62,7 +62,7 @@ pub fn image(path: &Path, no_mount: bool) -> Result<Image> {
         None => Place::Packed(start(Watched { packed, file, was: state(&meta) }, name)),
         Some(reason) => Place::Tree(unpacked_image::tree(&packed, &meta, &name, &reason)?),
     };
-    Ok(Image { place, identity, is_packed: true, env: None, cwd: None })
+    Ok(Image { place, identity, env: None, cwd: None })
 }
 
 fn reason(e: io::Error) -> String {

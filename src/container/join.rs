@@ -53,9 +53,11 @@ pub fn tag(said: Option<&OsStr>, env: &Environment) -> OsString {
     if let Some(tag) = said {
         return tag.to_owned();
     }
-    if let Some(step) = var("SLURM_STEP_ID") {
+    if let Some(step) = var("SLURM_STEP_ID").filter(|step| is_step(step)) {
         let job = var("SLURM_JOB_ID").or_else(|| var("SLURM_JOBID")).map(shown).unwrap_or_default();
-        return format!("slurm {job}.{}", shown(step)).into();
+        // One machine may be several nodes.
+        let node = var("SLURM_NODEID").map(|node| format!(" node {}", shown(node))).unwrap_or_default();
+        return format!("slurm {job}.{}{node}", shown(step)).into();
     }
     for name in ["PMIX_NAMESPACE", "PALS_APID", "PMI_JOBID"] {
         if let Some(value) = var(name) {
@@ -70,10 +72,17 @@ pub fn tag(said: Option<&OsStr>, env: &Environment) -> OsString {
 /// Open MPI, PMIx, MPICH's Hydra and its kin, HPE's PALS.)
 pub fn has_launcher(env: &Environment) -> bool {
     let ranks = ["SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID"];
-    // In a batch script Slurm says 0, but no step.
-    let is_step = |name: &str| name != "SLURM_PROCID" || env.iter().any(|(name, _)| name == "SLURM_STEP_ID");
+    // In a batch script, and in the shell of an allocation, Slurm says 0, but there is no step of several.
+    let in_step = |name: &str| {
+        name != "SLURM_PROCID" || env.iter().any(|(name, value)| name == "SLURM_STEP_ID" && is_step(value))
+    };
     let is_set = |name: &str| env.iter().any(|(known, value)| known == name && !value.is_empty());
-    ranks.iter().any(|name| is_set(name) && is_step(name))
+    ranks.iter().any(|name| is_set(name) && in_step(name))
+}
+
+/// Not the numbers of a batch script and an interactive shell (slurm.h).
+fn is_step(step: &OsStr) -> bool {
+    !["4294967291", "4294967290"].iter().any(|special| step == *special)
 }
 
 /// What became of this peer.
@@ -247,6 +256,8 @@ mod tests {
         check(None, &[job, step], "slurm 31.0");
         check(None, &[("SLURM_JOBID", "32"), step], "slurm 32.0");
         check(None, &[step], "slurm .0");
+        check(None, &[job, step, ("SLURM_NODEID", "1")], "slurm 31.0 node 1");
+        check(None, &[job, ("SLURM_STEP_ID", "4294967290"), ("PMI_JOBID", "x")], "PMI_JOBID x");
         check(None, &[job, step, ("PMI_JOBID", "x")], "slurm 31.0");
         // mpirun in a batch script.
         check(None, &[job, ("PMIX_NAMESPACE", "prterun-7@1")], "PMIX_NAMESPACE prterun-7@1");
@@ -266,6 +277,8 @@ mod tests {
         check(&[], false);
         check(&[("SLURM_JOB_ID", "1"), ("SLURM_PROCID", "0")], false);
         check(&[("SLURM_JOB_ID", "1"), ("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0")], true);
+        check(&[("SLURM_STEP_ID", "4294967290"), ("SLURM_PROCID", "0")], false);
+        check(&[("SLURM_STEP_ID", "4294967291"), ("SLURM_PROCID", "0")], false);
         check(&[("OMPI_COMM_WORLD_RANK", "1")], true);
         check(&[("PMIX_RANK", "1")], true);
         check(&[("PMI_RANK", "1"), ("PMI_FD", "7")], true);

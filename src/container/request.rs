@@ -119,8 +119,6 @@ pub struct Image {
     pub place: Place,
     /// Differs from that of every other image, also of one that had the same name.
     pub identity: String,
-    /// It is a file, wherever its tree is now.
-    pub is_packed: bool,
     /// Its variables; the tree's own /ch/environment says them if `None`.
     pub env: Option<Vec<(String, String)>>,
     /// The tree's own /ch/metadata.json says it if `None`.
@@ -160,18 +158,12 @@ impl Image {
         }
         let meta = root.metadata().context(|| format!("can't open image {shown}"))?;
         let identity = format!("{} {} {}", root.display(), meta.dev(), meta.ino());
-        Ok(Image { place: Place::Tree(root), identity, is_packed: false, env: None, cwd: None })
+        Ok(Image { place: Place::Tree(root), identity, env: None, cwd: None })
     }
 
     /// The root directory of a container that is entered.
     pub fn here() -> Image {
-        Image {
-            place: Place::Tree(PathBuf::from("/")),
-            identity: String::new(),
-            is_packed: false,
-            env: None,
-            cwd: None,
-        }
+        Image { place: Place::Tree(PathBuf::from("/")), identity: String::new(), env: None, cwd: None }
     }
 }
 
@@ -297,8 +289,9 @@ fn mounting_place(binds: &[Bind], home: Option<&Home>) -> Result<PathBuf> {
 }
 
 fn take_part(request: &Request, host: &Environment, home: Option<&Home>, image: &Image) -> Result<Option<Part>> {
-    // One mount and one page cache for all ranks of a node, and a user namespace in which they may copy from each other.
-    let is_expected = image.is_packed && !request.no_join && join::has_launcher(host);
+    // Ranks copy from each other's memory, which the kernel allows within one user namespace alone: MPICH aborts and Open
+    // MPI hangs where each has its own. And there is one mount and one page cache for all ranks of a node.
+    let is_expected = !request.no_join && join::has_launcher(host);
     let expected = is_expected.then(Join::default);
     let Some(join) = request.join.as_ref().or(expected.as_ref()) else { return Ok(None) };
     if let Some(pid) = join.pid {
@@ -315,9 +308,20 @@ fn group(request: &Request, join: &Join, host: &Environment, home: Option<&Home>
     if join.count == Some(0) {
         bail!("join: peer group size must be at least 1");
     }
-    let Request { uid, gid, binds, writable, upper, passwd, private_tmp, .. } = request;
-    let options = format!("{uid:?} {gid:?} {binds:?} {writable} {upper:?} {passwd} {private_tmp} {home:?}");
-    Ok(Group::new(&join::tag(join.tag.as_deref(), host), &format!("{options}\n{}", image.identity)))
+    // All options but those that are about the command alone, and the image by what it is.
+    let options = Request {
+        image: OsString::new(),
+        argv: Vec::new(),
+        entrypoint: Entrypoint::Unsaid,
+        cwd: None,
+        preset: None,
+        changes: Vec::new(),
+        expand: true,
+        storage: None,
+        join: None,
+        ..request.clone()
+    };
+    Ok(Group::new(&join::tag(join.tag.as_deref(), host), &format!("{options:?} {home:?}\n{}", image.identity)))
 }
 
 /// $HOME, unless there is no such directory.

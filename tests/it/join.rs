@@ -171,9 +171,10 @@ fn rank(run: Run, launcher: &str, n: usize) -> Run {
     }
 }
 
-/// A packed image is mounted once for all ranks of a step on a node, without being asked to.
+/// Whatever the image is, all ranks of a step on a node share one container without being asked to: a packed image is
+/// mounted once.
 #[test]
-fn ranks_share_a_packed_image() {
+fn ranks_share_a_container() {
     crate::packed_runs::needs_fuse!();
     let site = Site::new();
     let image = crate::packed_runs::packed(&site, image::small(), &[]);
@@ -205,7 +206,52 @@ fn ranks_share_a_packed_image() {
     check(&["--no-join"], shown, "slurm", 4);
     check(&[], shown, "none", 4);
     check(&["--join"], shown, "none", 1);
-    check(&[], "base", "slurm", 4);
+    let dir = site.path("dir");
+    site.run("export").args(["--format", "dir", "base"]).arg(&dir).success();
+    // The first time, one copies and the others say that they wait.
+    site.ch_run_with(&["-w"], "base").arg("true").success();
+    for image in ["base", dir.to_str().unwrap()] {
+        check(&[], image, "none", 4);
+        check(&["--no-join"], image, "slurm", 4);
+        for launcher in ["slurm", "openmpi", "hydra", "pals"] {
+            check(&[], image, launcher, 1);
+        }
+        for options in [&["-w"][..], &["-W"]] {
+            check(options, image, "slurm", 1);
+        }
+    }
+    check(&["--overlay", site.path("kept").to_str().unwrap()], "base", "slurm", 1);
+    assert_nothing_left();
+}
+
+/// Ranks of one step with another image or other options, or on another node, have their own container: also those of two
+/// jobs of one user at once.
+#[test]
+fn other_ranks_have_their_own_container() {
+    let site = Site::new();
+    site.import(image::small(), "base");
+    site.build("other", "FROM base\nRUN echo other >/name\n").success();
+    let start = |name: &str, options: &[&str], image: &str, (job, node): (&str, &str)| {
+        let script =
+            format!("cd && {{ {NAMESPACES}; }} >.{name} && mv .{name} {name}; until test -e end; do sleep 0.05; done");
+        let run = rank(site.ch_run_with(options, image).args(["sh", "-c", &script]), "slurm", 0);
+        run.env("SLURM_JOB_ID", job).env("SLURM_NODEID", node).start()
+    };
+    let all = vec![
+        start("a0", &[], "base", ("1", "0")),
+        start("a1", &["--set-env=A=b", "--cd", "/usr"], "base", ("1", "0")),
+        start("image", &[], "other", ("1", "0")),
+        start("tmp", &["-t"], "base", ("1", "0")),
+        start("write", &["-W"], "base", ("1", "0")),
+        start("node", &[], "base", ("1", "1")),
+        start("job", &[], "base", ("2", "0")),
+    ];
+    let names = ["a1", "image", "tmp", "write", "node", "job"];
+    let found: Vec<String> = names.iter().map(|name| text(&site, name)).collect();
+    let different: std::collections::HashSet<&String> = found.iter().collect();
+    assert_eq!(different.len(), names.len(), "{found:?}");
+    assert_eq!(text(&site, "a0"), found[0]);
+    end(&site, all);
     assert_nothing_left();
 }
 
@@ -214,8 +260,9 @@ fn ranks_share_a_packed_image() {
 fn killed_ranks() {
     crate::packed_runs::needs_fuse!();
     let site = Site::new();
-    let image = crate::packed_runs::packed(&site, image::small(), &[]);
-    for round in 0..20 {
+    let packed = crate::packed_runs::packed(&site, image::small(), &[]);
+    for round in 0..30 {
+        let image = if round % 3 == 0 { Path::new("base") } else { packed.as_path() };
         let start = |n: usize| {
             let run = site.ch_run(image.to_str().unwrap()).args(["sh", "-c", "cat /etc/group | wc -l"]);
             rank(run, "slurm", n).start()
@@ -228,7 +275,7 @@ fn killed_ranks() {
             let done = other.into_done(&[]);
             assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("3\n", ""), "round {round}");
         }
-        crate::packed_runs::assert_no_server(&image);
+        crate::packed_runs::assert_no_server(&packed);
     }
     assert_nothing_left();
 }
