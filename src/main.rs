@@ -6,6 +6,7 @@ mod cmd;
 mod compat;
 mod compress;
 mod container;
+mod device;
 mod dockerfile;
 mod error;
 mod fuse;

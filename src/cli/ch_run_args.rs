@@ -14,6 +14,7 @@ use super::table::Value::{Flag, Optional, Print, Required};
 use super::table::{self, Answer, Entry, Row, also, row};
 use crate::container::Bind;
 use crate::container::request::{Change, Entrypoint, Join, Preset, Request, Upper};
+use crate::device::select::Wanted;
 use crate::error::{Context, Error, Result};
 
 /// There are no subcommands.
@@ -56,6 +57,27 @@ const TABLE: &[Row<Given, Never>] = &[
         }),
         "initial working directory in the container",
     ),
+    row(
+        None,
+        "cdi-dirs",
+        &[],
+        Required("DIRS", |g, v| {
+            g.request.devices.dirs = Some(v);
+            Ok(())
+        }),
+        "directories of CDI files, the most important last (default: $CH_RUN_CDI_DIRS, /etc/cdi:/var/run/cdi)",
+    ),
+    row(
+        None,
+        "device",
+        &[],
+        Required("KIND[=NAME]", |g, v| {
+            g.request.devices.named.push(device(&v)?);
+            Ok(())
+        }),
+        "use what a CDI file says about this device, such as nvidia.com/gpu=0, or all of a kind (can be repeated)",
+    ),
+    row(Some('d'), "devices", &[], Flag(|g| g.request.devices.all = true), "use all devices that CDI files name"),
     row(
         None,
         "entrypoint",
@@ -335,6 +357,13 @@ fn memory(size: Option<OsString>) -> Result<Upper> {
         Some(1..=0xff_ffff_ffff) => Ok(Upper::Memory(text.into_owned())),
         Some(_) | None => Err(wrong(&format!("--write-fake: not a size: {}", crate::log::escape(&text)))),
     }
+}
+
+fn device(text: &OsStr) -> Result<String> {
+    let known = text.to_str().filter(|text| Wanted::parse(text).is_some());
+    known.map(str::to_owned).ok_or_else(|| {
+        wrong(&format!("--device: not KIND or KIND=NAME: {}", crate::log::escape(&text.to_string_lossy())))
+    })
 }
 
 fn directory(path: &OsStr) -> Result<Upper> {

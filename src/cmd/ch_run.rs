@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::packed_image;
+use super::{devices, packed_image};
 use crate::cli::ch_run_args::{self, Invocation};
 use crate::compat::{Compat, compat};
 use crate::container::request::{Image as Root, Place, Preset, Request, become_command};
@@ -42,6 +42,7 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
     super::secrets::take_from_environment();
     // Registries' passwords are not the command's business.
     let host = env::vars_os().filter(|(name, _)| !super::secrets::is_secret(name)).collect();
+    let devices = devices::inject(&request.devices)?;
     let image = match directory(&request)? {
         // Whose container is entered has its image already.
         _ if request.join.as_ref().is_some_and(|join| join.pid.is_some()) => Root::here(),
@@ -68,7 +69,7 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
             stored(&request)?
         }
     };
-    match become_command(&request, host, image)? {}
+    match become_command(&request, host, image, devices)? {}
 }
 
 /// What the environment begins with if nothing is said. Charliecloud leaves it to `--set-env` to ask for the image's.

@@ -9,6 +9,7 @@ mod compression;
 pub mod convert;
 mod delete;
 mod destination;
+mod devices;
 mod doctor;
 mod export;
 mod fetch;

@@ -17,6 +17,7 @@ mod execute;
 mod filter;
 mod identity;
 mod inherit;
+pub mod inject;
 mod inode_owners;
 mod join;
 mod launch;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::enter::{enter_as, separate};
 use super::env::Environment;
 pub use super::inherit::Preset;
+use super::inject::{Devices, Inject, Injection, Inside};
 use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
 use super::metadata;
@@ -50,6 +51,7 @@ pub struct Request {
     pub no_join: bool,
     /// Packed images are unpacked, also where they can be mounted.
     pub no_mount: bool,
+    pub devices: Devices,
 }
 
 impl Request {
@@ -75,6 +77,7 @@ impl Request {
             join: None,
             no_join: false,
             no_mount: false,
+            devices: Devices::default(),
         }
     }
 }
@@ -167,8 +170,8 @@ impl Image {
     }
 }
 
-/// Becomes the command.
-pub fn become_command(request: &Request, host: Environment, image: Image) -> Result<Infallible> {
+/// Becomes the command; `inject` says what else the container gets.
+pub fn become_command(request: &Request, host: Environment, image: Image, inject: Inject) -> Result<Infallible> {
     let (uid, gid) = invoker();
     let inside = (request.uid.unwrap_or(uid), request.gid.unwrap_or(gid));
     let home = if request.home { home(&host, uid)? } else { None };
@@ -200,6 +203,8 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
             (root, overlay)
         }
     };
+    let injection = inject(&Inside { is_joined: matches!(part, Some(Part::Joined)) })?;
+    let request = &with_devices(request, injection);
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let is_joined = matches!(part, Some(Part::Joined));
     let container = Container { root: &root, env: image.env.as_deref(), home: home.as_ref(), uid: inside.0, is_joined };
@@ -245,6 +250,20 @@ pub fn become_command(request: &Request, host: Environment, image: Image) -> Res
     // Only now: unmounting is what dropping does.
     drop(overlay);
     e
+}
+
+/// What the command line says comes after what its devices want, and so goes over it.
+fn with_devices(request: &Request, injection: Injection) -> Request {
+    let Injection { binds, env } = injection;
+    let set = |(name, value): (String, String)| Change::Set {
+        name: name.into(),
+        value: value.into(),
+        origin: "devices".to_owned(),
+    };
+    let mut request = request.clone();
+    request.binds.splice(0..0, binds);
+    request.changes.splice(0..0, env.into_iter().map(set));
+    request
 }
 
 /// Where the image's tree is, or where its layers are to be mounted.

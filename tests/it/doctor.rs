@@ -24,6 +24,7 @@ fn one_page() {
         "root emulation",
         "/dev/fuse",
         "limits",
+        "devices",
         "storage directory",
         "file system",
         "overlayfs",

@@ -13,6 +13,7 @@ mod ch_run;
 mod converted;
 mod crash;
 mod debian;
+mod devices;
 mod doctor;
 mod environment;
 mod exported;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 const USES: &[(&str, &[&str])] = &[
     ("main", &["cli", "cmd", "log", "sys"]),
     ("builder", &["container", "dockerfile", "image", "log", "oci", "registry", "rootfs", "storage", "sys"]),
-    ("cli", &["compat", "container", "log", "oci"]),
+    ("cli", &["compat", "container", "device", "log", "oci"]),
     (
         "cmd",
         &[
@@ -20,6 +20,7 @@ const USES: &[(&str, &[&str])] = &[
             "compat",
             "compress",
             "container",
+            "device",
             "dockerfile",
             "fuse",
             "glob",
@@ -42,6 +43,7 @@ const USES: &[(&str, &[&str])] = &[
     ("log", &["sys"]),
     ("compat", &[]),
     ("compress", &[]),
+    ("device", &[]),
     ("dockerfile", &[]),
     ("error", &[]),
     ("fuse", &["log", "sys", "tree"]),
@@ -52,7 +54,7 @@ const USES: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that are bytes in, values out: no files, no network, no clock, no environment.
-const PURE: &[&str] = &["compress", "dockerfile", "oci", "glob", "tree"];
+const PURE: &[&str] = &["compress", "device", "dockerfile", "oci", "glob", "tree"];
 const WORLD: &[&str] = &["std::fs", "std::net", "std::env", "std::time", "std::process", "std::os"];
 
 /// Names under which a thing that has no home gets hidden.

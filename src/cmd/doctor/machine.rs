@@ -3,13 +3,14 @@
 use std::fs;
 
 use super::Finding;
-use crate::cmd::list;
+use crate::cmd::{devices as cdi, list};
 use crate::container;
+use crate::device::select::Source;
 use crate::sys;
 use crate::sys::process::{Limit, limit};
 
 pub fn findings() -> Vec<Finding> {
-    vec![kernel(), user_namespaces(), emulation(), fuse(), limits()]
+    vec![kernel(), user_namespaces(), emulation(), fuse(), limits(), devices()]
 }
 
 fn setting(path: &str) -> Option<String> {
@@ -110,4 +111,30 @@ fn limits() -> Finding {
         ),
     )
     .ask("higher limits in /etc/security/limits.conf, if ulimit is refused")
+}
+
+/// What `ch-run --device` finds.
+fn devices() -> Finding {
+    let about = "devices";
+    let directories = match cdi::directories(None) {
+        Ok(directories) => directories,
+        Err(e) => return Finding::limited(about, e.to_string(), "ch-run --device finds nothing there"),
+    };
+    let sources = cdi::read(&directories);
+    if sources.is_empty() {
+        let names: Vec<String> = directories.iter().map(|path| path.display().to_string()).collect();
+        return Finding::good(about, format!("no CDI files in {}", names.join(", ")));
+    }
+    let shown = |source: &Source| match &source.document {
+        Ok(document) => {
+            let names: Vec<&str> = document.devices.iter().map(|device| device.name.as_str()).collect();
+            format!("{}: {}={}", source.path, document.kind, names.join(","))
+        }
+        Err(e) => format!("{} can't be read: {e}", source.path),
+    };
+    let what = sources.iter().map(shown).collect::<Vec<_>>().join("; ");
+    if sources.iter().all(|source| source.document.is_ok()) {
+        return Finding::good(about, what);
+    }
+    Finding::limited(about, what, "ch-run --device does not find what the damaged file names").ask("a valid CDI file")
 }

@@ -1,0 +1,167 @@
+//! `ch-run --device`: which files describe devices, and what does a container get of the host for those that were asked for?
+//!
+//! Decided in two steps: on the host what there is, in the mounted image what of it can be used there.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::container::Bind;
+use crate::container::inject::{Devices, Inject, Injection};
+use crate::device::cdi::{self, Format};
+use crate::device::hook::Hook;
+use crate::device::select::{self, Selection, Source, Wanted};
+use crate::device::{Edits, Node};
+use crate::error::{Context, Error, Result, bail};
+use crate::log::{escape, verbose, warning};
+
+/// Later ones count more.
+const DIRECTORIES: &str = "/etc/cdi:/var/run/cdi";
+const VARIABLE: &str = "CH_RUN_CDI_DIRS";
+/// Machines with many devices have CDI files of 200 KiB.
+const LARGEST: u64 = 8 << 20;
+
+/// What the devices need that were asked for.
+pub fn inject(devices: &Devices) -> Result<Inject> {
+    let wanted = wanted(devices)?;
+    if wanted.is_empty() {
+        return Ok(Box::new(|_| Ok(Injection::default())));
+    }
+    let directories = directories(devices.dirs.as_deref())?;
+    let sources = read(&directories);
+    let selection = select::select(&sources, &wanted)?;
+    warn_about(&selection.edits);
+    if selection.names.is_empty() {
+        let names: Vec<String> = directories.iter().map(|path| path.display().to_string()).collect();
+        warning!("--devices: no CDI file in {} names any device", names.join(", "));
+    }
+    for mount in selection.edits.mounts.iter().filter(|mount| fs::metadata(&mount.host).is_err()) {
+        // What is only there while a service runs, a program may well do without.
+        if is_library(&mount.host) {
+            let what = format!("can't use {}: {} does not exist", selection.names.join(", "), mount.host);
+            return Err(Error::new(what).hint(
+                "the CDI file is of another version of the driver; the administrator makes it anew with: nvidia-ctk cdi generate",
+            ));
+        }
+    }
+    let binds = binds(&selection.edits);
+    Ok(Box::new(move |inside| {
+        if !inside.is_joined {
+            say(&selection);
+        }
+        Ok(Injection { binds, env: selection.edits.env })
+    }))
+}
+
+fn wanted(devices: &Devices) -> Result<Vec<Wanted>> {
+    let mut wanted: Vec<Wanted> = devices.all.then_some(Wanted::All).into_iter().collect();
+    for name in &devices.named {
+        match Wanted::parse(name) {
+            Some(parsed) => wanted.push(parsed),
+            None => bail!("not a device: {name}"),
+        }
+    }
+    Ok(wanted)
+}
+
+/// Where CDI files are, the least important first.
+pub fn directories(option: Option<&OsStr>) -> Result<Vec<PathBuf>> {
+    let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty());
+    let told = option.or(variable.as_deref());
+    let list = told.unwrap_or(OsStr::new(DIRECTORIES)).as_bytes().split(|&b| b == b':').filter(|name| !name.is_empty());
+    let list: Vec<PathBuf> = list.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect();
+    // The standard ones need not be there.
+    if told.is_some() {
+        for path in &list {
+            let meta = fs::metadata(path).context(|| format!("can't read CDI directory {}", path.display()))?;
+            if !meta.is_dir() {
+                bail!("can't read CDI directory {}: not a directory", path.display());
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// The CDI files of these directories, in the order of their names.
+pub fn read(directories: &[PathBuf]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for (rank, directory) in directories.iter().enumerate() {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let Some(format) = Format::of(&name) else { continue };
+            let document = read_file(&path).and_then(|bytes| cdi::parse(&bytes, format));
+            sources.push(Source { path: escape(&path.to_string_lossy()).into_owned(), rank, document });
+        }
+    }
+    sources
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    // A FIFO would keep us waiting.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        bail!("not a regular file");
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        bail!("larger than 8 MiB");
+    }
+    Ok(bytes)
+}
+
+fn is_library(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.ends_with(".so") || name.contains(".so.")
+}
+
+/// What is not there on the host, or can't be done.
+fn warn_about(edits: &Edits) {
+    let nodes = edits.nodes.iter().map(|node| &node.host);
+    let mounts = edits.mounts.iter().map(|mount| &mount.host).filter(|host| !is_library(host));
+    let missing: Vec<&str> =
+        nodes.chain(mounts).filter(|path| fs::metadata(path).is_err()).map(String::as_str).collect();
+    if !missing.is_empty() {
+        warning!("devices: this machine has no {}", missing.join(" "));
+    }
+    let unknown = edits.hooks.iter().filter_map(|hook| match hook {
+        Hook::Unknown(name) => Some(name.as_str()),
+        Hook::UpdateCache { .. } | Hook::Links(_) | Hook::CudaCompat { .. } | Hook::Nothing => None,
+    });
+    let unknown: Vec<&str> = unknown.collect();
+    if !unknown.is_empty() {
+        warning!("devices: hooks are not run: {}", unknown.join(", "));
+    }
+    if !edits.ignored.is_empty() {
+        warning!("devices: can't be done without privilege: {}", edits.ignored.join(", "));
+    }
+}
+
+fn binds(edits: &Edits) -> Vec<Bind> {
+    let exists = |path: &str| fs::metadata(path).is_ok();
+    let nodes = edits.nodes.iter().filter(|node| !is_given(node) && exists(&node.host));
+    let nodes = nodes.map(|node| Bind::new(&node.host, &node.path));
+    let mounts = edits.mounts.iter().filter(|mount| exists(&mount.host));
+    let mounts = mounts.map(|mount| Bind { read_only: mount.read_only, ..Bind::new(&mount.host, &mount.path) });
+    nodes.chain(mounts).collect()
+}
+
+/// A container has the host's /dev.
+fn is_given(node: &Node) -> bool {
+    let path = Path::new(&node.path);
+    node.host == node.path && path.starts_with("/dev") && !path.components().any(|part| part == Component::ParentDir)
+}
+
+fn say(selection: &Selection) {
+    let Edits { nodes, mounts, env, .. } = &selection.edits;
+    let names = selection.names.join(", ");
+    let (nodes, mounts, env) = (nodes.len(), mounts.len(), env.len());
+    verbose!("devices: {names}: {nodes} device nodes, {mounts} files and directories, {env} variables");
+}
