@@ -35,6 +35,7 @@ mod images;
 mod interop;
 mod join;
 mod messages;
+mod old_kernels;
 mod options;
 mod owners;
 mod packed;
