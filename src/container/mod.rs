@@ -21,6 +21,7 @@ pub mod inject;
 mod inode_owners;
 mod join;
 mod launch;
+mod launcher;
 mod metadata;
 mod mountpoint;
 mod output;

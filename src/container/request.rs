@@ -12,6 +12,7 @@ pub use super::inherit::Preset;
 use super::inject::{Devices, Inject, Injection, Inside};
 use super::join::{self, Group, Part};
 use super::launch::{exec_announced, exec_joined};
+use super::launcher;
 use super::metadata;
 pub use super::metadata::Entrypoint;
 use super::overlay::Kept;
@@ -192,7 +193,8 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
         // Its root is ours already.
         Some(Part::Joined) => (PathBuf::from("/"), None),
         Some(Part::First(_)) | None => {
-            let (root, layers) = lay_out(image.place, request, inside, home.as_ref())?;
+            let sources = launcher::directories(&host);
+            let (root, layers) = lay_out(image.place, request, (inside, home.as_ref()), sources)?;
             let overlay = match (&request.upper, &kept) {
                 (Upper::Memory(size), _) => Some(Overlay::in_memory(layers.as_deref(), size, &root)?),
                 (Upper::Directory(_), Some(kept)) => Some(kept.mount(layers.as_deref(), &root)?),
@@ -207,6 +209,11 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
     let request = &with_devices(request, injection);
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let is_joined = matches!(part, Some(Part::Joined));
+    let (host, mut binds) = match part {
+        Some(Part::Joined) => (launcher::of_joined(host), Vec::new()),
+        Some(Part::First(_)) | None => launcher::bind_named(host, &launched(request, &root)),
+    };
+    binds.extend(request.binds.iter().cloned());
     let container = Container { root: &root, env: image.env.as_deref(), home: home.as_ref(), uid: inside.0, is_joined };
     let env = variables::environment(request, host, &container)?;
     let cwd = match (&request.cwd, image.cwd) {
@@ -222,7 +229,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
         gid: inside.1,
         no_cwd: if request.cwd.is_some() { NoDirectory::Fail } else { NoDirectory::MakeOrBeginInRoot },
         cwd: cwd.unwrap_or_else(|| PathBuf::from("/")),
-        binds: request.binds.clone(),
+        binds,
         tmpfs: Vec::new(),
         env,
         argv,
@@ -266,12 +273,17 @@ fn with_devices(request: &Request, injection: Injection) -> Request {
     request
 }
 
-/// Where the image's tree is, or where its layers are to be mounted.
+fn launched<'a>(request: &Request, root: &'a Path) -> launcher::Container<'a> {
+    let keeps_places = request.writable || matches!(request.upper, Upper::Directory(_));
+    launcher::Container { root, private_tmp: request.private_tmp, keeps_places }
+}
+
+/// Where the image's tree is, or where its layers are to be mounted. `sources` will be bound, too.
 fn lay_out(
     place: Place,
     request: &Request,
-    inside: (u32, u32),
-    home: Option<&Home>,
+    (inside, home): ((u32, u32), Option<&Home>),
+    sources: Vec<PathBuf>,
 ) -> Result<(PathBuf, Option<Vec<PathBuf>>)> {
     match place {
         Place::Tree(tree) => Ok((tree, None)),
@@ -279,7 +291,9 @@ fn lay_out(
         Place::Packed(start) => {
             let mount = start(inside)?;
             separate()?;
-            let at = mounting_place(&request.binds, home)?;
+            let binds = request.binds.iter().map(|bind| bind.source.clone());
+            let home = home.map(|home| home.source.clone());
+            let at = mounting_place(&sources.into_iter().chain(binds).chain(home).collect::<Vec<_>>())?;
             mount(&at)?;
             Ok((at, None))
         }
@@ -287,15 +301,10 @@ fn lay_out(
 }
 
 /// A directory to mount an image over, where it hides nothing that is mounted afterwards. Nobody else sees that mount.
-fn mounting_place(binds: &[Bind], home: Option<&Home>) -> Result<PathBuf> {
+fn mounting_place(sources: &[PathBuf]) -> Result<PathBuf> {
     let places = ["/media", "/srv", "/opt", "/mnt", "/boot", "/usr", "/var"].map(PathBuf::from);
     let is_plain = |place: &PathBuf| fs::canonicalize(place).is_ok_and(|real| real == *place) && place.is_dir();
-    let sources: Vec<PathBuf> = binds
-        .iter()
-        .map(|bind| &bind.source)
-        .chain(home.map(|home| &home.source))
-        .filter_map(|source| fs::canonicalize(source).ok())
-        .collect();
+    let sources: Vec<PathBuf> = sources.iter().filter_map(|source| fs::canonicalize(source).ok()).collect();
     // What is bound from within would be hidden; what is bound with all below it would only show the image once more.
     let hides = |place: &PathBuf| sources.iter().any(|source| source.starts_with(place));
     let shows = |place: &PathBuf| sources.iter().any(|source| place.starts_with(source));

@@ -125,6 +125,9 @@ fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     for (_, wanted) in wanted {
         match wanted {
             Wanted::Tmpfs(tmpfs) => mounts.tmpfs(&tmpfs.target, tmpfs.size, tmpfs.mode)?,
+            Wanted::Bind(bind) if bind.need == Need::IfSource && extras == Extras::LeftOut => {
+                mounts.bind(&Bind { need: Need::IfBoth, ..bind.clone() })?;
+            }
             Wanted::Bind(bind) => mounts.bind(bind)?,
         }
     }

@@ -34,6 +34,7 @@ mod harness;
 mod images;
 mod interop;
 mod join;
+mod launcher;
 mod messages;
 mod old_kernels;
 mod options;
