@@ -24,6 +24,7 @@ pub enum Level {
 static LEVEL: AtomicU8 = AtomicU8::new(0);
 static QUIET: AtomicBool = AtomicBool::new(false);
 static FESTOON: AtomicBool = AtomicBool::new(false);
+static PLAIN: AtomicBool = AtomicBool::new(false);
 /// A live line stands on the terminal and has to be cleared before the next message.
 static LIVE: Mutex<bool> = Mutex::new(false);
 static FILE: OnceLock<File> = OnceLock::new();
@@ -33,6 +34,25 @@ static SPEAKER: OnceLock<String> = OnceLock::new();
 /// No chatter at all; warnings and errors remain.
 pub fn set_quiet() {
     QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Neither live lines nor colour, also on a terminal (`--progress plain`).
+pub fn set_plain() {
+    PLAIN.store(true, Ordering::Relaxed);
+}
+
+/// Whether lines on standard error have colour: on a terminal, unless `$NO_COLOR` is set; wherever `$CLICOLOR_FORCE` is.
+fn is_coloured() -> bool {
+    static COLOURED: OnceLock<bool> = OnceLock::new();
+    let is_set = |name: &str, not: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != not);
+    let wanted =
+        || is_set("CLICOLOR_FORCE", "0") || !is_set("NO_COLOR", "") && !is_dumb() && io::stderr().is_terminal();
+    !PLAIN.load(Ordering::Relaxed) && *COLOURED.get_or_init(wanted)
+}
+
+/// A terminal that obeys nothing.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 pub fn set_level(level: u8) {
@@ -62,7 +82,9 @@ pub fn set_speaker(name: &str) {
 
 /// Whether live lines may be drawn: chatter goes to a terminal, undecorated.
 pub fn is_live() -> bool {
-    FILE.get().is_none() && !FESTOON.load(Ordering::Relaxed) && io::stderr().is_terminal()
+    let is_decorated =
+        FESTOON.load(Ordering::Relaxed) || PLAIN.load(Ordering::Relaxed) || QUIET.load(Ordering::Relaxed);
+    FILE.get().is_none() && !is_decorated && !is_dumb() && io::stderr().is_terminal()
 }
 
 pub fn message(level: Level, text: &dyn Display) {
@@ -170,7 +192,7 @@ fn write_line(colour: &str, text: &str) {
     } else {
         String::new()
     };
-    let coloured = FILE.get().is_none() && io::stderr().is_terminal();
+    let coloured = FILE.get().is_none() && is_coloured();
     let speaker = FILE.get().and(SPEAKER.get()).map_or("", String::as_str);
     if coloured {
         line.push_str(&format!("{festoon}\x1b[{colour}m{text}\x1b[0m\n"));

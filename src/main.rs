@@ -13,6 +13,7 @@ mod fuse;
 mod glob;
 mod image;
 mod log;
+mod nearest;
 mod oci;
 mod registry;
 mod rootfs;

@@ -82,6 +82,8 @@ pub struct Request {
     pub reuse_downloads: bool,
     /// Whether to say of each step that is not cached why.
     pub why: bool,
+    /// Further labels of the image.
+    pub labels: Vec<(String, String)>,
     pub secrets: Secrets,
     /// As the command line names it, for hints.
     pub storage_option: Option<PathBuf>,

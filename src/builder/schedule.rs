@@ -57,6 +57,9 @@ pub fn grow(build: &Build, session: &mut Session, index: usize) -> Result<()> {
     for instruction in &from.instructions {
         stage.execute(session, instruction, Author::User)?;
     }
+    if index == build.plan.target {
+        stage.state.add_labels(&build.request.labels);
+    }
     let finished = stage.finish(build.reference_of(index)?)?;
     build.storage.commit_image(&finished.image, Vec::new())?;
     session.finished.insert(index, Rc::new(finished));

@@ -109,6 +109,18 @@ const TABLE: &[Row<Given, Never>] = &[
         "run as GID within the container",
     ),
     row(None, "home", &[], Flag(|g| g.request.home = true), "mount your home directory at /home/$USER (default)"),
+    row(
+        Some('i'),
+        "interactive",
+        &[],
+        Optional("t", |_, v| match v {
+            None => Ok(()),
+            // -it, as one word.
+            Some(v) if v == "t" => Ok(()),
+            Some(v) => Err(wrong(&format!("-i: unexpected: {}", crate::log::escape(&v.to_string_lossy())))),
+        }),
+        "accepted, as Docker's -i and -it: the command has your terminal anyway",
+    ),
     row(Some('j'), "join", &[], Flag(|g| join(g, |_| {})), "use the same container as peer ch-run processes"),
     row(
         None,
@@ -184,6 +196,7 @@ const TABLE: &[Row<Given, Never>] = &[
         }),
         "storage directory, where images are found by name",
     ),
+    row(None, "rm", &[], Flag(|_| {}), "accepted, as Docker's: nothing is left behind anyway"),
     row(
         None,
         "set-env",
@@ -224,6 +237,16 @@ const TABLE: &[Row<Given, Never>] = &[
             Ok(())
         }),
         "unset the environment variables whose name fits",
+    ),
+    row(
+        None,
+        "volume",
+        &[],
+        Required("SRC:DST[:ro]", |g, v| {
+            g.request.binds.push(bind(&v)?);
+            Ok(())
+        }),
+        "the same as --bind; -v, too, if SRC is a path and :DST follows",
     ),
     row(Some('v'), "verbose", &[], Flag(|g| g.verbosity = g.verbosity.saturating_add(1)), "say more (can be repeated)"),
     row(Some('w'), "write", &[], Flag(|g| g.request.writable = true), "mount the image read-write"),
@@ -274,10 +297,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
                 given.request.argv.extend(parser.raw_args().map_err(usage)?);
                 break;
             }
-            Arg::Short(_) | Arg::Long(_) => table::find(TABLE, None, &arg)?.ok_or_else(|| usage(arg.unexpected()))?,
+            Arg::Short(_) | Arg::Long(_) => table::find(TABLE, None, &arg)?.ok_or_else(|| unknown(arg))?,
         };
         match table::apply(row, &mut parser, &mut given)? {
-            None => {}
+            None => after(row.long, &mut parser, &mut given)?,
             Some(Answer::Help) => return Ok(Invocation::Help),
             Some(Answer::Version | Answer::Dependencies) => return Ok(Invocation::Version),
         }
@@ -292,6 +315,49 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
         return Err(wrong("no command given"));
     }
     Ok(Invocation::Run { request: Box::new(request), verbosity })
+}
+
+fn unknown(arg: Arg<'_>) -> Error {
+    let near = match &arg {
+        Arg::Long(name) => table::nearest_option(TABLE, None, &format!("--{name}")),
+        Arg::Short(_) | Arg::Value(_) => None,
+    };
+    let e = table::usage(arg.unexpected());
+    e.hint(near.map_or("see: ch-run --help".to_owned(), |near| format!("did you mean --{near}?")))
+}
+
+/// What is behind an option without a value, if that was meant to be one.
+fn after(option: &str, parser: &mut Parser, given: &mut Given) -> Result<()> {
+    let Some(mut words) = parser.try_raw_args() else { return Ok(()) };
+    let Some(next) = words.peek() else { return Ok(()) };
+    match option {
+        // Docker's -v.
+        "verbose" if is_volume(next.as_bytes()) => {
+            given.verbosity = given.verbosity.saturating_sub(1);
+            given.request.binds.push(bind(next)?);
+            words.next();
+            Ok(())
+        }
+        "set-env" if is_assignment(next.as_bytes()) => {
+            let next = crate::log::escape(&next.to_string_lossy()).into_owned();
+            Err(Error::usage(format!("--set-env takes its value behind =, not {next} as a word of its own"))
+                .hint(format!("--set-env={next}, or --env {next}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `/a:/b`, `./a:/b`: neither a name of an image nor the path of one.
+fn is_volume(text: &[u8]) -> bool {
+    (text.starts_with(b"/") || text.starts_with(b".")) && text.windows(2).any(|pair| pair == b":/")
+}
+
+/// `A=b`
+fn is_assignment(text: &[u8]) -> bool {
+    let name = text.split(|&b| b == b'=').next().unwrap_or_default();
+    name.len() < text.len()
+        && name.first().is_some_and(|first| !first.is_ascii_digit())
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
 fn usage(e: lexopt::Error) -> Error {
@@ -429,6 +495,15 @@ mod tests {
         check("--overlay /o img cmd", &|r| r.upper = Upper::Directory("/o".into()));
         check("--no-home --no-passwd img cmd", &|r| (r.home, r.passwd) = (false, false));
         check("--no-home --home img cmd", &|_| {});
+        for dockers in ["-it", "-i", "--rm", "-i --rm"] {
+            check(&format!("{dockers} img cmd"), &|_| {});
+        }
+        check("-v /b:/c -v ./d:/c:ro img cmd", &|r| {
+            let here = std::path::absolute("./d").unwrap();
+            r.binds = vec![Bind::new("/b", "/c"), Bind { read_only: true, ..Bind::new(here, "/c") }];
+        });
+        check("--volume /b:/c -v img cmd", &|r| r.binds = vec![Bind::new("/b", "/c")]);
+        check("-v -vw img cmd", &|r| r.writable = true);
         check("--set-env --set-env=f --set-env=A=b --unset-env X* img cmd", &|r| {
             let set =
                 [Change::SetImage, Change::SetFile { path: "f".into(), end: b'\n' }, Change::Assign("A=b".into())];
@@ -470,6 +545,8 @@ mod tests {
         check("--join-pid=1 img --", "no command given");
         check("--nonsense img cmd", "invalid option '--nonsense'");
         check("-x img cmd", "invalid option '-x'");
+        check("-iw img cmd", "-i: unexpected: w");
+        check("--set-env A=b img", "--set-env takes its value behind =, not A=b as a word of its own");
         check("-u img cmd", "--uid: not a number: img");
         check("-u -1 img cmd", "--uid: not a number: -1");
         check("-u 4294967295 img cmd", "--uid: out of range");

@@ -14,7 +14,7 @@ mod table;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use options::{Force, Format, Options};
+pub use options::{Force, Format, Options, Progress};
 pub use parse::parse;
 pub(crate) use subcommand::{SUBCOMMANDS, Sub, Subcommand};
 

@@ -25,6 +25,16 @@ pub enum Format {
     Oci,
 }
 
+/// How a build shows what it does (`--progress`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Progress {
+    /// Live lines on a terminal.
+    #[default]
+    Auto,
+    /// Lines that stay, in order, without colour.
+    Plain,
+}
+
 /// Everything that can be said by options, before it means anything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options {
@@ -38,7 +48,13 @@ pub struct Options {
     pub storage: Option<PathBuf>,
     pub tls_no_verify: bool,
     pub verbose: u8,
+    pub quiet: bool,
     // build
+    pub pull: bool,
+    pub labels: Vec<String>,
+    /// Options of Docker that have no meaning here.
+    pub ignored: Vec<&'static str>,
+    pub progress: Progress,
     pub binds: Vec<String>,
     pub build_args: Vec<String>,
     pub dry_run: bool,
@@ -144,6 +160,7 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         Flag(|o| o.verbose = o.verbose.saturating_add(1)),
         "print extra chatter; can be repeated",
     ),
+    row(Some('q'), "quiet", &[], Flag(|o| o.quiet = true), "print results, warnings and errors alone"),
     row(
         Some('b'),
         "bind",
@@ -232,6 +249,58 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         Required("STAGE", |o, v| put(&mut o.target, text(v))),
         "build up to this stage (default: the last)",
     ),
+    row(
+        None,
+        "label",
+        &[Build],
+        Required("KEY=VALUE", |o, v| push(&mut o.labels, v)),
+        "add a label to the image; can be repeated",
+    ),
+    row(
+        None,
+        "network",
+        &[Build],
+        Required("host|default", |o, v| {
+            if !["host", "default"].contains(&text(v)?.as_str()) {
+                o.ignored.push("--network");
+            }
+            Ok(())
+        }),
+        "network of RUN, which is that of the host",
+    ),
+    row(
+        None,
+        "platform",
+        &[Build],
+        Required("linux/ARCH", |o, v| put(&mut o.arch, platform(v))),
+        "the same as --arch, with the words of Docker: linux/arm64",
+    ),
+    one_of(
+        &["auto", "plain"],
+        row(
+            None,
+            "progress",
+            &[Build],
+            Required("auto|plain", |o, v| {
+                o.progress = progress(v)?;
+                Ok(())
+            }),
+            "live lines on a terminal (auto, default), or none and no colour (plain)",
+        ),
+    ),
+    row(None, "pull", &[Build], Flag(|o| o.pull = true), "ask the registry for newer base images"),
+    row(None, "rm", &[Build], Flag(|_| {}), "accepted, as Docker's: nothing is left behind anyway"),
+    row(None, "load", &[Build], Flag(|_| {}), "accepted, as Docker's: the image is in storage anyway"),
+    row(
+        None,
+        "no-cache-filter",
+        &[Build],
+        Required("STAGE", |o, _| {
+            o.ignored.push("--no-cache-filter");
+            Ok(())
+        }),
+        "accepted and ignored, with a warning: --rebuild runs all steps again",
+    ),
     row(None, "why", &[Build], Flag(|o| o.why = true), "say for each step that is not cached what has changed"),
     row(Some('a'), "all", &[List], Flag(|o| o.all = true), "show stages of builds (NAME/_stageN), too"),
     row(Some('l'), "long", &[List], Flag(|o| o.long = true), "show size, age, base and layers"),
@@ -319,6 +388,28 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
 
 fn text(v: OsString) -> Result<String> {
     v.into_string().map_err(|v| Error::usage(format!("not valid UTF-8: {v:?}")))
+}
+
+/// `linux/arm64/v8`, as `--arch` has it.
+fn platform(value: OsString) -> Result<String> {
+    let text = text(value)?;
+    match text.strip_prefix("linux/") {
+        Some(arch) if !arch.contains(',') => Ok(arch.to_owned()),
+        Some(_) => {
+            Err(Error::usage("one platform at a time").hint("build each with a name of its own, as in -t app:arm64"))
+        }
+        None => {
+            Err(Error::usage(format!("not a platform of Linux: {text:?}")).hint("such as linux/amd64, linux/arm64/v8"))
+        }
+    }
+}
+
+fn progress(value: OsString) -> Result<Progress> {
+    match text(value)?.as_str() {
+        "auto" | "tty" => Ok(Progress::Auto),
+        "plain" | "rawjson" | "quiet" => Ok(Progress::Plain),
+        other => Err(Error::usage(format!("unknown kind {other:?}")).hint("kinds: auto, plain")),
+    }
 }
 
 fn put(slot: &mut Option<String>, value: Result<String>) -> Result<()> {

@@ -11,6 +11,7 @@ use super::options::{Options, TABLE};
 use super::table::{self, Answer, Row};
 use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, generate, help, subcommand};
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 
 /// `args` without the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
@@ -70,6 +71,10 @@ fn unknown(option: &Arg<'_>, sub: Option<&Subcommand>) -> Error {
     let kinds: Vec<Sub> = rows.iter().flat_map(|row| row.of.iter().copied()).collect();
     let of: Vec<&str> = SUBCOMMANDS.iter().filter(|s| kinds.contains(&s.kind)).map(|s| s.name).collect();
     let e = Error::usage(format!("unknown option: {option}"));
+    let kind = sub.map(|sub| sub.kind);
+    if let Some(near) = table::nearest_option(TABLE, kind.as_ref(), &option) {
+        return e.hint(format!("did you mean --{near}?"));
+    }
     match (sub, of.is_empty()) {
         (None, false) => e.hint(format!("it is an option of {}: put it after the subcommand", of.join(", "))),
         (Some(_), false) => e.hint(format!("it is an option of {}", of.join(", "))),
@@ -79,10 +84,18 @@ fn unknown(option: &Arg<'_>, sub: Option<&Subcommand>) -> Error {
 }
 
 fn find_subcommand(word: &OsString) -> Result<&'static Subcommand> {
-    word.to_str().and_then(subcommand::by_name).ok_or_else(|| {
-        let names: Vec<&str> = SUBCOMMANDS.iter().map(|s| s.name).collect();
-        Error::usage(format!("unknown subcommand: {}", crate::log::escape(&word.to_string_lossy())))
-            .hint(format!("subcommands: {}", names.join(" ")))
+    let text = word.to_string_lossy();
+    subcommand::by_name(&text).ok_or_else(|| {
+        let error = Error::usage(format!("unknown subcommand: {}", crate::log::escape(&text)));
+        let names = SUBCOMMANDS.iter().flat_map(|sub| sub.also.iter().copied().chain([sub.name]));
+        match (subcommand::elsewhere(&text), nearest(&text, names)) {
+            (Some(answer), _) => error.hint(answer),
+            (None, Some(name)) => error.hint(format!("did you mean {name}? ch-image help lists the subcommands")),
+            (None, None) => {
+                let names: Vec<&str> = SUBCOMMANDS.iter().map(|sub| sub.name).collect();
+                error.hint(format!("subcommands: {}", names.join(" ")))
+            }
+        }
     })
 }
 
@@ -176,6 +189,31 @@ mod tests {
         check("build --force --no-force-detect .", "--force and --no-force-detect are incompatible");
         check("build --no .", "ambiguous option: --no");
         check("-v", "no subcommand");
+    }
+
+    #[test]
+    fn words_of_other_programs() {
+        assert_eq!(run("rmi a").1, Command::Delete { images: vec!["a".into()] });
+        assert_eq!(run("images").1, Command::List { image: None });
+        let build = |line: &str| run(&format!("build {line} .")).0;
+        assert_eq!(build("--platform linux/arm64/v8").arch, Some("arm64/v8".into()));
+        assert_eq!(build("--label a=b --label c=").labels, ["a=b", "c="]);
+        assert_eq!(build("--rm --load --network host").ignored, Vec::<&str>::new());
+        assert_eq!(build("--network none --no-cache-filter x").ignored, ["--network", "--no-cache-filter"]);
+        let check = |line: &str, hint: &str| {
+            let e = parse(line.split_whitespace().map(OsString::from)).unwrap_err();
+            assert_eq!((e.get_hint(), e.exit_code()), (Some(hint), 2), "{line}");
+        };
+        check("buid .", "did you mean build? ch-image help lists the subcommands");
+        check("build --tagg x .", "did you mean --tag?");
+        check("list --tag", "it is an option of build");
+        check(
+            "prune",
+            "ch-image gc removes what no image needs, gc -n says how much that is; ch-image list -l shows sizes",
+        );
+        check("build --platform windows/amd64 .", "such as linux/amd64, linux/arm64/v8");
+        check("build --platform linux/amd64,linux/arm64 .", "build each with a name of its own, as in -t app:arm64");
+        check("build --progress=loud .", "kinds: auto, plain");
     }
 
     #[test]

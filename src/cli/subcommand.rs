@@ -55,7 +55,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         kind: Sub::Delete,
         name: "delete",
-        also: &[],
+        also: &["rmi", "rm"],
         operands: "IMAGE_REF...",
         help: "delete images from the storage directory",
         about: "Nothing is printed. Layers that no other image uses stay in the build cache until gc removes them.",
@@ -134,7 +134,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         kind: Sub::List,
         name: "list",
-        also: &[],
+        also: &["images", "ls"],
         operands: "[IMAGE_REF]",
         help: "list images, or tell what is known about one",
         about: "Without an operand a line for each image in storage: name and architecture. With one, what is known of it here \
@@ -202,6 +202,33 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         examples: [("version", "print the version number"), ("version -v", "print the version number, too")],
     },
 ];
+
+/// What other programs have, and what to do here.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &["exec", "start", "create", "restart"],
+        "ch-run IMAGE -- COMMAND runs a command; --join-pid PID joins a running one's container",
+    ),
+    (
+        &["ps", "top", "stop", "kill", "logs", "attach", "wait", "stats"],
+        "there is no daemon: a container is a process of yours; ps shows it, kill ends it, and it writes to your terminal",
+    ),
+    (
+        &["prune", "df", "system", "container"],
+        "ch-image gc removes what no image needs, gc -n says how much that is; ch-image list -l shows sizes",
+    ),
+    (
+        &["search"],
+        "look at https://hub.docker.com/search or at the web page of your registry; ch-image list IMAGE_REF asks a registry about one image",
+    ),
+    (&["buildx", "builder", "image"], "leave this word out: ch-image build, ch-image list"),
+    (&["commit"], "ch-run --write changes an image; ch-image build makes one from a Dockerfile"),
+];
+
+/// A way out for who types what another program has.
+pub(crate) fn elsewhere(word: &str) -> Option<&'static str> {
+    ELSEWHERE.iter().find(|(words, _)| words.contains(&word)).map(|(_, answer)| *answer)
+}
 
 /// By name or by another name.
 pub(crate) fn by_name(word: &str) -> Option<&'static Subcommand> {

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use lexopt::{Arg, Parser};
 
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 
 /// An option of a program whose options are kept in a `T` and whose subcommands are `S`.
 pub(crate) struct Row<T: 'static, S: 'static> {
@@ -147,6 +148,16 @@ pub(crate) fn find<T, S: PartialEq>(
         }
         Arg::Value(_) => Ok(None),
     }
+}
+
+/// The long option that was probably meant. Only if none has this very name, be it one of another subcommand.
+pub(crate) fn nearest_option<T, S: PartialEq>(
+    table: &'static [Row<T, S>],
+    sub: Option<&S>,
+    option: &str,
+) -> Option<&'static str> {
+    let name = option.strip_prefix("--").filter(|name| table.iter().all(|row| row.long != *name))?;
+    nearest(name, table.iter().filter(|row| row.applies(sub)).map(|row| row.long))
 }
 
 /// Takes the option's value, if it has one, and puts it where it belongs.

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{devices, packed_image};
+use super::{devices, packed_image, similar};
 use crate::cli::ch_run_args::{self, Invocation};
 use crate::compat::{Compat, compat};
 use crate::container::request::{Image as Root, Place, Preset, Request, become_command};
@@ -151,12 +151,12 @@ fn find(request: &Request, access: Access) -> Result<(Storage, Image)> {
     let name = request.image.to_string_lossy();
     let reference = ImageRef::parse(&name)?;
     let path = storage_path(request)?;
-    let missing = || {
+    let missing = |hint: &str| {
         Error::new(format!("image not found: {}", log::escape(&name)))
-            .hint(format!("neither a directory nor an image in {}; ch-image list shows what there is", path.display()))
+            .hint(format!("neither a directory nor an image in {}; {hint}", path.display()))
     };
-    let storage = Storage::open_existing(&path, access)?.ok_or_else(missing)?;
-    let image = storage.image(&reference)?.ok_or_else(missing)?;
+    let storage = Storage::open_existing(&path, access)?.ok_or_else(|| missing("ch-image list shows what there is"))?;
+    let image = storage.image(&reference)?.ok_or_else(|| missing(&similar::hint(&storage, &reference)))?;
     Ok((storage, image))
 }
 

@@ -1,6 +1,6 @@
 //! `delete`: the name goes at once, then what nothing else needs.
 
-use super::Host;
+use super::{Host, similar};
 use crate::error::{Error, Result};
 use crate::log::info;
 use crate::oci::reference::ImageRef;
@@ -9,21 +9,22 @@ use crate::storage::{Access, Storage};
 pub fn delete(host: &Host, images: &[String]) -> Result<()> {
     let references = images.iter().map(|text| ImageRef::parse(text)).collect::<Result<Vec<_>>>()?;
     let storage = host.storage(Access::Write)?;
-    let mut missing = Vec::new();
+    let mut missing: Vec<&ImageRef> = Vec::new();
     for reference in &references {
         let _lock = storage.lock_image(reference)?;
         if storage.delete_image(reference)? {
             info!("deleting image: {reference}");
             delete_stages(&storage, reference)?;
         } else {
-            missing.push(reference.to_string());
+            missing.push(reference);
         }
     }
     storage.free_unused()?;
-    match missing.is_empty() {
-        true => Ok(()),
-        false => {
-            Err(Error::new(format!("{} image not found", missing.join(", "))).hint("ch-image list shows what there is"))
+    match missing.first() {
+        None => Ok(()),
+        Some(first) => {
+            let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            Err(Error::new(format!("{} image not found", names.join(", "))).hint(similar::hint(&storage, first)))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use super::{gc, probe, secrets};
-use crate::cli::Options;
+use crate::cli::{Options, Progress};
 use crate::error::{Context, Error, Result};
 use crate::log::verbose;
 use crate::oci::arch::Arch;
@@ -56,6 +56,12 @@ impl Host {
             level = level.max(1);
         }
         log::set_level(level);
+        if options.quiet {
+            log::set_quiet();
+        }
+        if options.progress == Progress::Plain {
+            log::set_plain();
+        }
         verbose!("verbose level: {level}");
         let machine = sys::host::uname().context(|| "can't determine this machine's architecture")?.machine;
         verbose!("host architecture from uname: {machine}");

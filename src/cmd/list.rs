@@ -37,7 +37,10 @@ pub fn storage(host: &Host, options: &Options) -> Result<()> {
     }
     let mut text = String::new();
     for image in &images {
-        text.push_str(&format!("{} ({})", image.reference.storage_name(), arch(image)));
+        text.push_str(&image.reference.storage_name());
+        if !options.quiet {
+            text.push_str(&format!(" ({})", arch(image)));
+        }
         if options.long {
             text.push_str(&details(&storage, image));
         }

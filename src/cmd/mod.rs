@@ -27,6 +27,7 @@ mod push_layer;
 mod readahead;
 mod remote;
 mod secrets;
+mod similar;
 mod unpacked_image;
 
 use std::process::ExitCode;

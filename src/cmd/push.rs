@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::Host;
 use super::base_layers::Base;
 use super::compression;
 use super::fetch::Fetcher;
 use super::progress::Progress;
 use super::push_layer::{self, Files, Packed, Plan};
 use super::remote::{self, Named, Remote, Remotes};
+use super::{Host, similar};
 use crate::cli::{Format, Options};
 use crate::compress::encoder::Encoding;
 use crate::container;
@@ -72,7 +72,7 @@ pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&st
         }
         None => {
             let image = storage.image(&reference)?.ok_or_else(|| {
-                Error::new(format!("can't push: no image {reference}")).hint("ch-image list shows what there is")
+                Error::new(format!("can't push: no image {reference}")).hint(similar::hint(&storage, &reference))
             })?;
             Pushed::image(&storage, image, options, &target)?
         }

@@ -264,13 +264,18 @@ impl State {
 
     fn label(&mut self, pairs: &Pairs) -> Result<String> {
         let pairs = self.expand_pairs(pairs)?;
-        for (name, value) in &pairs {
+        self.add_labels(&pairs);
+        Ok(history::pairs("LABEL", &pairs))
+    }
+
+    /// Later values of the same label win.
+    pub fn add_labels(&mut self, pairs: &[(String, String)]) {
+        for (name, value) in pairs {
             match self.config.labels.iter_mut().find(|(known, _)| known == name) {
                 Some((_, old)) => old.clone_from(value),
                 None => self.config.labels.push((name.clone(), value.clone())),
             }
         }
-        Ok(history::pairs("LABEL", &pairs))
     }
 
     fn expose(&mut self, texts: &[String]) -> Result<String> {

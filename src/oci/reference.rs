@@ -8,7 +8,9 @@
 //! [`ImageRef::repository`]), what the image is called in storage ([`ImageRef::storage_name`]: equal images have equal
 //! names) and the name of its file there ([`ImageRef::file_name`]: `/` is `%`, `:` is `+`).
 //!
-//! Deliberately absent: a URL scheme (there is only https), digests other than SHA-256, international host names.
+//! A URL scheme (`docker://`, `https://`) is taken and means nothing: there is only https.
+//!
+//! Deliberately absent: digests other than SHA-256, international host names.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -52,7 +54,7 @@ enum Grammar {
 impl ImageRef {
     /// Reads a reference; `%` stands for `/` and `+` for `:`, so that names of files in storage are accepted too.
     pub fn parse(text: &str) -> Result<ImageRef> {
-        read(&text.replace('%', "/").replace('+', ":"), Grammar::Local)
+        read(&without_scheme(&text.replace('%', "/").replace('+', ":")), Grammar::Local)
     }
 
     /// Reads a reference as Docker does in a Dockerfile: the stricter grammar of the distribution specification.
@@ -253,6 +255,23 @@ fn is_host(host: &str, port: Option<u16>) -> bool {
     port.is_some() || host == "localhost" || host.bytes().any(|b| b == b'.' || b == b':' || b.is_ascii_uppercase())
 }
 
+/// A reference as other programs and browsers have it: `docker://NAME`, `https://HOST/NAME`, pages of Docker Hub.
+fn without_scheme(text: &str) -> String {
+    let hub = "https://hub.docker.com/";
+    if let Some(page) = text.strip_prefix(hub).and_then(|rest| rest.strip_prefix("_/").or(rest.strip_prefix("r/"))) {
+        return page.trim_end_matches('/').to_owned();
+    }
+    match (text.strip_prefix("docker://"), text.strip_prefix("https://").and_then(|rest| rest.split_once('/'))) {
+        (Some(rest), _) => rest.to_owned(),
+        // Without dot or port it would be part of a path.
+        (None, Some((host, path))) if !is_host(host, None) && !host.contains([':', '[']) => {
+            format!("{host}:443/{path}")
+        }
+        (None, Some((host, path))) => format!("{host}/{path}"),
+        (None, None) => text.to_owned(),
+    }
+}
+
 fn read(text: &str, grammar: Grammar) -> Result<ImageRef> {
     let with_host = Reader { text, at: 0, grammar }.parse_with_host();
     let without = Reader { text, at: 0, grammar }.parse_remote(None, None);
@@ -428,6 +447,20 @@ mod tests {
 
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+    /// As they are copied from other programs and from a browser.
+    #[test]
+    fn schemes_are_taken() {
+        let check = |text: &str, want: &str| {
+            assert_eq!(ImageRef::parse(text).map(|image| image.storage_name()), Ok(want.to_owned()), "{text}");
+        };
+        check("docker://debian", "debian:latest");
+        check("docker://example.org/a:1", "example.org/a:1");
+        check("https://example.org:5000/a/b:1", "example.org:5000/a/b:1");
+        check("https://host/a", "host:443/a:latest");
+        check("https://hub.docker.com/_/debian", "debian:latest");
+        check("https://hub.docker.com/r/user/app/", "user/app:latest");
+    }
+
     #[test]
     fn references_and_their_names() {
         // written | canonical remote | storage name | file name
@@ -500,7 +533,7 @@ mod tests {
         check("name@", "at end");
         check("Upper", "at end");
         check("example.org/Upper/a", "char 13");
-        check("https://example.org/a", "char 7");
+        check("http://example.org/a", "char 6");
         check("name@sha256:", "at end");
         check("name@sha256:abc", "at end");
         check("name@sha256:HEX0", "char 77");
@@ -529,7 +562,6 @@ mod tests {
         check("[1.2.3.4]/x", "char 9");
         check("a b", "char 2");
         check("né", "char 2");
-        check("https://a/b", "char 7");
         check("a:.b", "char 3");
         check(&format!("a:{}", "t".repeat(129)), "char 131");
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 const USES: &[(&str, &[&str])] = &[
     ("main", &["cli", "cmd", "log", "sys"]),
     ("builder", &["container", "dockerfile", "image", "log", "oci", "registry", "rootfs", "storage", "sys"]),
-    ("cli", &["compat", "container", "device", "log", "oci"]),
+    ("cli", &["compat", "container", "device", "log", "nearest", "oci"]),
     (
         "cmd",
         &[
@@ -26,6 +26,7 @@ const USES: &[(&str, &[&str])] = &[
             "glob",
             "image",
             "log",
+            "nearest",
             "oci",
             "registry",
             "rootfs",
@@ -48,13 +49,14 @@ const USES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("fuse", &["log", "sys", "tree"]),
     ("glob", &[]),
+    ("nearest", &[]),
     ("oci", &[]),
     ("sys", &[]),
     ("tree", &[]),
 ];
 
 /// Modules that are bytes in, values out: no files, no network, no clock, no environment.
-const PURE: &[&str] = &["compress", "device", "dockerfile", "oci", "glob", "tree"];
+const PURE: &[&str] = &["compress", "device", "dockerfile", "oci", "glob", "nearest", "tree"];
 const WORLD: &[&str] = &["std::fs", "std::net", "std::env", "std::time", "std::process", "std::os"];
 
 /// Names under which a thing that has no home gets hidden.

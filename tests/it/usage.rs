@@ -1,6 +1,6 @@
 //! Does the program answer as the manual page and design say where no image is involved: exit codes, streams, help?
 
-use crate::harness::Site;
+use crate::harness::{Site, image};
 
 const SUBCOMMANDS: &[&str] = &["build", "delete", "export", "import", "list", "pull", "push", "reset", "storage-path"];
 
@@ -52,6 +52,43 @@ fn wrong_usage() {
     check(&["build", "--force", "seccomp", "."], "--force=seccomp");
     check(&["--no-cache=yes", "list"], "--no-cache");
     assert!(!site.storage().exists(), "wrong usage must not make a storage directory");
+}
+
+/// What fingers know from other programs works, or says in a line what to do.
+#[test]
+fn words_of_other_programs() {
+    let site = Site::new();
+    site.import(image::small(), "debian");
+    site.run("images").stdout("debian:latest (amd64)\n").stderr("").success();
+    site.run("ls").arg("-q").stdout("debian:latest\n").stderr("").success();
+    let hint = "hint: did you mean debian:latest? ch-image list shows what there is\n";
+    site.run("rmi").arg("debain").stderr(&format!("error: debain image not found\n{hint}")).failure();
+    site.run("export")
+        .args(["debain", "x.tar"])
+        .stderr(&format!("error: can't export: no image debain\n{hint}"))
+        .failure();
+    site.ch_run("debain").arg("true").stderr_has("; did you mean debian:latest? ch-image list").code(125);
+    let check = |words: &[&str], want: &str| {
+        site.bare().args(words).stdout("").stderr(want).usage();
+    };
+    check(
+        &["buid", "."],
+        "error: unknown subcommand: buid\nhint: did you mean build? ch-image help lists the subcommands\n",
+    );
+    check(&["build", "--tagg", "x"], "error: unknown option: --tagg\nhint: did you mean --tag?\n");
+    for (word, hint) in [("ps", "there is no daemon: "), ("exec", "ch-run IMAGE -- "), ("search", "look at https://")] {
+        site.run(word).stderr_has(&format!("error: unknown subcommand: {word}\nhint: {hint}")).usage();
+    }
+    // Docker's options: what has a meaning has it, the rest is one warning.
+    let words = ["--rm", "--load", "-q", "--label", "a=b", "--no-cache-filter", "x", "--network", "none"];
+    let warning = "warning: not supported, ignored: --no-cache-filter, --network\n";
+    site.build("labelled", "FROM debian\nLABEL a=a c=d\n").args(words).stderr(warning).success();
+    let metadata = site.ch_run("labelled").args(["cat", "/ch/metadata.json"]).success().stdout;
+    assert!(metadata.contains("\"a\": \"b\"") && metadata.contains("\"c\": \"d\""), "{metadata}");
+    site.ch_run_with(&["-it", "--rm", "-v", "/etc:/mnt"], "debian").args(["test", "-e", "/mnt/passwd"]).success();
+    let hint = "hint: --set-env=FOO=1, or --env FOO=1\n";
+    site.ch_run_with(&["--set-env", "FOO=1"], "debian").arg("true").stderr_has(hint).code(125);
+    site.ch_run_with(&["--no-hme"], "debian").arg("true").stderr_has("hint: did you mean --no-home?\n").code(125);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::cli::{self, Options};
 use crate::container::{self, Bind};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::conceal::conceal;
-use crate::dockerfile::plan::{self, Plan};
+use crate::dockerfile::plan::{self, Base, Plan};
 use crate::dockerfile::platform::Platform;
 use crate::dockerfile::{self, diagnostic};
 use crate::error::{Context, Error, Result, bail};
@@ -28,6 +28,9 @@ pub fn build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
 }
 
 fn try_build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
+    if !options.ignored.is_empty() {
+        warning!("not supported, ignored: {}", options.ignored.join(", "));
+    }
     let source = Source::find(options.file.as_deref(), context)?;
     let text = source.read()?;
     let dockerfile =
@@ -79,10 +82,14 @@ fn try_build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         reuse: !options.rebuild && !options.no_cache,
         reuse_downloads: !options.no_cache,
         why: options.why,
+        labels: options.labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
         secrets,
         storage_option: options.storage.clone(),
     };
     let puller = Puller { host, options, storage: &storage, remotes: &remotes };
+    if options.pull {
+        pull_bases(&puller, &plan, &request.wanted)?;
+    }
     let build = Build {
         request: &request,
         storage: &storage,
@@ -94,6 +101,30 @@ fn try_build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         ignore: source.ignored()?,
     };
     build.run()
+}
+
+/// `--pull`: those that FROM names without a platform of its own; the others are pulled where they are missing.
+fn pull_bases(puller: &Puller, plan: &Plan, wanted: &Wanted) -> Result<()> {
+    let mut done = Vec::new();
+    for stage in plan.order.iter().filter_map(|&index| plan.stages.get(index)) {
+        let Base::Image(name) = &stage.base else { continue };
+        if stage.platform.is_some() || done.contains(&name) {
+            continue;
+        }
+        let reference = ImageRef::parse_strict(name)?;
+        let _lock = puller.storage.lock_image(&reference)?;
+        puller.pull(&reference, wanted)?;
+        done.push(name);
+    }
+    Ok(())
+}
+
+/// `--label KEY=VALUE`
+fn label(text: &str) -> Result<(String, String)> {
+    match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => Err(Error::usage(format!("--label: {text:?}: expected KEY=VALUE"))),
+        (key, value) => Ok((key.to_owned(), value.to_owned())),
+    }
 }
 
 impl Registry for Puller<'_> {

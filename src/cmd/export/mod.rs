@@ -13,10 +13,10 @@ use std::io::{self, BufWriter, IsTerminal, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::Host;
 use super::destination::Destination;
 use super::list::bytes;
 use super::push::source_date_epoch;
+use super::{Host, similar};
 use crate::cli::Options;
 use crate::container;
 use crate::container::ownership::Ledger;
@@ -84,7 +84,7 @@ pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Resul
     }
     let storage = host.storage(Access::Write)?;
     let mut image = storage.image(&reference)?.ok_or_else(|| {
-        Error::new(format!("can't export: no image {reference}")).hint("ch-image list shows what there is")
+        Error::new(format!("can't export: no image {reference}")).hint(similar::hint(&storage, &reference))
     })?;
     // As the user names it.
     image.reference = reference;
