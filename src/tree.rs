@@ -51,6 +51,9 @@ pub trait Tree: Send + Sync {
 
     fn attributes(&self, id: Id) -> Result<Attributes>;
 
+    /// User and group that it belongs to.
+    fn owner(&self, id: Id) -> Result<(u32, u32)>;
+
     /// `None` if the directory has no such name.
     fn look_up(&self, dir: Id, name: &[u8]) -> Result<Option<Name>>;
 

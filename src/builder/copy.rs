@@ -3,8 +3,11 @@
 //! [`decide`] looks at the sources and changes nothing; [`Copying::perform`] copies.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::announce;
@@ -23,8 +26,8 @@ use crate::error::{Context, Error, Result};
 use crate::image::{self, owners};
 use crate::log::{info, warning};
 use crate::oci::digest::Digest;
-use crate::rootfs::copy::{self, Archives, Contents, Memo, Sources, Target};
-use crate::rootfs::{Last, Root};
+use crate::rootfs::copy::{self, Archived, Archives, Contents, Memo, Sources, Target};
+use crate::rootfs::{Last, Root, Told};
 use crate::sys::file::Stat;
 
 /// Does COPY or ADD.
@@ -60,6 +63,8 @@ struct Copying<'w> {
     urls: Vec<WebFile>,
     /// Where owners are recorded.
     chown: Option<&'w str>,
+    /// Whether owners are recorded at all.
+    records: bool,
     /// Ends in a slash if there are several sources.
     target: String,
     /// What files of the context held before: they may change at any time.
@@ -101,6 +106,9 @@ fn decide<'w>(stage: &Stage, session: &Session, what: &'w CopyStep, step: &Step)
     if let Some(chown) = chown {
         inputs.add("--chown", chown);
     }
+    if what.is_add && records {
+        inputs.add("owners of archives", "recorded");
+    }
     if what.parents {
         inputs.add("--parents", "true");
     }
@@ -130,7 +138,7 @@ fn decide<'w>(stage: &Stage, session: &Session, what: &'w CopyStep, step: &Step)
     let keyword = step.keyword;
     Ok((
         Work { inputs, shown, trust: Trust::Image },
-        Copying { what, keyword, from, patterns, urls, chown, target, seen: None },
+        Copying { what, keyword, from, patterns, urls, chown, records, target, seen: None },
     ))
 }
 
@@ -179,7 +187,9 @@ impl Copying<'_> {
         let record = RefCell::new(record);
         let mode = self.what.chmod.as_ref().map(|chmod| move |mode: u32, is_dir: bool| chmod.apply(mode, is_dir));
         let chmod = mode.as_ref().map(|m| m as &dyn Fn(u32, bool) -> u32);
-        let to = Target { chmod, ..Target::new(&tree, &self.target) };
+        let archived = ArchiveOwners { record: &record, given, ledger: RefCell::default() };
+        let archived = Some(&archived as &dyn Archived).filter(|_| self.records);
+        let to = Target { chmod, archived, ..Target::new(&tree, &self.target) };
         if !self.patterns.is_empty() {
             self.copy_sources(build, &to, given, &record)?;
         }
@@ -288,6 +298,63 @@ impl Copying<'_> {
                 From::Image(..) => copy::contents(&plan, sources, &mut Memo::default(), threads()),
             }
         })
+    }
+}
+
+/// Records what archives say of owners, or `--chown`.
+struct ArchiveOwners<'r, 't> {
+    record: &'r RefCell<&'t mut Record>,
+    given: Option<(u32, u32)>,
+    /// What is known of the members so far, by their paths.
+    ledger: RefCell<Ledger>,
+}
+
+impl Archived for ArchiveOwners<'_, '_> {
+    fn told(&self, dir: BorrowedFd, path: &[u8], told: Told) -> io::Result<()> {
+        let mut ledger = self.ledger.borrow_mut();
+        let owner = match told {
+            // What the archive says of `./` is about the directory where it was made.
+            _ if path.is_empty() => return Ok(()),
+            Told::New => Owner::default(),
+            Told::Is(owner) => owners::owner_of(&owner),
+            Told::Link(target) => {
+                ledger.link(&target, path);
+                return Ok(());
+            }
+            Told::Gone => {
+                ledger.forget(path);
+                return Ok(());
+            }
+            Told::Moved(to) => {
+                ledger.rename(path, &to);
+                return Ok(());
+            }
+            Told::AsIn(..) => return Ok(()),
+        };
+        let owner = self.given.map_or(owner.clone(), |(uid, gid)| Owner { uid, gid, ..owner });
+        if owner.is_plain() && !self.record.borrow().is_empty() {
+            self.forget(dir, path)?;
+        }
+        ledger.set(path, owner);
+        Ok(())
+    }
+
+    fn unpacked(&self, dir: BorrowedFd) -> Result<()> {
+        let root = Root::from_fd(dir.try_clone_to_owned()?);
+        for (path, owner) in self.ledger.take().iter() {
+            let file = root.open_itself(Path::new(OsStr::from_bytes(path)))?;
+            self.record.borrow_mut().replace(file, owner.clone())?;
+        }
+        Ok(())
+    }
+}
+
+impl ArchiveOwners<'_, '_> {
+    /// A directory that was there may have been another's.
+    fn forget(&self, dir: BorrowedFd, path: &[u8]) -> io::Result<()> {
+        let root = Root::from_fd(dir.try_clone_to_owned()?);
+        let there = root.open_itself(Path::new(OsStr::from_bytes(path)));
+        there.map_or(Ok(()), |file| self.record.borrow_mut().replace(file, Owner::default()))
     }
 }
 

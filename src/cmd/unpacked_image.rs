@@ -18,7 +18,7 @@ use super::import::Packed;
 use crate::error::{Context, Error, Result, bail};
 use crate::log::{self, info};
 use crate::oci::digest::Digest;
-use crate::rootfs::remove_tree;
+use crate::rootfs::{remove_tree, tell_nobody};
 use crate::squashfs::Source;
 use crate::sys::detach;
 use crate::sys::fs::{Lock, Wait, euid, flock, keep_on_exec, unlock};
@@ -120,7 +120,7 @@ fn unpack_apart(packed: &Packed, tree: &Path) -> Result<()> {
         Fork::Child => {
             let done = process::die_with_parent().context(|| "can't set a signal").and_then(|()| {
                 process::umask(0o022);
-                packed.try_clone()?.unpack(tree).map(drop)
+                packed.try_clone()?.unpack(tree, &mut tell_nobody).map(drop)
             });
             process::exit(done.err().map_or(0, |e| {
                 log::error(&e);

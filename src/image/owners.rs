@@ -92,6 +92,7 @@ pub fn write(
     below: &mut dyn FnMut(usize, &[u8]) -> Result<Owner>,
 ) -> io::Result<()> {
     let owner = match told {
+        Told::New => return Ok(()),
         Told::Is(owner) => owner_of(owner),
         Told::AsIn(layer, from) => below(*layer, from)?,
         Told::Link(_) | Told::Gone | Told::Moved(_) => Owner::default(),
@@ -101,7 +102,7 @@ pub fn write(
         return Ok(());
     }
     let line = match told {
-        Told::Is(_) | Told::AsIn(..) => Line::Is(path, &owner),
+        Told::New | Told::Is(_) | Told::AsIn(..) => Line::Is(path, &owner),
         Told::Gone => Line::Gone(path),
         Told::Link(target) => Line::Link(target, path),
         Told::Moved(to) => Line::Moved(path, to),
@@ -136,7 +137,7 @@ impl<'a> Below<'a> {
     }
 }
 
-fn owner_of(of: &Ownership) -> Owner {
+pub fn owner_of(of: &Ownership) -> Owner {
     // Those of archives are not made.
     Owner { uid: of.uid, gid: of.gid, bits: of.bits, device: None, capability: of.capability.clone() }
 }

@@ -50,7 +50,7 @@ pub use checksum::fingerprint;
 pub use import::import_tar;
 pub use limits::{Limits, Room};
 pub use merged::{Item, ItemId, Merged, Step, Survey, file_xattrs};
-pub use owners::{Cover, Fate, Ownership, Told};
+pub use owners::{Cover, Fate, Owners as TellOwners, Ownership, Told, nobody as tell_nobody};
 pub use pack::{PackOptions, Packed, pack};
 pub use plant::plant;
 pub use reconcile::{inherit_root, reconcile, reconcile_owned};

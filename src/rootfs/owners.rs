@@ -10,6 +10,9 @@ use super::root::Root;
 use super::tar_reader::{Member, Type};
 use crate::sys::file::{self, Kind};
 
+/// The attribute that gives a program capabilities (capabilities(7)).
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
 /// Owner and group, and what on disk no file has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
@@ -27,7 +30,7 @@ impl Ownership {
     /// What is not on disk of a member.
     pub(super) fn of(member: &Member) -> Ownership {
         let has_bits = matches!(member.kind, Type::File | Type::Dir);
-        let capability = member.xattrs.iter().find(|(name, _)| name == b"security.capability");
+        let capability = member.xattrs.iter().find(|(name, _)| name == CAPABILITY);
         Ownership {
             uid: member.uid,
             gid: member.gid,
@@ -47,6 +50,8 @@ impl Ownership {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     Is(Ownership),
+    /// Root's, with nothing special about it, and nothing of that path was there before.
+    New,
     /// Another name of the file with this path.
     Link(Vec<u8>),
     /// Neither it nor anything below it is there any more.

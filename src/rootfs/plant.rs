@@ -2,7 +2,7 @@
 //!
 //! The tree comes from strangers, but has no paths: only names without `/`, put into directories made here and held by
 //! descriptor. So nothing can lead outside. What it must not be as a whole is seen here: a directory in two places, two
-//! things with one number. Owners and devices are ignored, and permissions are as after unpacking an archive.
+//! things with one number. Devices are ignored, permissions are as after unpacking an archive, and owners are told.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -13,6 +13,7 @@ use super::dir_stack::DirStack;
 use super::file_pool::{Copying, Job, Pool, Queue};
 use super::limits::Limits;
 use super::metadata::{PLAIN_MODE, open_dir, set_xattrs};
+use super::owners::{CAPABILITY, Owners, Ownership, Told};
 use super::resolve::{join, reopen, split};
 use super::root::{Root, show};
 use super::unpack::{CHECK_ENTRIES, MAX_DEPTH, MAX_PATH, Unpacked};
@@ -21,16 +22,17 @@ use crate::sys::file::{self, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, Time};
 use crate::sys::signal;
 use crate::tree::{Attributes, Id, Kind, Name, Tree};
 
+const RECORD: &str = "can't record owners";
 /// Names that are asked for at once.
 const NAMES: usize = 512;
 
-/// Copies `tree` into the empty directory `root`. Nothing is synced.
-pub fn plant(tree: &dyn Tree, root: &Root, limits: &Limits) -> Result<Unpacked> {
+/// Copies `tree` into the empty directory `root`; `owners` is told to whom its files belong. Nothing is synced.
+pub fn plant(tree: &dyn Tree, root: &Root, limits: &Limits, owners: &mut Owners) -> Result<Unpacked> {
     let threads = thread::available_parallelism().map_or(1, |n| n.get());
-    plant_with(tree, root, limits, threads)
+    plant_with(tree, root, limits, owners, threads)
 }
 
-fn plant_with(tree: &dyn Tree, root: &Root, limits: &Limits, threads: usize) -> Result<Unpacked> {
+fn plant_with(tree: &dyn Tree, root: &Root, limits: &Limits, owners: &mut Owners, threads: usize) -> Result<Unpacked> {
     limits.check(root)?;
     let (copying, queue) = (Copying::new(tree, root, limits), Queue::default());
     let walked = thread::scope(|scope| {
@@ -38,6 +40,7 @@ fn plant_with(tree: &dyn Tree, root: &Root, limits: &Limits, threads: usize) -> 
             tree,
             root,
             limits,
+            owners,
             report: Unpacked::default(),
             seen: Seen::default(),
             links: HashMap::new(),
@@ -52,10 +55,11 @@ fn plant_with(tree: &dyn Tree, root: &Root, limits: &Limits, threads: usize) -> 
     Ok(Unpacked { bytes: totals.bytes, content: totals.content, ..walked? })
 }
 
-struct Plant<'a, 'p> {
+struct Plant<'a, 'p, 'o> {
     tree: &'a dyn Tree,
     root: &'a Root,
     limits: &'a Limits,
+    owners: &'a mut Owners<'o>,
     report: Unpacked,
     seen: Seen,
     /// Where the first name of each file is that has several: what it is in the tree, and the path.
@@ -72,12 +76,13 @@ struct Level {
     next: u64,
 }
 
-impl Plant<'_, '_> {
+impl Plant<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
         let mut dir_stack = DirStack::new();
         dir_stack.push(open_dir(self.root.as_fd(), b".")?)?;
         let root = self.tree.root();
         let attributes = self.tree.attributes(root)?;
+        self.tell(root, &attributes, b"")?;
         let mut levels = vec![self.level(root, Vec::new(), attributes)?];
         while let Some(level) = levels.last_mut() {
             let Some(name) = self.next_name(level)? else {
@@ -135,6 +140,7 @@ impl Plant<'_, '_> {
         }
         if attributes.kind == Kind::Dir {
             file::mkdirat(dir, &name.bytes, 0o700)?;
+            self.tell(name.id, &attributes, path)?;
             return Ok(Some(attributes));
         }
         if attributes.kind == Kind::Special {
@@ -146,9 +152,10 @@ impl Plant<'_, '_> {
                 if *id != name.id {
                     bail!("inode {} is in the tree twice", attributes.number);
                 }
-                let (parent, first) = split(first);
+                let (parent, last) = split(first);
                 let parent = reopen(self.root.as_fd(), parent)?;
-                file::linkat(parent.as_fd(), first, dir, &name.bytes)?;
+                file::linkat(parent.as_fd(), last, dir, &name.bytes)?;
+                (self.owners)(path, Told::Link(first.clone())).context(|| RECORD)?;
                 return Ok(None);
             }
             self.limits.room.take(path.len())?;
@@ -157,6 +164,7 @@ impl Plant<'_, '_> {
         if !self.seen.insert(attributes.number) {
             bail!("inode {} is in the tree twice", attributes.number);
         }
+        self.tell(name.id, &attributes, path)?;
         match attributes.kind {
             Kind::Symlink => {
                 file::symlinkat(&self.tree.read_link(name.id)?, dir, &name.bytes)?;
@@ -166,6 +174,22 @@ impl Plant<'_, '_> {
             Kind::Dir | Kind::Special => {}
         }
         Ok(None)
+    }
+
+    /// Tells what is not on disk.
+    fn tell(&mut self, id: Id, attributes: &Attributes, path: &[u8]) -> Result<()> {
+        let (uid, gid) = self.tree.owner(id)?;
+        let bits = match attributes.kind {
+            Kind::File | Kind::Dir => attributes.mode & 0o6000,
+            Kind::Symlink | Kind::Special => 0,
+        };
+        let mut capability = None;
+        if attributes.kind == Kind::File && self.tree.has_xattrs() {
+            let xattrs = self.tree.xattrs(id)?;
+            capability = xattrs.into_iter().find(|(name, _)| name == CAPABILITY).map(|(_, value)| value);
+        }
+        let owner = Ownership { uid, gid, bits, device: None, capability };
+        (self.owners)(path, Told::Is(owner)).context(|| RECORD)
     }
 
     fn file(&mut self, dir: BorrowedFd, name: &Name, attributes: Attributes, path: &[u8]) -> Result<()> {
@@ -208,10 +232,11 @@ impl Seen {
 mod tests {
     use super::*;
     use crate::rootfs::checksum::fingerprint;
+    use crate::rootfs::owners::nobody;
     use crate::rootfs::testing::{Scratch, listing};
 
     /// A tree that is told in words: `ID:NUMBER:KIND:LINKS:NAME=ID,…` of a directory, `…:TEXT` of others.
-    struct Told(Vec<Node>);
+    struct InWords(Vec<Node>);
 
     struct Node {
         kind: Kind,
@@ -230,7 +255,7 @@ mod tests {
         Node { kind, number, links, names: Vec::new(), text: text.as_bytes().to_vec() }
     }
 
-    impl Tree for Told {
+    impl Tree for InWords {
         fn root(&self) -> Id {
             0
         }
@@ -250,8 +275,14 @@ mod tests {
             })
         }
 
+        /// Root's, but for those whose number says otherwise.
+        fn owner(&self, id: Id) -> Result<(u32, u32)> {
+            let number = self.0[id as usize].number as u32;
+            Ok(if number > 1000 { (number, 7) } else { (0, 0) })
+        }
+
         fn has_xattrs(&self) -> bool {
-            false
+            true
         }
 
         fn size(&self) -> u64 {
@@ -289,18 +320,19 @@ mod tests {
             Ok(start.map(|start| (start, end(start).map_or(text.len() as u64, |n| start + n as u64))))
         }
 
-        fn xattrs(&self, _: Id) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-            Ok(Vec::new())
+        fn xattrs(&self, id: Id) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+            let is_capable = self.0[id as usize].text == b"capable";
+            Ok(is_capable.then(|| (CAPABILITY.to_vec(), vec![1, 2])).into_iter().collect())
         }
     }
 
     /// The same whatever the number of threads.
     fn planted(nodes: Vec<Node>) -> Result<(String, Unpacked)> {
-        let tree = Told(nodes);
+        let tree = InWords(nodes);
         let planted = |threads| {
             let scratch = Scratch::new();
             let root = scratch.root("root");
-            let unpacked = plant_with(&tree, &root, &Limits::none(), threads)?;
+            let unpacked = plant_with(&tree, &root, &Limits::none(), &mut nobody, threads)?;
             let content = fingerprint(&scratch.path("root"))?;
             assert_eq!(unpacked.content, Some(content));
             Ok((listing(&scratch.path("root")).join(" "), unpacked))
@@ -337,6 +369,38 @@ mod tests {
         let want = "d/ d/.wh.f=kept d/again=text f=text holes=\0\0\0a\0\0 l->/no/where twin=text";
         assert_eq!(names, want);
         assert_eq!((unpacked.bytes, unpacked.ignored_devices), (14, 1));
+    }
+
+    #[test]
+    fn owners_are_told() {
+        use Kind::{Dir, File, Special, Symlink};
+        let names =
+            [("c", 4, File), ("d", 1, Dir), ("f", 2, File), ("l", 3, Symlink), ("null", 5, Special), ("twin", 2, File)];
+        let tree = InWords(vec![
+            dir(1, &names),
+            dir(1001, &[]),
+            leaf(File, 1002, 2, "x"),
+            leaf(Symlink, 1003, 1, "to"),
+            leaf(File, 5, 1, "capable"),
+            leaf(Special, 6, 1, ""),
+        ]);
+        let scratch = Scratch::new();
+        let mut told = Vec::new();
+        let mut tell = |path: &[u8], what: Told| {
+            told.push((String::from_utf8_lossy(path).into_owned(), what));
+            Ok(())
+        };
+        plant_with(&tree, &scratch.root("root"), &Limits::none(), &mut tell, 1).unwrap();
+        let is = |uid, gid, bits, capability| Told::Is(Ownership { uid, gid, bits, device: None, capability });
+        let want = [
+            ("", is(0, 0, 0o6000, None)),
+            ("c", is(0, 0, 0o6000, Some(vec![1, 2]))),
+            ("d", is(1001, 7, 0o6000, None)),
+            ("f", is(1002, 7, 0o6000, None)),
+            ("l", is(1003, 7, 0, None)),
+            ("twin", Told::Link(b"f".to_vec())),
+        ];
+        assert_eq!(told, want.map(|(path, what)| (path.to_owned(), what)));
     }
 
     /// What fails is told of the first file in the order of the tree, whoever copies it.

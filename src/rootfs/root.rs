@@ -115,6 +115,11 @@ impl Root {
         self.open_at(bytes(path), O_PATH).context(|| format!("can't open {}", show(bytes(path))))
     }
 
+    /// The same of a link itself, if the path ends in one.
+    pub fn open_itself(&self, path: &Path) -> Result<OwnedFd> {
+        self.open_at(bytes(path), O_PATH | O_NOFOLLOW).context(|| format!("can't open {}", show(bytes(path))))
+    }
+
     /// A file's content, at most `limit` bytes (else an error); `None` if there is nothing.
     pub fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         if self.stat(path, Last::Follow)?.is_none() {

@@ -205,11 +205,12 @@ impl<'a, 'o> Unpack<'a, 'o> {
         }
         self.made(&parent, name);
         let owner = Ownership::of(member);
-        // What was there before is told to be gone; a directory tells for itself.
-        match member.kind == Type::Dir || owner.is_plain() {
-            true => Ok(()),
-            false => self.tell(&resolve::join(&parent.path, name), Told::Is(owner)),
+        // A directory tells for itself.
+        if member.kind == Type::Dir {
+            return Ok(());
         }
+        // What was there before is told to be gone.
+        self.tell(&resolve::join(&parent.path, name), if owner.is_plain() { Told::New } else { Told::Is(owner) })
     }
 
     /// Says to whom something belongs now.
@@ -276,10 +277,7 @@ impl<'a, 'o> Unpack<'a, 'o> {
         file::fchmod(fd.as_fd(), member.mode & PLAIN_MODE | 0o700)?;
         file::futimens(fd.as_fd(), member.mtime)?;
         let owner = Ownership::of(member);
-        match made && owner.is_plain() {
-            true => Ok(()),
-            false => self.tell(&path, Told::Is(owner)),
-        }
+        self.tell(&path, if made && owner.is_plain() { Told::New } else { Told::Is(owner) })
     }
 
     fn file(&mut self, parent: &Dir, name: &[u8], member: &Member, members: &mut TarReader) -> Result<()> {

@@ -217,6 +217,61 @@ fn owners_of_a_tarball_are_kept() {
     });
 }
 
+/// So do packed and saved images, in every form in which they are written.
+#[test]
+fn owners_of_packed_and_saved_images_are_kept() {
+    needs!("busybox", "gzip");
+    in_each_mode(|site| {
+        let registry = Registry::start();
+        let words = "bin/ dev/ usr/ o/+5:6 o/f=1@4755+7:8 o/hard=>o/f o/capable=1@755+0:9^ o/dir/@2770+3:4 o/link->f+9:9 o/plain=1";
+        let want = "o 5:6 755\no/capable 0:9 755^\no/dir 3:4 2770\no/f 7:8 4755\no/hard 7:8 4755\no/link 9:9 777\no/plain 0:0 644\n";
+        fs::write(site.path("base.tar"), layer(words)).unwrap();
+        site.import(&site.path("base.tar"), "base");
+        let at = |name: &str| site.path(name).display().to_string();
+        let archives = [format!("docker-archive:{}", at("docker")), format!("oci-archive:{}", at("oci"))];
+        let layout = format!("oci:{}", at("layout"));
+        for operand in [at("a.sqfs"), at("a.tar.gz"), archives[0].clone(), archives[1].clone(), layout] {
+            site.run("export").args(["--ownership", "base", &operand]).success();
+            site.run("import").args([&operand, "back"]).success();
+            site.run("push").args(["--ownership", "back", &registry.name("b/back:1")]).success();
+            assert_eq!(pushed(&registry, "b/back", &["o"]), want, "{operand}");
+            site.run("delete").arg("back").success();
+        }
+        // What does not ask for owners has none.
+        site.run("export").args(["base", &at("flat.sqfs")]).success();
+        site.run("import").args([&at("flat.sqfs"), "flat"]).success();
+        site.run("push").args(["--ownership", "flat", &registry.name("b/flat:1")]).success();
+        assert_eq!(pushed(&registry, "b/flat", &["o/f", "o/capable"]), "o/capable 0:0 755\no/f 0:0 755\n");
+    });
+}
+
+/// Files that ADD unpacks are whose the archive says, or `--chown`.
+#[test]
+fn owners_of_archives_that_add_unpacks() {
+    needs!("busybox");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let words = "./+50:60 a/+5:6 a/f=1@4755+7:8 a/hard=>a/f a/link->f+9:9 a/plain=1 a/twice=1+4:4 a/twice=2 there/";
+        fs::create_dir_all(site.path("context")).unwrap();
+        fs::write(site.path("context/a.tar"), layer(words)).unwrap();
+        let stat = "cd /to && find . -exec stat -c '%n %u:%g %a' {} + | sort";
+        let dockerfile = format!(
+            "FROM base\nRUN mkdir -p /to/there && chown 1:1 /to /to/there && touch /to/other && chown 2:2 /to/other\n\
+             ADD a.tar /to/\nRUN {stat}\nADD --chown=70:80 a.tar /to/\nRUN {stat} # again\n"
+        );
+        let archive = ". 1:1 755\n./a 5:6 755\n./a/f 7:8 4755\n./a/hard 7:8 4755\n./a/link 9:9 777\n./a/plain 0:0 644\n\
+                       ./a/twice 0:0 644\n./other 2:2 644\n./there 0:0 755\n";
+        let chown = ". 1:1 755\n./a 70:80 755\n./a/f 70:80 4755\n./a/hard 70:80 4755\n./a/link 70:80 777\n\
+                     ./a/plain 70:80 644\n./a/twice 70:80 644\n./other 2:2 644\n./there 70:80 755\n";
+        site.build("made", &dockerfile).arg("--force=notify").stdout(&format!("{archive}{chown}")).success();
+        // Where nobody asks, everything is root's.
+        let dockerfile = format!("FROM base\nADD a.tar /to/\nRUN {stat}\n");
+        let plain = archive.replace("5:6", "0:0").replace("7:8 4755", "0:0 755").replace("9:9", "0:0");
+        let plain = plain.replace("1:1", "0:0").replace("./other 2:2 644\n", "");
+        site.build("plain", &dockerfile).stdout(&plain).success();
+    });
+}
+
 /// What is recorded is checked, and layers that were pulled before anything was recorded work as they did.
 #[test]
 fn records_of_owners_that_are_damaged_or_missing() {

@@ -121,8 +121,9 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         // Of the same bytes comes the same layer, and another one if they are understood otherwise.
         let (unpacked, name) = match Packed::of(&file).context(failed)? {
             Some(packed) => {
-                let (unpacked, digest) = packed.unpack(&tree).context(failed)?;
-                (unpacked, format!("import squashfs 1 {digest}"))
+                let mut told = |path: &[u8], told| owners::write(&mut owners, path, &told, &mut owners::alone);
+                let (unpacked, digest) = packed.unpack(&tree, &mut told).context(failed)?;
+                (unpacked, format!("import squashfs 2 {digest}"))
             }
             None => {
                 let (unpacked, digest) = unpack(file, path, &tree, &mut owners)?;

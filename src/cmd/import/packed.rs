@@ -75,15 +75,15 @@ impl Packed {
         [self.file.as_raw_fd()]
     }
 
-    /// Unpacks it into the empty directory `tree`, meanwhile digesting its bytes.
-    pub fn unpack(self, tree: &Path) -> Result<(Unpacked, Digest)> {
+    /// Unpacks it into the empty directory `tree`, meanwhile digesting its bytes; `owners` is told whose its files are.
+    pub fn unpack(self, tree: &Path, owners: &mut rootfs::TellOwners) -> Result<(Unpacked, Digest)> {
         let mut digest = Err(Error::new("not digested"));
         let unpacked = thread::scope(|scope| {
             let source = Packed { file: self.file.try_clone()?, ..self };
             start(scope, || digest = self.digest())?;
             let reader = Reader::open(source)?;
             let root = Root::open(tree)?;
-            rootfs::plant(&reader, &root, &Limits::of(&root)?)
+            rootfs::plant(&reader, &root, &Limits::of(&root)?, owners)
         })?;
         Ok((unpacked, digest?))
     }

@@ -15,12 +15,13 @@ use crate::log::warning;
 use crate::rootfs::dir_stack::DirStack;
 use crate::rootfs::limits::Limits;
 use crate::rootfs::metadata::{PLAIN_MODE, open_dir};
+use crate::rootfs::owners::Told;
 use crate::rootfs::remove::remove_at;
 use crate::rootfs::resolve::{self, Make, Missing, join, parts, split};
 use crate::rootfs::root::{Bounds, Last, Root, show};
 use crate::rootfs::tar_reader::is_header;
 use crate::rootfs::tree::{Copied, copy_content, copy_xattrs};
-use crate::rootfs::unpack::{Form, unpack};
+use crate::rootfs::unpack::{Form, unpack_owned};
 use crate::sys::file::{self, Kind, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, Stat};
 
 /// Mode of directories that a destination needs and that were not there.
@@ -46,12 +47,23 @@ pub struct Target<'a> {
     pub archives: Archives,
     /// Is told of everything that is made from a source: what that is, and the copy's place.
     pub made: Option<Made<'a>>,
+    /// Is told to whom the members of archives belong.
+    pub archived: Option<&'a dyn Archived>,
+}
+
+/// Takes what archives say of owners, see [`Told`].
+pub trait Archived {
+    /// Of a member of an archive that is being unpacked into `dir`.
+    fn told(&self, dir: BorrowedFd, path: &[u8], told: Told) -> io::Result<()>;
+
+    /// All of it is unpacked.
+    fn unpacked(&self, dir: BorrowedFd) -> Result<()>;
 }
 
 impl<'a> Target<'a> {
     /// Everything as COPY does it.
     pub fn new(root: &'a Root, path: &'a str) -> Target<'a> {
-        Target { root, path, chmod: None, archives: Archives::Keep, made: None }
+        Target { root, path, chmod: None, archives: Archives::Keep, made: None, archived: None }
     }
 }
 
@@ -369,7 +381,10 @@ impl Run<'_> {
         let label = format!("can't ADD {}", show(&item.named));
         let mut tar = Decoder::new(self.open(item)?, Proof::Crc).context(|| label.clone())?;
         let before = file::fstat(dir.as_fd())?;
-        let unpacked = unpack(&mut tar, &root, Form::Plain, &label, &limits)?;
+        let archived = self.target.archived;
+        let mut tell = |path: &[u8], told| archived.map_or(Ok(()), |all| all.told(dir.as_fd(), path, told));
+        let unpacked = unpack_owned(&mut tar, &root, Form::Plain, &label, &limits, &mut tell)?;
+        archived.map_or(Ok(()), |all| all.unpacked(dir.as_fd())).context(|| label)?;
         // What the archive says of `./` is about the directory where it was made, not about this one.
         file::fchmod(dir.as_fd(), before.mode)?;
         file::futimens(dir.as_fd(), before.mtime)?;

@@ -14,7 +14,7 @@ mod sources;
 mod tests;
 mod visit;
 
-pub use apply::{Archives, Target, run};
+pub use apply::{Archived, Archives, Target, run};
 pub use digest::{Contents, contents};
 pub use memo::Memo;
 pub use sources::{Item, Plan, plan};

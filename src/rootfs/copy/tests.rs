@@ -74,6 +74,7 @@ fn copy(case: &Case, context: &Root, image: &Root, patterns: &[&str], to: &str) 
         chmod: case.chmod.is_some().then_some(&chmod),
         archives: case.archives,
         made: None,
+        archived: None,
     };
     let copied = run(&plan, &sources, &target)?;
     if let Some(before) = before {

@@ -9,6 +9,8 @@ use crate::error::{Context, Result, bail};
 pub struct Inode {
     pub kind: Kind,
     pub mode: u32,
+    /// Where in the table of IDs user and group are.
+    pub owner: [u16; 2],
     pub mtime: u32,
     pub number: u32,
     pub links: u32,
@@ -49,8 +51,8 @@ impl<S: Source> Reader<S> {
         let is_long = number > LONG;
         let Some(kind) = Kind::of(if is_long { number - LONG } else { number }) else { bail!("type {number}") };
         let mode = cursor.u16()?;
-        for what in ["owner", "group"] {
-            let id = cursor.u16()?;
+        let owner = [cursor.u16()?, cursor.u16()?];
+        for (what, id) in ["owner", "group"].into_iter().zip(owner) {
             if id >= self.superblock.ids {
                 bail!("{what} {id} of {}", self.superblock.ids);
             }
@@ -62,6 +64,7 @@ impl<S: Source> Reader<S> {
         let mut inode = Inode {
             kind,
             mode: u32::from(mode & 0o7777),
+            owner,
             mtime,
             number,
             links: 1,

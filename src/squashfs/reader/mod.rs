@@ -163,6 +163,15 @@ impl<S: Source> Tree for Reader<S> {
         Ok(Attributes { kind, format, device, mode, mtime: i64::from(mtime), links, size, number: u64::from(number) })
     }
 
+    fn owner(&self, id: Id) -> Result<(u32, u32)> {
+        let Inode { owner: [user, group], number, .. } = self.inode(id)?;
+        let of = |index: u16| {
+            let entry = self.entry(self.superblock.id_table, u64::from(index)).map(u32::from_le_bytes);
+            entry.context(|| format!("owner of inode {number}"))
+        };
+        Ok((of(user)?, of(group)?))
+    }
+
     fn look_up(&self, dir: Id, name: &[u8]) -> Result<Option<Name>> {
         self.find(dir, name)
     }
