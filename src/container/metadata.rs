@@ -1,7 +1,6 @@
 //! What does an image say about how it wants to be run? Read from its tree, which is mounted by then.
 //!
-//! Ours say it in /ch/metadata.json, which has the OCI configuration. Those of Apptainer have a program that runs the
-//! image's command, those of enroot a shell script.
+//! Ours say it in /ch/metadata.json, which has the OCI configuration; see [`foreign`] for those of others.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -11,19 +10,20 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::foreign::{self, Files, Foreign};
 use super::mountpoint;
 use crate::error::{Context, Error, Result, bail};
 
 const METADATA: &str = "/ch/metadata.json";
-const RUNSCRIPT: &str = "/.singularity.d/runscript";
-const SCRIPTS: &str = "/.singularity.d/env";
-const RC: &str = "/etc/rc";
-const ENVIRONMENT: &str = "/etc/environment";
 
 /// Where to begin; `None` if the image does not say.
 pub fn working_directory(root: &Path) -> Result<Option<PathBuf>> {
     let metadata = read(root)?;
-    Ok(metadata.get("cwd").and_then(Value::as_str).filter(|cwd| !cwd.is_empty()).map(PathBuf::from))
+    let cwd = match metadata {
+        Value::Null => start(root)?.cwd,
+        _ => metadata.get("cwd").and_then(Value::as_str).map(str::to_owned),
+    };
+    Ok(cwd.filter(|cwd| !cwd.is_empty()).map(PathBuf::from))
 }
 
 /// The variables of its configuration; none if it has none.
@@ -50,7 +50,7 @@ pub fn command(root: &Path, entrypoint: &Entrypoint, words: &[OsString]) -> Resu
         Entrypoint::Unsaid if !words.is_empty() => None,
         Entrypoint::Unsaid | Entrypoint::OfImage => {
             let metadata = read(root).map_err(|e| e.hint("--entrypoint=PROGRAM does without it"))?;
-            return own_command(&own(root, &metadata), words);
+            return own_command(&own(root, &metadata)?, words);
         }
         Entrypoint::Program(program) => Some(program).filter(|program| !program.is_empty()),
     };
@@ -69,23 +69,16 @@ struct Own {
     cmd: Vec<OsString>,
 }
 
-fn own(root: &Path, metadata: &Value) -> Own {
+fn own(root: &Path, metadata: &Value) -> Result<Own> {
     let words = |key: &str| {
         let list = metadata["config"][key].as_array().into_iter().flatten();
         list.filter_map(Value::as_str).map(OsString::from).collect()
     };
     let own = Own { entrypoint: words("Entrypoint"), cmd: words("Cmd") };
-    let has =
-        |path: &str| mountpoint::locate(root, Path::new(path)).is_ok_and(|found| found.exists() && !found.is_dir());
     if own != Own::default() {
-        own
-    } else if has(RUNSCRIPT) {
-        Own { entrypoint: vec![RUNSCRIPT.into()], ..own }
-    } else if has(RC) {
-        Own { entrypoint: vec!["/bin/sh".into(), RC.into()], ..own }
-    } else {
-        own
+        return Ok(own);
     }
+    Ok(Own { entrypoint: start(root)?.entrypoint.into_iter().map(OsString::from).collect(), ..own })
 }
 
 fn own_command(own: &Own, words: &[OsString]) -> Result<Vec<OsString>> {
@@ -105,57 +98,56 @@ fn read(root: &Path) -> Result<Value> {
     serde_json::from_slice(&text).map_err(|e| Error::new(e.to_string())).context(failed)
 }
 
-/// Assignments `NAME=VALUE` of an image that has no /ch/environment: what the scripts of Apptainer's images export, or
-/// /etc/environment, where enroot has them. `None` if it has neither.
-pub fn foreign_environment(root: &Path) -> Result<Option<Vec<String>>> {
-    let there = |path: &str| mountpoint::locate(root, Path::new(path)).ok().filter(|found| found.exists());
-    let Some(scripts) = there(SCRIPTS).filter(|found| found.is_dir()) else {
-        return there(ENVIRONMENT)
-            .map(|_| read_inside(root, Path::new(ENVIRONMENT)).map(|text| assigned(&text)))
-            .transpose();
+/// What the files say that Apptainer or enroot have put into the image.
+pub fn foreign(root: &Path) -> Result<Foreign> {
+    let all = Files {
+        scripts: scripts(root)?,
+        labels: text(root, foreign::LABELS)?,
+        environment: text(root, foreign::ENVIRONMENT)?,
+        ..of_start(root)?
     };
-    let names = fs::read_dir(scripts.host_path(root)).context(|| format!("can't read {SCRIPTS} of the image"))?;
-    let mut names: Vec<OsString> = names.flatten().map(|entry| entry.file_name()).collect();
-    names.sort();
-    let mut all = Vec::new();
-    for name in names.iter().filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "sh")) {
-        all.extend(exported(&read_inside(root, &Path::new(SCRIPTS).join(name))?));
+    Ok(Foreign::of(&all))
+}
+
+/// The same, but only how it is started.
+fn start(root: &Path) -> Result<Foreign> {
+    of_start(root).map(|files| Foreign::of(&files))
+}
+
+fn of_start(root: &Path) -> Result<Files> {
+    let has_runscript = find(root, foreign::RUNSCRIPT).is_some();
+    // It is not read where it does not matter.
+    let rc = if has_runscript { None } else { text(root, foreign::RC)? };
+    Ok(Files { has_runscript, rc, ..Files::default() })
+}
+
+/// The scripts of Apptainer's environment, in the order in which it runs them.
+fn scripts(root: &Path) -> Result<Option<Vec<String>>> {
+    let dir =
+        mountpoint::locate(root, Path::new(foreign::SCRIPTS)).ok().filter(|found| found.exists() && found.is_dir());
+    let Some(dir) = dir else { return Ok(None) };
+    let failed = || format!("can't read {} of the image", foreign::SCRIPTS);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir.host_path(root)).context(failed)? {
+        names.push(entry.context(failed)?.file_name().to_string_lossy().into_owned());
     }
-    Ok(Some(all))
+    names.sort();
+    let scripts = names.iter().filter(|name| name.ends_with(".sh"));
+    let texts = scripts.map(|name| text(root, &format!("{}/{name}", foreign::SCRIPTS)));
+    Ok(Some(texts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect()))
 }
 
-/// The lines of a file as pam_env(8) reads it: `NAME=VALUE`, perhaps with `export`, quotes and comments.
-fn assigned(text: &str) -> Vec<String> {
-    let assignment = |line: &str| {
-        let line = line.trim();
-        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
-        is_name.then(|| format!("{name}={unquoted}"))
-    };
-    text.lines().filter_map(assignment).collect()
+/// A file of the image; `None` if it has none of that name, or a directory.
+fn text(root: &Path, path: &str) -> Result<Option<String>> {
+    let Some(file) = find(root, path) else { return Ok(None) };
+    let bytes = read_limited(&file).context(|| format!("can't read {path} of the image"))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn read_inside(root: &Path, path: &Path) -> Result<String> {
-    let failed = || format!("can't read {} of the image", path.display());
-    let text = read_limited(&mountpoint::locate(root, path)?.host_path(root)).context(failed)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// What the lines `export NAME=VALUE` of a script say. Only plain values and defaults (`${NAME:-"VALUE"}`): it is not run.
-fn exported(script: &str) -> Vec<String> {
-    let assignment = |line: &str| -> Option<String> {
-        let (name, value) = line.trim().strip_prefix("export ")?.split_once('=')?;
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let quoted = |text: &str| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).map(str::to_owned);
-        let value = quoted(value).unwrap_or_else(|| value.to_owned());
-        let default = value.strip_prefix(&format!("${{{name}:-")).and_then(|rest| rest.strip_suffix('}'));
-        let value = default.map_or(value.clone(), |default| quoted(default).unwrap_or_else(|| default.to_owned()));
-        let is_plain =
-            !value.contains(['`', '(', '{']) && (value.starts_with('\'') || !value.contains(['"', ';', '&']));
-        (is_name && is_plain).then(|| format!("{name}={value}"))
-    };
-    script.lines().filter_map(assignment).collect()
+/// Where it is on the host.
+fn find(root: &Path, path: &str) -> Option<PathBuf> {
+    let found = mountpoint::locate(root, Path::new(path)).ok().filter(|found| found.exists() && !found.is_dir());
+    found.map(|found| found.host_path(root))
 }
 
 /// A regular file that is not larger than 1 MiB. (What a FIFO is in an image nobody would ever write to.)
@@ -180,28 +172,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exports_are_read_from_scripts() {
-        let check = |line: &str, want: &[&str]| assert_eq!(exported(line), want, "{line}");
-        check("export PATH=\"/usr/bin:/bin\"", &["PATH=/usr/bin:/bin"]);
-        check("  export A=\"${A:-\"b c\"}\"", &["A=b c"]);
-        check("export A=b\nexport C='d e'\n# export X=y\nX=y", &["A=b", "C='d e'"]);
-        check("export PATH=/opt/bin:$PATH", &["PATH=/opt/bin:$PATH"]);
-        check("export A=$(date)\nexport B=`date`\nexport =x\nexport a-b=x\nexport D=${E%x}\nexport F=1; exit", &[]);
-    }
-
-    #[test]
-    fn lines_of_pam_are_read() {
-        let check = |text: &str, want: &[&str]| assert_eq!(assigned(text), want, "{text}");
-        check("PATH=\"/usr/bin:/bin\"\n", &["PATH=/usr/bin:/bin"]);
-        check("# A=b\n\nexport A=b\nB='c d'\nC=two words\nD=\nno\n=x\na b=c", &["A=b", "B='c d'", "C=two words", "D="]);
-    }
-
-    #[test]
     fn entrypoints_and_words() {
         let dir = std::env::temp_dir();
         let check = |config: Value, entrypoint: Entrypoint, words: &[&str], want: &[&str]| {
             let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-            let own = own(&dir, &json!({ "config": config }));
+            let own = own(&dir, &json!({ "config": config })).unwrap();
             let got = match entrypoint {
                 Entrypoint::Program(_) => command(&dir, &entrypoint, &words),
                 Entrypoint::Unsaid if !words.is_empty() => command(&dir, &entrypoint, &words),
@@ -223,6 +198,6 @@ mod tests {
         check(json!({"Cmd": ["a", "b"]}), Unsaid, &[], &["a", "b"]);
         check(json!({"Cmd": ["a", "b"]}), OfImage, &["c"], &["c"]);
         check(json!({"Entrypoint": null, "Cmd": "x"}), Unsaid, &[], &[]);
-        assert_eq!(own(&dir, &Value::Null), Own::default());
+        assert_eq!(own(&dir, &Value::Null).unwrap(), Own::default());
     }
 }

@@ -15,6 +15,7 @@ mod enter;
 mod env;
 mod execute;
 mod filter;
+mod foreign;
 mod identity;
 mod inherit;
 pub mod inject;
@@ -41,8 +42,10 @@ use std::path::PathBuf;
 
 pub use enter::{can_enter, enter, invoker, separate};
 pub use env::{finish as finish_environment, set as set_variable};
+pub use foreign::Maker;
 pub use inode_owners::{Record, follow};
 pub use launch::{NOT_EXECUTABLE, NOT_FOUND, Status, exec, run_recorded};
+pub use metadata::foreign as foreign_configuration;
 pub use overlay::{MAX_LAYERS, Overlay};
 pub use probe::{Obstacle, can_record};
 pub use watch::Seen;

@@ -73,7 +73,7 @@ fn of_image(container: &Container) -> Result<Option<Vec<OfImage>>> {
     }
     let target = mountpoint::locate(container.root, Path::new(FILE))?;
     if !target.exists() {
-        let lines = metadata::foreign_environment(container.root)?;
+        let lines = metadata::foreign(container.root)?.env;
         return Ok(lines.map(|lines| lines.into_iter().map(|line| OfImage::Line(line.into())).collect()));
     }
     let text = read_limited(&target.host_path(container.root)).context(|| format!("can't read {FILE} of the image"));

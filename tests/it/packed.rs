@@ -336,6 +336,83 @@ fn sif_files_are_imported() {
     });
 }
 
+/// How Apptainer's and enroot's images are to be run is known after an import, and the same when they are run as they are.
+#[test]
+fn images_of_others_keep_their_command() {
+    needs!("mksquashfs");
+    crate::packed_runs::needs_fuse!();
+    in_each_mode(|site| {
+        let dir = site.path("image");
+        let make = |files: &[(&str, &str)]| {
+            crate::harness::site::remove(&dir);
+            fs::create_dir(&dir).unwrap();
+            site.program("tar").arg("-C").arg(&dir).arg("-xpf").arg(image::small()).success();
+            for (name, text) in files {
+                let file = site.write(&format!("image/{name}"), text);
+                fs::set_permissions(file, PermissionsExt::from_mode(0o755)).unwrap();
+            }
+            let packed = site.path("packed.sqsh");
+            let _ = fs::remove_file(&packed);
+            site.program("mksquashfs")
+                .arg(&dir)
+                .arg(&packed)
+                .args(["-no-progress", "-quiet", "-comp", "gzip"])
+                .success();
+            packed
+        };
+        let config = |name: &str| {
+            let mut config = crate::build_cases::document(site, name)["config"]["config"].clone();
+            config.sort_all_objects();
+            config.to_string()
+        };
+        let packed = make(&[
+            (".singularity.d/env/01-base.sh", "#!/bin/sh\n# Copyright\n"),
+            (
+                ".singularity.d/env/10-docker2singularity.sh",
+                "export PATH=\"/opt/bin:/bin\"\nexport A=\"${A:-\"x y\"}\"\n",
+            ),
+            (".singularity.d/env/90-environment.sh", "export B=$A:c\nexport HERE=$(pwd)\n"),
+            (".singularity.d/labels.json", "{\"org.label-schema.name\": \"theirs\"}"),
+            (".singularity.d/runscript", "#!/bin/sh\necho \"run $B $#\"\n"),
+        ]);
+        let file = site.path("theirs.sif");
+        fs::write(&file, sif(&fs::read(&packed).unwrap(), 1)).unwrap();
+        site.run("import").arg(&file).arg("apptainer").stderr_has("image of Apptainer: its environment").success();
+        assert_eq!(
+            config("apptainer"),
+            "{\"Entrypoint\":[\"/.singularity.d/runscript\"],\"Env\":[\"PATH=/opt/bin:/bin\",\"A=x y\",\"B=x y:c\"],\
+             \"Labels\":{\"org.label-schema.name\":\"theirs\"}}"
+        );
+        for name in ["apptainer", "./theirs.sif"] {
+            site.ch_run(name).stdout("run x y:c 0\n").success();
+            site.ch_run(name).args(["sh", "-c", "echo $B"]).stdout("x y:c\n").success();
+            site.ch_run_with(&["--entrypoint"], name).arg("d").stdout("run x y:c 1\n").success();
+        }
+        // It is a base like others.
+        site.build("next", "FROM apptainer\nRUN echo $B\n").stdout("x y:c\n").success();
+        make(&[
+            ("etc/environment", "PATH=/usr/bin:/bin\nA=x y\n"),
+            (
+                "etc/rc",
+                "mkdir -p \"/opt/w\" 2> /dev/null\ncd \"/opt/w\" && unset OLDPWD || exit 1\necho \"rc $PWD $A $#\"\n",
+            ),
+            ("opt/w/file", ""),
+        ]);
+        site.run("import").arg(site.path("packed.sqsh")).arg("enroot").stderr_has("image of enroot: ").success();
+        assert_eq!(
+            config("enroot"),
+            "{\"Entrypoint\":[\"/bin/sh\",\"/etc/rc\"],\"Env\":[\"PATH=/usr/bin:/bin\",\"A=x y\"],\"WorkingDir\":\"/opt/w\"}"
+        );
+        for name in ["enroot", "./packed.sqsh"] {
+            site.ch_run(name).stdout("rc /opt/w x y 0\n").success();
+            site.ch_run(name).arg("pwd").stdout("/opt/w\n").success();
+        }
+        // Only of a packed image: a directory may be that of any system.
+        site.import(&dir, "directory");
+        assert_eq!(config("directory"), "null");
+    });
+}
+
 #[test]
 fn damaged_packed_images_are_errors() {
     in_each_mode(|site| {

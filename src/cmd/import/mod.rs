@@ -17,6 +17,7 @@ use super::readahead::ahead;
 use super::remote;
 use crate::cli::Options;
 use crate::compress::stream::{Decoder, Proof};
+use crate::container::{self, Maker};
 use crate::error::{Context, Error, Result};
 use crate::image::layers::Held;
 use crate::image::{ch_layer, layers, owners};
@@ -106,6 +107,7 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
     let draft = layers::new_tree(storage)?;
     let tree = draft.path().join("tree");
     let mut owners = TableWriter::new(&draft);
+    let mut is_packed = false;
     let (mut held, name) = if path.is_dir() {
         storage.refuse_within(path)?;
         let copied =
@@ -121,6 +123,7 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
         // Of the same bytes comes the same layer, and another one if they are understood otherwise.
         let (unpacked, name) = match Packed::of(&file).context(failed)? {
             Some(packed) => {
+                is_packed = true;
                 let mut told = |path: &[u8], told| owners::write(&mut owners, path, &told, &mut owners::alone);
                 let (unpacked, digest) = packed.unpack(&tree, &mut told).context(failed)?;
                 (unpacked, format!("import squashfs 2 {digest}"))
@@ -142,7 +145,7 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
     }
     let mut config = match root.read(Path::new(ch_layer::METADATA), MAX_METADATA) {
         Ok(Some(bytes)) => ch_layer::restore(&bytes).context(|| format!("can't import {shown}"))?,
-        Ok(None) => Config::default(),
+        Ok(None) => foreign(&tree, is_packed).context(|| format!("can't import {shown}"))?,
         Err(e) => return Err(e).context(|| format!("can't import {shown}")),
     };
     if config.arch().is_none() {
@@ -151,6 +154,32 @@ fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Res
     held.add(&layers::add_meta(&root, &config)?);
     let id = store(storage, draft, held, name, owners, path)?;
     Ok(Image::new(reference, vec![id], config))
+}
+
+/// The configuration of an image that Apptainer or enroot has made, as far as its files say it.
+fn foreign(tree: &Path, is_packed: bool) -> Result<Config> {
+    let foreign = container::foreign_configuration(tree)?;
+    let mut config = Config::default();
+    match foreign.maker {
+        Some(Maker::Apptainer) => info!("image of Apptainer: its environment and runscript become ENV and ENTRYPOINT"),
+        // Other systems have an /etc/rc, too.
+        Some(Maker::Enroot) if is_packed => {
+            info!("image of enroot: its environment, directory and /etc/rc become ENV, WORKDIR and ENTRYPOINT");
+        }
+        Some(Maker::Enroot) | None => return Ok(config),
+    }
+    config.set_env(&foreign.variables()?);
+    if !foreign.entrypoint.is_empty() {
+        config.set_run("Entrypoint", foreign.entrypoint.into());
+    }
+    if let Some(cwd) = foreign.cwd {
+        config.set_run("WorkingDir", cwd.into());
+    }
+    if !foreign.labels.is_empty() {
+        config.set_run("Labels", foreign.labels.into_iter().collect());
+    }
+    config.check()?;
+    Ok(config)
 }
 
 /// Saved images that are packed in a way that nobody expects are no root file system.
