@@ -17,6 +17,7 @@ mod nearest;
 mod oci;
 mod registry;
 mod rootfs;
+mod site;
 mod squashfs;
 mod storage;
 mod sys;

@@ -42,7 +42,7 @@ const TABLE: &[Row<Given, Never>] = &[
         "bind",
         &[],
         Required("SRC[:DST[:ro]]", |g, v| {
-            g.request.binds.push(bind(&v)?);
+            g.request.binds.push(bind(&v, "--bind")?);
             Ok(())
         }),
         "mount SRC at guest DST (default: the same path), read-only with :ro",
@@ -72,7 +72,7 @@ const TABLE: &[Row<Given, Never>] = &[
         "device",
         &[],
         Required("KIND[=NAME]", |g, v| {
-            g.request.devices.named.push(device(&v)?);
+            g.request.devices.named.push(device(&v, "--device")?);
             Ok(())
         }),
         "use what a CDI file says about this device, such as nvidia.com/gpu=0, or all of a kind (can be repeated)",
@@ -92,7 +92,7 @@ const TABLE: &[Row<Given, Never>] = &[
         Some('e'),
         "env",
         &[],
-        Required("PRESET|VAR[=VALUE]", |g, v| env(&mut g.request, &v)),
+        Required("PRESET|VAR[=VALUE]", |g, v| env(&mut g.request, &v, "--env")),
         "begin the environment with the host's variables but those that break programs of an image, and the image's over them \
          (image; default), with the host's as they are (host), or with the image's and of the host's only what jobs need (clean); \
          or set VAR, or take the host's VAR, which may be a pattern",
@@ -160,6 +160,23 @@ const TABLE: &[Row<Given, Never>] = &[
         &[],
         Flag(|g| (g.request.join, g.request.no_join) = (None, true)),
         "don't, not even ranks of one step",
+    ),
+    row(
+        None,
+        "module",
+        &[],
+        Required("NAME", |g, v| {
+            g.request.modules.push(v.to_string_lossy().into_owned());
+            Ok(())
+        }),
+        "use the settings of the bundle [NAME], too; can be repeated",
+    ),
+    row(
+        None,
+        "no-conf",
+        &[],
+        Flag(|g| g.request.settings = false),
+        "use no settings files (/etc/ch-image/ch-run.conf, ~/.config/ch-image/ch-run.conf, $CH_RUN_CONF)",
     ),
     row(None, "no-home", &[], Flag(|g| g.request.home = false), "don't mount your home directory"),
     row(
@@ -243,7 +260,7 @@ const TABLE: &[Row<Given, Never>] = &[
         "volume",
         &[],
         Required("SRC:DST[:ro]", |g, v| {
-            g.request.binds.push(bind(&v)?);
+            g.request.binds.push(bind(&v, "--volume")?);
             Ok(())
         }),
         "the same as --bind; -v, too, if SRC is a path and :DST follows",
@@ -334,7 +351,7 @@ fn after(option: &str, parser: &mut Parser, given: &mut Given) -> Result<()> {
         // Docker's -v.
         "verbose" if is_volume(next.as_bytes()) => {
             given.verbosity = given.verbosity.saturating_sub(1);
-            given.request.binds.push(bind(next)?);
+            given.request.binds.push(bind(next, "--volume")?);
             words.next();
             Ok(())
         }
@@ -395,7 +412,8 @@ fn set_env(value: Option<OsString>, end: u8) -> Change {
 
 /// What the environment begins with, or as with Docker a variable: `NAME=VALUE` (the value is what it is), or a pattern for
 /// names of the host's variables.
-fn env(request: &mut Request, text: &OsStr) -> Result<()> {
+/// `origin`: who says it.
+pub fn env(request: &mut Request, text: &OsStr, origin: &str) -> Result<()> {
     if let Some(preset) = Preset::parse(text) {
         request.preset = Some(preset);
         return Ok(());
@@ -404,11 +422,11 @@ fn env(request: &mut Request, text: &OsStr) -> Result<()> {
     let at = bytes.iter().position(|&b| b == b'=');
     if bytes.is_empty() || at == Some(0) {
         let shown = crate::log::escape(&text.to_string_lossy()).into_owned();
-        return Err(wrong(&format!("--env: not image, host, clean or VAR[=VALUE]: {shown}")));
+        return Err(wrong(&format!("{origin}: not image, host, clean or VAR[=VALUE]: {shown}")));
     }
     let part = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
     request.changes.push(match at {
-        Some(at) => Change::Set { name: part(&bytes[..at]), value: part(&bytes[at + 1..]), origin: "--env".to_owned() },
+        Some(at) => Change::Set { name: part(&bytes[..at]), value: part(&bytes[at + 1..]), origin: origin.to_owned() },
         None => Change::FromHost(text.to_owned()),
     });
     Ok(())
@@ -425,10 +443,10 @@ fn memory(size: Option<OsString>) -> Result<Upper> {
     }
 }
 
-fn device(text: &OsStr) -> Result<String> {
+pub fn device(text: &OsStr, origin: &str) -> Result<String> {
     let known = text.to_str().filter(|text| Wanted::parse(text).is_some());
     known.map(str::to_owned).ok_or_else(|| {
-        wrong(&format!("--device: not KIND or KIND=NAME: {}", crate::log::escape(&text.to_string_lossy())))
+        wrong(&format!("{origin}: not KIND or KIND=NAME: {}", crate::log::escape(&text.to_string_lossy())))
     })
 }
 
@@ -438,7 +456,7 @@ fn directory(path: &OsStr) -> Result<Upper> {
 }
 
 /// `SRC[:DST[:ro]]`; the source as an absolute path, the target as the same by default.
-fn bind(text: &OsStr) -> Result<Bind> {
+pub fn bind(text: &OsStr, origin: &str) -> Result<Bind> {
     let bytes = text.as_bytes();
     let shorter = bytes.strip_suffix(b":ro").filter(|rest| rest.contains(&b':'));
     let (bytes, read_only) = (shorter.unwrap_or(bytes), shorter.is_some());
@@ -447,10 +465,10 @@ fn bind(text: &OsStr) -> Result<Bind> {
         None => (bytes, None),
     };
     if source.is_empty() || target.is_some_and(|t| t.is_empty()) {
-        return Err(wrong(&format!("--bind: not SRC[:DST[:ro]]: {}", crate::log::escape(&text.to_string_lossy()))));
+        return Err(wrong(&format!("{origin}: not SRC[:DST[:ro]]: {}", crate::log::escape(&text.to_string_lossy()))));
     }
     let source = Path::new(OsStr::from_bytes(source));
-    let absolute = std::path::absolute(source).context(|| format!("--bind: {}", source.display()))?;
+    let absolute = std::path::absolute(source).context(|| format!("{origin}: {}", source.display()))?;
     let target = target.map_or_else(|| absolute.clone(), |t| PathBuf::from(OsStr::from_bytes(t)));
     Ok(Bind { read_only, ..Bind::new(absolute, target) })
 }
@@ -525,6 +543,8 @@ mod tests {
         check("--entrypoint img cmd", &|r| r.entrypoint = Entrypoint::OfImage);
         check("--entrypoint=/p img cmd", &|r| r.entrypoint = Entrypoint::Program("/p".into()));
         check("--entrypoint= img cmd", &|r| r.entrypoint = Entrypoint::Program("".into()));
+        check("--no-conf img cmd", &|r| r.settings = false);
+        check("--module a --module=b img cmd", &|r| r.modules = vec!["a".into(), "b".into()]);
         check("-s /st img cmd", &|r| r.storage = Some("/st".into()));
         check("-j img cmd", &|r| r.join = Some(Join::default()));
         check("--no-mount img cmd", &|r| r.no_mount = true);

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{devices, packed_image, similar};
+use super::{devices, host, packed_image, run_settings, similar};
 use crate::cli::ch_run_args::{self, Invocation};
 use crate::compat::{Compat, compat};
 use crate::container::request::{Image as Root, Place, Preset, Request, become_command};
@@ -23,6 +23,7 @@ use crate::image::layers;
 use crate::log;
 use crate::log::info;
 use crate::oci::reference::ImageRef;
+use crate::site::Settings;
 use crate::storage::{self, Access, Image, Storage};
 use crate::sys::process::{self, Ended, Fork};
 
@@ -38,6 +39,10 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         Invocation::Run { request, verbosity } => (request, verbosity),
     };
     log::set_level(verbosity);
+    if request.settings {
+        let settings = Settings::load()?;
+        run_settings::apply(&mut request, &settings)?;
+    }
     request.preset = request.preset.or(usual_preset(compat()?));
     super::secrets::take_from_environment();
     // Registries' passwords are not the command's business.
@@ -136,14 +141,7 @@ fn is_stored(request: &Request) -> bool {
 }
 
 fn storage_path(request: &Request) -> Result<PathBuf> {
-    let path = match &request.storage {
-        Some(path) => path.clone(),
-        None => {
-            let variable = env::var_os("CH_IMAGE_STORAGE");
-            storage::default_path(variable.as_deref(), env::var_os("USER").as_deref())?
-        }
-    };
-    std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))
+    host::storage_place(request.storage.as_deref(), || Ok(Settings::default()))
 }
 
 /// The image that the request names, and its storage.

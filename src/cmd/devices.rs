@@ -57,6 +57,13 @@ pub fn inject(devices: &Devices) -> Result<Inject> {
     }))
 }
 
+/// Whether a CDI file says anything about this device.
+pub fn is_known(name: &str, devices: &Devices) -> bool {
+    let sources = directories(devices.dirs.as_deref()).map(|directories| read(&directories));
+    let known = |sources: Vec<Source>| Some(select::select(&sources, &[Wanted::parse(name)?]));
+    sources.ok().and_then(known).is_some_and(|found| found.is_ok())
+}
+
 fn wanted(devices: &Devices) -> Result<Vec<Wanted>> {
     let mut wanted: Vec<Wanted> = devices.all.then_some(Wanted::All).into_iter().collect();
     for name in &devices.named {

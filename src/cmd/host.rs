@@ -3,13 +3,14 @@
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{gc, probe, secrets};
 use crate::cli::{Options, Progress};
 use crate::error::{Context, Error, Result};
 use crate::log::verbose;
 use crate::oci::arch::Arch;
+use crate::site::{Setting, Settings};
 use crate::storage::{self, Access, KeepBlobs, Storage};
 use crate::sys::process::Dumpable;
 use crate::{log, sys};
@@ -84,14 +85,7 @@ impl Host {
 
     /// Where the storage directory is, or would be; absolute.
     pub fn storage_path(&self) -> Result<PathBuf> {
-        let path = match &self.storage {
-            Some(path) => path.clone(),
-            None => {
-                let variable = env::var_os("CH_IMAGE_STORAGE");
-                storage::default_path(variable.as_deref(), env::var_os("USER").as_deref())?
-            }
-        };
-        std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))
+        storage_place(self.storage.as_deref(), Settings::load)
     }
 
     /// Names the full file system, if that is the storage directory's or the current directory's.
@@ -127,4 +121,21 @@ impl Host {
     pub fn existing_storage(&self, access: Access) -> Result<Option<Storage>> {
         Storage::open_existing(&self.storage_path()?, access)
     }
+}
+
+/// Where the storage directory is: what an option says, else `$CH_IMAGE_STORAGE`, else the settings, else the usual place.
+/// Absolute.
+pub fn storage_place(said: Option<&Path>, settings: impl FnOnce() -> Result<Settings>) -> Result<PathBuf> {
+    let path = match said.map(Path::to_owned).or(storage_variable()) {
+        Some(path) => path,
+        None => match settings()?.storage().and_then(Setting::value) {
+            Some(path) => path.into(),
+            None => storage::default_path(None, env::var_os("USER").as_deref())?,
+        },
+    };
+    std::path::absolute(&path).context(|| format!("can't use storage directory {}", path.display()))
+}
+
+pub fn storage_variable() -> Option<PathBuf> {
+    env::var_os("CH_IMAGE_STORAGE").filter(|path| !path.is_empty()).map(PathBuf::from)
 }

@@ -26,6 +26,7 @@ mod push;
 mod push_layer;
 mod readahead;
 mod remote;
+mod run_settings;
 mod secrets;
 mod similar;
 mod unpacked_image;

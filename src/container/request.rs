@@ -47,6 +47,10 @@ pub struct Request {
     pub passwd: bool,
     pub private_tmp: bool,
     pub storage: Option<PathBuf>,
+    /// Whether what the site and the user have set holds, too.
+    pub settings: bool,
+    /// Bundles of settings.
+    pub modules: Vec<String>,
     pub join: Option<Join>,
     /// Also not where peers share a container without being asked to.
     pub no_join: bool,
@@ -75,6 +79,8 @@ impl Request {
             passwd: true,
             private_tmp: false,
             storage: None,
+            settings: true,
+            modules: Vec::new(),
             join: None,
             no_join: false,
             no_mount: false,

@@ -33,6 +33,7 @@ fn one_page() {
         "proxies",
         "certificates",
         "passwords",
+        "settings",
     ];
     assert_eq!(about, expected);
     for (about, state) in &found {

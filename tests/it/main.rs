@@ -51,6 +51,7 @@ mod registry_servers;
 mod registry_terminal;
 mod run_isolation;
 mod saved;
+mod settings;
 mod tidy;
 mod usage;
 mod writable;

@@ -5,6 +5,7 @@
 mod machine;
 mod network;
 mod place;
+mod settings;
 
 use serde_json::json;
 
@@ -78,6 +79,7 @@ pub fn doctor(host: &Host, options: &Options) -> Result<()> {
         Err(e) => findings.push(Finding::bad("storage directory", e.to_string(), e.get_hint().unwrap_or_default())),
     }
     findings.extend(network::findings(options));
+    findings.extend(settings::findings());
     if options.json {
         let list: Vec<_> = findings
             .iter()
