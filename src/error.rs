@@ -116,7 +116,7 @@ fn way_out(errno: i32) -> Option<&'static str> {
         ),
         libc::EIO => Some("the disk or file server fails; ch-image fsck --deep tells what is damaged"),
         libc::EMFILE => Some("the limit of open files is too low: ulimit -n 1024"),
-        libc::EFBIG => Some("the limit of file sizes is too low: ulimit -f unlimited"),
+        libc::EFBIG => Some("a file would be larger than the limit (see ulimit -f) or than the file system allows"),
         _ => None,
     }
 }

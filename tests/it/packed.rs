@@ -153,7 +153,7 @@ fn what_is_not_finished_is_not_there() {
             .arg(&path)
             .stderr_has("error: can't write SITE/out/x.sqfs: ")
             .stderr_has(" written, the image has 33.0 MiB of files: ")
-            .stderr_has("File too large\nhint: the limit of file sizes is too low: ulimit -f unlimited\n")
+            .stderr_has("File too large\nhint: a file would be larger than the limit (see ulimit -f) or than the file system allows\n")
             .failure();
         assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "after too large a file");
         for signal in [2, 9, 15] {
