@@ -38,7 +38,7 @@ pub fn copy(stage: &mut Stage, session: &mut Session, what: &CopyStep, step: &St
         stage.tree.know_owners(build.storage)?;
     }
     let mut quick = None;
-    if stage.tree.is_cached() && !copying.patterns.is_empty() {
+    if !copying.patterns.is_empty() {
         quick = copying.same_layers(&mut work.inputs);
         if let Some(key) = &quick
             && stage.reuse(session, key, &work.shown)?

@@ -15,6 +15,7 @@ mod context;
 mod copy;
 mod fakeroot;
 mod force;
+mod grown;
 mod image_users;
 mod images;
 mod mounts;

@@ -23,7 +23,6 @@ use crate::dockerfile::state::{RunStep, Step};
 use crate::error::{Context, Error, Result};
 use crate::log::warning;
 use crate::rootfs::Root;
-use crate::storage::Mode;
 use crate::sys::{self, signal};
 
 /// Variables of the host that RUN sees and that never cause a cache miss (manual page, "Variable substitution"). Others than
@@ -286,14 +285,11 @@ fn explain(stage: &mut Stage, session: &Session, code: i32, argv: &[String], pla
         place(),
         crate::log::escape(&announce::list(argv))
     ));
-    // A plain tree is changed in place.
-    let is_plain = stage.build.storage.mode() == Mode::Plain;
-    let when = if is_plain { "as the command left it" } else { "as it was before" };
     let mut ways: Vec<String> = request.force.hint(&session.force).map(str::to_owned).into_iter().collect();
     match stage.keep() {
         Ok(reference) => {
             let storage = request.storage_option.as_ref().map_or(String::new(), |s| format!("-s {} ", s.display()));
-            ways.push(format!("look inside the image {when}: ch-run {storage}{reference} -- /bin/sh"));
+            ways.push(format!("look inside the image as it was before: ch-run {storage}{reference} -- /bin/sh"));
         }
         Err(other) => warning!("can't keep the stage for a look inside: {other}"),
     }

@@ -5,12 +5,11 @@ use std::rc::Rc;
 use super::announce::Cache;
 use super::secret::Author;
 use super::stage::Stage;
-use super::{Build, Session, config, tree, workers};
+use super::{Build, Session, config, workers};
 use crate::dockerfile::ast::{self, Instruction, Kind};
 use crate::dockerfile::plan::{Base, Origin};
 use crate::error::{Context, Error, Result};
 use crate::log::info;
-use crate::storage::Mode;
 
 /// Builds the target, and what it needs, and stores it under all its names.
 pub fn run(build: &Build) -> Result<()> {
@@ -118,11 +117,6 @@ fn tag_others(build: &Build, session: &Session) -> Result<()> {
         let _lock = build.storage.lock_image(reference)?;
         let mut image = finished.image.clone();
         image.reference = reference.clone();
-        if build.storage.mode() == Mode::Plain {
-            // A tree that may be changed belongs to one image.
-            let tree = tree::Tree::of(build.storage, &finished.image, build.request.force.owners())?;
-            image.layers = tree.finish(build.storage, &image.config, &reference.to_string())?;
-        }
         build.storage.commit_image(&image, Vec::new())?;
         info!("also named: {reference}");
     }

@@ -83,7 +83,7 @@ impl<'b> Stage<'b> {
         let mut config = Config::default();
         config.set_arch(&build.request.arch);
         let state = State::of_image(&[], Default::default(), build.dockerfile.escape)?;
-        let tree = Tree::empty(build.storage)?;
+        let tree = Tree::empty();
         Ok(Stage::new(build, index, tree, (state, config)))
     }
 
@@ -164,11 +164,10 @@ impl<'b> Stage<'b> {
 
     /// Stores the state so far under the stage's own name, to look inside after a failure.
     pub fn keep(&mut self) -> Result<ImageRef> {
-        let empty = Tree::empty(self.build.storage)?;
-        let tree = std::mem::replace(&mut self.tree, empty);
+        let tree = std::mem::replace(&mut self.tree, Tree::empty());
         let reference = self.build.stage_reference(self.index)?;
         let config = to_image(&self.config, &self.state);
-        let layers = tree.finish(self.build.storage, &config, &reference.to_string())?;
+        let layers = tree.finish(self.build.storage, &config)?;
         let mut image = Image::new(reference.clone(), layers, config);
         image.base.clone_from(&self.base);
         self.build.storage.commit_image(&image, Vec::new())?;
@@ -207,11 +206,7 @@ impl<'b> Stage<'b> {
 
     /// Why a step is not taken from the cache.
     fn why(&self, inputs: &Inputs) -> String {
-        match self.tree.is_cached() {
-            _ if !self.build.request.reuse => "asked for".to_owned(),
-            true => inputs.why(self.build.storage),
-            false => "the storage directory is plain: nothing is cached".to_owned(),
-        }
+        if self.build.request.reuse { inputs.why(self.build.storage) } else { "asked for".to_owned() }
     }
 
     /// ENV and ARG as RUN sees them.
@@ -221,7 +216,7 @@ impl<'b> Stage<'b> {
 
     /// Takes the step of that name if it is there.
     pub fn reuse(&mut self, session: &mut Session, key: &LayerId, shown: &str) -> Result<bool> {
-        if !self.build.request.reuse || !self.tree.is_cached() {
+        if !self.build.request.reuse {
             return Ok(false);
         }
         let Some(id) = self.build.storage.step(key) else { return Ok(false) };
@@ -246,7 +241,7 @@ impl<'b> Stage<'b> {
 
     pub fn finish(self, reference: ImageRef) -> Result<Finished> {
         let config = to_image(&self.config, &self.state);
-        let layers = self.tree.finish(self.build.storage, &config, &reference.to_string())?;
+        let layers = self.tree.finish(self.build.storage, &config)?;
         let mut image = Image::new(reference, layers, config);
         image.base = self.base;
         Ok(Finished { image, state: self.state })

@@ -2,24 +2,27 @@
 //!
 //! Layers from a registry are named by their chain ID, so the pulled image that an image was built from is recognized by
 //! the names of its lowest layers: nothing has to be recorded when it is built, and it may be a base of a base.
-//! Deliberately absent: plain mode, where an image is one tree and no layer is left to be recognized.
+//! In plain mode they are one layer, whose name says as much.
 
 use serde_json::Value;
 
 use super::remote;
 use crate::error::Result;
+use crate::image::layers;
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::{Descriptor, OCI_LAYER_GZIP};
 use crate::oci::reference::ImageRef;
 use crate::registry::Endpoint;
-use crate::storage::{Image, LayerId, LayerKind, Source, Storage};
+use crate::storage::{Image, LayerId, LayerKind, Mode, Source, Storage};
 
 pub struct Base {
     /// Where it was pulled from.
     pub reference: ImageRef,
     /// Lowest first, as an OCI manifest names them.
     pub layers: Vec<Descriptor>,
+    /// Layers in storage that hold the same.
+    pub stored: usize,
     pub diff_ids: Vec<Digest>,
     /// What its configuration tells of these layers; empty if it does not add up.
     pub history: Vec<Value>,
@@ -41,8 +44,9 @@ impl Base {
         }
         let mut found: Option<Base> = None;
         // What is damaged is no base.
-        for source in storage.images()?.into_iter().flatten().filter_map(|image| image.source) {
-            let Some(base) = Base::from(storage, source, &ids) else { continue };
+        for pulled in storage.images()?.into_iter().flatten() {
+            let Some(source) = pulled.source else { continue };
+            let Some(base) = Base::from(storage, source, &pulled.config, &ids) else { continue };
             if remote::endpoint(&base.reference) == *near {
                 return Ok(Some(base));
             }
@@ -51,25 +55,22 @@ impl Base {
         Ok(found)
     }
 
-    fn from(storage: &Storage, source: Source, ids: &[LayerId]) -> Option<Base> {
+    fn from(storage: &Storage, source: Source, of_image: &Config, ids: &[LayerId]) -> Option<Base> {
         let config = Config::parse(&storage.blob_bytes(&source.config)?).ok()?;
         let diff_ids = config.diff_ids().ok()??;
-        if diff_ids.len() != ids.len() || source.layers.len() != ids.len() {
+        let names = match storage.mode() {
+            Mode::Overlay => layers::chain(&diff_ids),
+            Mode::Plain => vec![layers::base_name(&diff_ids, of_image)],
+        };
+        if names != ids || source.layers.len() != diff_ids.len() {
             return None;
-        }
-        let mut below: Option<Digest> = None;
-        for (diff_id, id) in diff_ids.iter().zip(ids) {
-            let chain = Digest::chain(below.as_ref(), diff_id);
-            if chain != *id.digest() {
-                return None;
-            }
-            below = Some(chain);
         }
         let told = config.history().iter().filter(|entry| entry["empty_layer"] != true).count();
         Some(Base {
             reference: ImageRef::parse(&source.reference).ok()?,
-            history: if told == ids.len() { config.history().to_vec() } else { Vec::new() },
+            history: if told == diff_ids.len() { config.history().to_vec() } else { Vec::new() },
             layers: source.layers.into_iter().map(|l| Descriptor { media_type: oci(&l.media_type), ..l }).collect(),
+            stored: ids.len(),
             diff_ids,
         })
     }

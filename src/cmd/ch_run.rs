@@ -19,12 +19,12 @@ use crate::compat::{Compat, compat};
 use crate::container::request::{Image as Root, Place, Preset, Request, become_command};
 use crate::container::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::error::{Context, Error, Result};
-use crate::image::layers;
+use crate::image::{layers, whole};
 use crate::log;
 use crate::log::info;
 use crate::oci::reference::ImageRef;
 use crate::site::Settings;
-use crate::storage::{self, Access, Image, Storage};
+use crate::storage::{self, Access, Image, Mode, Storage};
 use crate::sys::process::{self, Ended, Fork};
 
 /// Copying an image of so many bytes may take seconds.
@@ -66,9 +66,7 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         None => {
             // Before the user namespace, where others can't be told from root.
             storage::check_place(&storage_path(&request)?)?;
-            if request.writable
-                && let Some(code) = own_tree(&request)?
-            {
+            if let Some(code) = prepare(&request)? {
                 return Ok(code);
             }
             stored(&request)?
@@ -165,6 +163,9 @@ fn stored(request: &Request) -> Result<Root> {
     let image = storage.keep_in_use(&|| storage.image(&found.reference))?.unwrap_or(found);
     let place = match layers::whole(&storage, &image.layers) {
         Some(id) => Place::Tree(storage.layer_tree(&id)),
+        None if storage.mode() == Mode::Plain => {
+            return Err(Error::new(format!("image {} was replaced meanwhile", image.reference)).hint("try again"));
+        }
         // Any directory serves as the mount point: the mount is seen by nobody else. That of the images changes least.
         None => Place::Stack { layers: layers::trees(&storage, &image.layers), at: storage.path().join("images") },
     };
@@ -177,11 +178,12 @@ fn stored(request: &Request) -> Result<Root> {
     })
 }
 
-/// Makes the image one that is written to, unless it is one. In a process of its own: it enters a namespace and holds
-/// locks, while this one becomes the command. The exit code, if that failed.
-fn own_tree(request: &Request) -> Result<Option<ExitCode>> {
+/// Makes the tree that the command needs, unless it is there: the image's own, to write into; in plain mode, a whole one.
+/// In a process of its own: it enters a namespace and holds locks, while this one becomes the command. The exit code, if
+/// that failed.
+fn prepare(request: &Request) -> Result<Option<ExitCode>> {
     let (storage, image) = find(request, Access::Read)?;
-    if is_written_to(&storage, &image) {
+    if has_tree(request, &storage, &image) {
         return Ok(None);
     }
     drop(storage);
@@ -203,9 +205,15 @@ fn own_tree(request: &Request) -> Result<Option<ExitCode>> {
     })
 }
 
-fn is_written_to(storage: &Storage, image: &Image) -> bool {
-    let whole = layers::whole(storage, &image.layers);
-    whole.is_some_and(|id| storage.layer_info(&id).is_ok_and(|info| info.content.is_none()))
+fn has_tree(request: &Request, storage: &Storage, image: &Image) -> bool {
+    match (request.writable, storage.mode()) {
+        (true, _) => {
+            let own = layers::own_tree(storage, &image.layers);
+            own.is_some_and(|id| storage.layer_info(&id).is_ok_and(|info| info.content.is_none()))
+        }
+        (false, Mode::Overlay) => true,
+        (false, Mode::Plain) => layers::whole(storage, &image.layers).is_some(),
+    }
 }
 
 fn copy(request: &Request) -> Result<()> {
@@ -215,16 +223,24 @@ fn copy(request: &Request) -> Result<()> {
     let _lock = storage.lock_image(&image.reference)?;
     // Whoever had the lock may have done it.
     let (_, mut image) = find(request, Access::Read)?;
-    if is_written_to(&storage, &image) {
+    if has_tree(request, &storage, &image) {
         return Ok(());
     }
-    let tree = match layers::whole(&storage, &image.layers) {
+    // What takes its time is said; otherwise only the command is heard.
+    let sizes = image.layers.iter().map(|id| storage.layer_info(id).map_or(0, |info| info.size));
+    let is_large = sizes.fold(0, u64::saturating_add) >= LARGE;
+    let name = log::escape(&request.image.to_string_lossy()).into_owned();
+    if !request.writable {
+        if is_large {
+            info!("copying image {name} to run in it");
+        }
+        return whole::tree(&storage, &image.layers).map(drop);
+    }
+    let tree = match layers::own_tree(&storage, &image.layers) {
         Some(tree) => tree,
         None => {
-            // What takes its time is said; otherwise only the command is heard.
-            let sizes = image.layers.iter().map(|id| storage.layer_info(id).map_or(0, |info| info.size));
-            if sizes.fold(0, u64::saturating_add) >= LARGE {
-                info!("copying image {} to write into it", log::escape(&request.image.to_string_lossy()));
+            if is_large {
+                info!("copying image {name} to write into it");
             }
             layers::flatten(&storage, &image)?
         }

@@ -143,11 +143,11 @@ impl Puller<'_> {
     /// Overlay mode: one layer directory each.
     fn stack(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
         let diff_ids = diff_ids(&resolved)?;
-        let count = self.options.last_layer.unwrap_or(usize::MAX).min(resolved.manifest.layers.len());
+        let count = self.count(&resolved);
         let descriptors = &resolved.manifest.layers[..count];
         // Names can be known beforehand only if the configuration says diff_ids.
         let names: Vec<Option<LayerId>> = match &diff_ids {
-            Some(ids) => chain(&ids[..count]).into_iter().map(|id| Some(LayerId::new(id))).collect(),
+            Some(ids) => layers::chain(&ids[..count]).into_iter().map(Some).collect(),
             None => vec![None; count],
         };
         let here: Vec<bool> = names
@@ -199,12 +199,32 @@ impl Puller<'_> {
 
     /// Plain mode: one tree.
     fn tree(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
+        if let Some(id) = self.known_tree(&resolved)? {
+            let descriptors = &resolved.manifest.layers[..self.count(&resolved)];
+            self.fetcher(places, Form::Plain).fetch_all(descriptors, &vec![true; descriptors.len()], None)?;
+            self.announce_flattening(&resolved.manifest.layers, descriptors.len());
+            return self.commit(reference, resolved, vec![id], Vec::new());
+        }
         let draft = layers::new_tree(self.storage)?;
         let mut owners = TableWriter::new(&draft);
-        let (held, ingests) = self.flatten(places, &resolved, &Root::open(&draft.path().join("tree"))?, &mut owners)?;
-        let owners = whole(owners)?;
-        let id = layers::store_tree(self.storage, draft, held, &reference.to_string(), owners)?;
+        let root = Root::open(&draft.path().join("tree"))?;
+        let Flattened { held, ingests, diff_ids } = self.flatten(places, &resolved, &root, &mut owners)?;
+        let id = layers::base_name(&diff_ids, &resolved.config);
+        layers::store_base(self.storage, draft, held, (&reference.to_string(), whole(owners)?), &id)?;
         self.commit(reference, resolved, vec![id], ingests)
+    }
+
+    /// The tree of an image, if it is there from an earlier pull.
+    fn known_tree(&self, resolved: &Resolved) -> Result<Option<LayerId>> {
+        let diff_ids = resolved.config.diff_ids_of(resolved.manifest.layers.len())?;
+        let Some(diff_ids) = diff_ids.filter(|_| !self.options.no_cache) else { return Ok(None) };
+        let id = layers::base_name(&diff_ids[..self.count(resolved)], &resolved.config);
+        Ok(Some(id).filter(|id| self.storage.has_layer(id)))
+    }
+
+    /// Layers that are taken.
+    fn count(&self, resolved: &Resolved) -> usize {
+        self.options.last_layer.unwrap_or(usize::MAX).min(resolved.manifest.layers.len())
     }
 
     fn commit(
@@ -252,7 +272,8 @@ impl Puller<'_> {
         let (places, resolved) = remote::find(self.remotes, reference, &wanted, cache)?;
         // A directory has no record.
         let draft = self.storage.draft()?;
-        let (_, ingests) = self.flatten(&places, &resolved, &place.root()?, &mut TableWriter::new(&draft))?;
+        let Flattened { ingests, .. } =
+            self.flatten(&places, &resolved, &place.root()?, &mut TableWriter::new(&draft))?;
         let image = Image::new(reference.clone(), Vec::new(), resolved.config.clone());
         self.storage.publish(ingests)?;
         self.storage.trim_blobs(self.host.keep_blobs(), &resolved.manifest.layers)?;
@@ -264,35 +285,36 @@ impl Puller<'_> {
         Ok(())
     }
 
-    /// Downloads all layers, then applies them in order to one tree. Bytes of the tree, and the downloads.
+    /// Downloads all layers, then applies them in order to one tree.
     fn flatten(
         &self,
         places: &[Remote],
         resolved: &Resolved,
         root: &Root,
         owners: &mut TableWriter,
-    ) -> Result<(Held, Vec<Ingest>)> {
+    ) -> Result<Flattened> {
         let diff_ids = diff_ids(resolved)?;
         let all = &resolved.manifest.layers;
-        let count = self.options.last_layer.unwrap_or(usize::MAX).min(all.len());
+        let count = self.count(resolved);
         let here = vec![false; count];
         let fetched = self.fetcher(places, Form::Plain).fetch_all(&all[..count], &here, diff_ids.as_deref())?;
         self.announce_flattening(all, count);
         let room = Room::new();
         let mut held = Held::NOTHING;
-        let mut ingests = Vec::new();
+        let (mut ingests, mut found) = (Vec::new(), Vec::new());
         for (i, (fetched, descriptor)) in fetched.into_iter().zip(all).enumerate() {
             let label = label(i, all.len(), descriptor);
             info!("{label}: extracting");
             let bytes = fetched.ok_or_else(|| Error::new(format!("{label}: not fetched")))?.bytes;
             let want = diff_ids.as_ref().map(|ids| ids[i]);
-            let (unpacked, _) = apply(bytes.reader()?, (root, Form::Plain), &label, want, owners, &room)?;
+            let (unpacked, diff_id) = apply(bytes.reader()?, (root, Form::Plain), &label, want, owners, &room)?;
+            found.push(diff_id);
             report(&label, &unpacked);
             held.add(&unpacked);
             ingests.extend(bytes.into_ingest());
         }
         held.add(&layers::add_meta(root, &resolved.config)?);
-        Ok((held, ingests))
+        Ok(Flattened { held, ingests, diff_ids: found })
     }
 
     fn fetcher<'b>(&'b self, places: &'b [Remote], form: Form) -> Fetcher<'b> {
@@ -310,6 +332,14 @@ impl Puller<'_> {
         info!("validating tarball members");
         info!("resolving whiteouts");
     }
+}
+
+/// Layers in one tree.
+struct Flattened {
+    held: Held,
+    /// The downloads.
+    ingests: Vec<Ingest>,
+    diff_ids: Vec<Digest>,
 }
 
 /// Sets a layer right by those below it, and ends the table of its owners.
@@ -348,12 +378,4 @@ fn diff_ids(resolved: &Resolved) -> Result<Option<Vec<Digest>>> {
         warning!("no metadata to load; using defaults");
     }
     Ok(ids)
-}
-
-fn chain(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut ids: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        ids.push(Digest::chain(ids.last(), diff_id));
-    }
-    ids
 }

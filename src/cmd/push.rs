@@ -36,8 +36,8 @@ use crate::registry::Client;
 use crate::registry::auth::Access as Permission;
 use crate::registry::blob::Presence;
 use crate::registry::client::Offer;
-use crate::rootfs::{Form, PackOptions, Room, Root};
-use crate::storage::{Access, Image, LayerId, LayerKind, Storage};
+use crate::rootfs::{Form, PackOptions, Room, Root, Stack};
+use crate::storage::{Access, Image, LayerId, LayerKind, Mode, Storage};
 
 pub fn push(host: &Host, options: &Options, image: &str, destination: Option<&str>) -> Result<()> {
     let reference = ImageRef::parse(image)?;
@@ -152,7 +152,7 @@ impl Pushed {
                 // Mount points and the like are for running here; whoever pulls the image gets them anew.
                 LayerKind::Meta => continue,
                 LayerKind::Step => has_layer_of_ours = true,
-                LayerKind::Base | LayerKind::Tree => {}
+                LayerKind::Base | LayerKind::Tree | LayerKind::Whole => {}
             }
             layers.push(*id);
         }
@@ -163,16 +163,17 @@ impl Pushed {
         if options.ownership {
             ledger = owners::of(storage, &image.layers, Which::All)?.unwrap_or_default();
             if let Some(base) = &base {
-                let theirs = owners::of(storage, &image.layers[..base.layers.len()], Which::All)?;
+                let theirs = owners::of(storage, &image.layers[..base.stored], Which::All)?;
                 marked = owners::differences(&ledger, &theirs.unwrap_or_default());
             }
         }
-        let trees = layers::trees(storage, &layers);
-        let given = match &trees[..] {
-            [tree] => ch_layer::given(&Root::open(tree)?)?,
-            _ => Vec::new(),
+        let dirs = storage.layer_dirs(&layers)?;
+        // Otherwise it has a layer of its own, or the base is pushed as it was pulled.
+        let given = match storage.mode() {
+            Mode::Overlay if layers.len() > 1 => Vec::new(),
+            Mode::Overlay | Mode::Plain => ch_layer::given(&Stack::of(&dirs)?)?,
         };
-        let files = Files::Layers(trees);
+        let files = Files::Layers(dirs);
         Ok(Pushed { layers, files, given, config: image.config, ledger, marked, base, has_layer_of_ours })
     }
 
@@ -180,7 +181,7 @@ impl Pushed {
         // Opened once: it may belong to somebody else, who could exchange it for a link to what is not theirs.
         let root = Root::open(directory)?;
         let config = directory_config(host, directory, &root)?;
-        let given = ch_layer::given(&root)?;
+        let given = ch_layer::given(&Stack::new(vec![root.try_clone()?]))?;
         let (files, ledger, marked) = (Files::Directory(root), Ledger::new(), Vec::new());
         Ok(Pushed { layers: Vec::new(), files, given, config, ledger, marked, base: None, has_layer_of_ours: true })
     }
@@ -188,7 +189,8 @@ impl Pushed {
     /// How the layer of ours is made.
     fn plan<'a>(&'a self, storage: &'a Storage, options: &Options) -> Result<Plan<'a>> {
         let ledger = Some(&self.ledger).filter(|_| options.ownership);
-        let above = self.below();
+        let above = self.base.as_ref().map_or(0, |base| base.stored);
+        let number = self.base.as_ref().map_or(0, |base| base.layers.len()) + 1;
         let owners = ledger.map(owners::for_archive).unwrap_or_default();
         let (exclude, marked) = (self.given.clone(), self.marked.clone());
         let pack = PackOptions { clamp_mtime: source_date_epoch()?, exclude, owners, marked, above };
@@ -197,12 +199,7 @@ impl Pushed {
             true => None,
             false => push_layer::key(storage, &self.layers, ledger.map(Ledger::to_string), &pack, encoding),
         };
-        Ok(Plan { storage, files: &self.files, options: pack, encoding, number: above + 1, key })
-    }
-
-    /// Layers that are not ours.
-    fn below(&self) -> usize {
-        self.base.as_ref().map_or(0, |base| base.layers.len())
+        Ok(Plan { storage, files: &self.files, options: pack, encoding, number, key })
     }
 }
 

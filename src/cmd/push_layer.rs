@@ -15,7 +15,7 @@ use crate::error::{Context, Result};
 use crate::log::{debug, info, verbose};
 use crate::oci::digest::{Digest, Hashing};
 use crate::registry::Client;
-use crate::rootfs::{self, PackOptions, Root, Stack};
+use crate::rootfs::{self, LayerDir, PackOptions, Root, Stack};
 use crate::storage::{Draft, LayerId, Storage};
 
 /// Part of every key. The number is raised when the same tree packs to other bytes (a test tells).
@@ -41,15 +41,15 @@ enum Bytes {
 
 /// What is packed.
 pub enum Files {
-    /// The trees of layers in storage, lowest first.
-    Layers(Vec<PathBuf>),
+    /// Layers in storage, lowest first.
+    Layers(Vec<LayerDir>),
     Directory(Root),
 }
 
 impl Files {
     fn stack(&self) -> Result<Stack> {
         match self {
-            Files::Layers(trees) => Stack::open(trees),
+            Files::Layers(dirs) => Stack::of(dirs),
             Files::Directory(root) => Ok(Stack::new(vec![root.try_clone()?])),
         }
     }

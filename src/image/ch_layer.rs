@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{Context, Result};
 use crate::log::verbose;
 use crate::oci::config::Config;
-use crate::rootfs::{Last, Root};
+use crate::rootfs::{Last, Stack};
 use crate::sys::file::{Kind, Time};
 
 const DIRECTORIES: [&str; 20] = [
@@ -73,10 +73,10 @@ fn inside(volume: &str) -> Option<PathBuf> {
 }
 
 /// What [`archive`] put into a whole tree and nothing else was added to, relative to the root: told by its time.
-pub fn given(root: &Root) -> Result<Vec<PathBuf>> {
+pub fn given(tree: &Stack) -> Result<Vec<PathBuf>> {
     let time = Time { sec: GIVEN_TIME as i64, nsec: 0 };
     let kind = |path: &Path| {
-        let stat = root.stat(path, Last::Keep).ok().flatten();
+        let stat = tree.lookup(path, Last::Keep).ok().flatten().map(|entry| entry.stat);
         // A later configuration went into the same directory.
         stat.filter(|stat| stat.mtime == time || path == Path::new("ch")).map(|stat| stat.kind)
     };
@@ -85,7 +85,7 @@ pub fn given(root: &Root) -> Result<Vec<PathBuf>> {
     let mut given: Vec<PathBuf> = Vec::new();
     for path in all.map(Path::new) {
         let is_ours = match kind(path) {
-            Some(Kind::Dir) => root.names(path)?.iter().all(|name| given.contains(&path.join(name))),
+            Some(Kind::Dir) => tree.names(path)?.iter().all(|name| given.contains(&path.join(name))),
             Some(Kind::File) => true,
             Some(Kind::Symlink | Kind::Whiteout | Kind::Special) | None => false,
         };

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::owners::{self, Which};
-use super::{ch_layer, view};
+use super::{ch_layer, view, whole};
 use crate::container;
 use crate::container::MAX_LAYERS;
 use crate::error::{Context, Error, Result};
@@ -23,12 +23,15 @@ pub fn trees(storage: &Storage, ids: &[LayerId]) -> Vec<PathBuf> {
     ids.iter().map(|id| storage.layer_tree(id)).collect()
 }
 
-/// The tree of an image that is one whole tree: each in plain mode, and those that `ch-run -w` writes into.
-pub fn whole(storage: &Storage, ids: &[LayerId]) -> Option<LayerId> {
+/// The tree of an image that has one to itself: those that `ch-run -w` writes into, and imported directories.
+pub fn own_tree(storage: &Storage, ids: &[LayerId]) -> Option<LayerId> {
     let [id] = ids else { return None };
-    let is_tree =
-        storage.mode() == Mode::Plain || storage.layer_info(id).is_ok_and(|info| info.kind == LayerKind::Tree);
-    is_tree.then_some(*id)
+    storage.layer_info(id).is_ok_and(|info| info.kind == LayerKind::Tree).then_some(*id)
+}
+
+/// The directory that holds all that the image shows. `None` in overlay mode: its layers have to be mounted.
+pub fn whole(storage: &Storage, ids: &[LayerId]) -> Option<LayerId> {
+    own_tree(storage, ids).or_else(|| storage.whole_tree(ids))
 }
 
 /// Copies an image to a tree of its own.
@@ -37,7 +40,9 @@ pub fn flatten(storage: &Storage, image: &Image) -> Result<LayerId> {
     let owners = owners::whole(&draft, owners::of(storage, &image.layers, Which::All)?)?;
     let to = draft.path().join("tree");
     let failed = || format!("can't copy image {}", image.reference);
-    let size = if image.layers.len() > MAX_LAYERS {
+    let size = if storage.mode() == Mode::Plain {
+        whole::copy(storage, &image.layers, &draft).context(failed)?
+    } else if image.layers.len() > MAX_LAYERS {
         repack(trees(storage, &image.layers), &to).context(failed)?
     } else {
         let view = view(storage, &image.layers)?;
@@ -72,9 +77,12 @@ fn repack(trees: Vec<PathBuf>, to: &Path) -> Result<u64> {
 /// An image as layers that never change, to build on. Of one that is written to that is a copy of its tree as it is now,
 /// which serves later builds as long as nothing more is written.
 pub fn frozen(storage: &Storage, image: Image) -> Result<Image> {
-    let Some(id) = whole(storage, &image.layers).filter(|_| storage.mode() == Mode::Overlay) else { return Ok(image) };
+    let Some(id) = own_tree(storage, &image.layers) else { return Ok(image) };
     // Directories that the user may not enter are looked into, too.
-    container::enter()?;
+    match storage.mode() {
+        Mode::Overlay => container::enter()?,
+        Mode::Plain => whole::see_all(),
+    }
     let stamp = storage.tree_stamp(&id);
     let name = |more: &str| LayerId::new(Digest::of(format!("frozen 1\n{id}\n{stamp}{more}").as_bytes()));
     let mut frozen = name("");
@@ -113,15 +121,53 @@ pub fn new_tree(storage: &Storage) -> Result<Draft> {
     Ok(draft)
 }
 
+/// What the layer of an image with this configuration is called that lies on top of `below`.
+pub fn meta_name(below: Option<LayerId>, config: &Config) -> LayerId {
+    let key = format!("meta 1\n{}\n{}", below.map_or(String::new(), |p| p.to_string()), config.to_value());
+    LayerId::new(Digest::of(key.as_bytes()))
+}
+
+/// The lowest layer of an image in plain mode: its layers unpacked one over the other, and its configuration. It is called
+/// as the topmost layer of the same image in overlay mode, so that the steps on it are called the same, too.
+pub fn store_base(
+    storage: &Storage,
+    draft: Draft,
+    held: Held,
+    (made_by, owners): (&str, Owners),
+    id: &LayerId,
+) -> Result<()> {
+    let info = LayerInfo {
+        parent: None,
+        kind: LayerKind::Base,
+        size: held.size,
+        content: held.content,
+        created_by: made_by.to_owned(),
+        inputs: Vec::new(),
+        owners,
+    };
+    storage.commit_layer(draft, id, &info)
+}
+
+/// What layers of a registry are called, the lowest first: each by those below it and its own diff ID.
+pub fn chain(diff_ids: &[Digest]) -> Vec<LayerId> {
+    let mut below: Option<Digest> = None;
+    let name = |diff_id: &Digest| LayerId::new(*below.insert(Digest::chain(below.as_ref(), diff_id)));
+    diff_ids.iter().map(name).collect()
+}
+
+/// What all of them are called as one layer, with the image's configuration.
+pub fn base_name(diff_ids: &[Digest], config: &Config) -> LayerId {
+    meta_name(chain(diff_ids).last().copied(), config)
+}
+
 /// The small top layer that an image has for its configuration: made, or found.
 pub fn meta(storage: &Storage, below: &[LayerId], config: &Config) -> Result<LayerId> {
     let parent = below.last().copied();
-    let key = format!("meta 1\n{}\n{}", parent.map_or(String::new(), |p| p.to_string()), config.to_value());
-    let id = LayerId::new(Digest::of(key.as_bytes()));
+    let id = meta_name(parent, config);
     if storage.has_layer(&id) {
         return Ok(id);
     }
-    let stack = Stack::open(&trees(storage, below))?.remembering();
+    let stack = Stack::of(&storage.layer_dirs(below)?)?.remembering();
     // What cannot be looked up (a loop of links) counts as there: it is left alone.
     let archive =
         ch_layer::archive(config, &|path| stack.lookup(path, Last::Keep).map_or(true, |found| found.is_some()))?;
@@ -165,7 +211,7 @@ impl Held {
     }
 }
 
-/// Names a whole tree (plain mode). Each gets a name of its own: trees are not shared.
+/// Names a whole tree that may be written to. Each gets a name of its own: such trees are not shared.
 pub fn store_tree(storage: &Storage, draft: Draft, held: Held, made_by: &str, owners: Owners) -> Result<LayerId> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();

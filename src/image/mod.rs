@@ -6,5 +6,6 @@ pub mod ch_layer;
 pub mod layers;
 pub mod owners;
 mod view;
+pub mod whole;
 
 pub use view::{View, view};

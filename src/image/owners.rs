@@ -6,7 +6,7 @@ use std::io;
 
 use crate::container::ownership::{Device, DeviceKind, Ledger, Line, Owner};
 use crate::error::{Context, Result};
-use crate::rootfs::{Cover, Fate, Ownership, Root, Told};
+use crate::rootfs::{Cover, Fate, Marks, Ownership, Root, Told};
 use crate::storage::{Draft, LayerId, LayerInfo, LayerKind, Owners, Storage, TableWriter};
 use crate::sys;
 
@@ -57,7 +57,8 @@ pub fn add(storage: &Storage, ledger: &mut Ledger, id: &LayerId, info: &LayerInf
         Owners::Own(_) => {
             if !ledger.is_empty() {
                 let root = Root::open(&storage.layer_tree(id))?;
-                cover(ledger, &root, info.kind).context(|| format!("can't read layer {id}"))?;
+                let marks = storage.layer_marks(id)?;
+                cover(ledger, (&root, &marks), info.kind).context(|| format!("can't read layer {id}"))?;
             }
             storage.read_owners(id, &info.owners, &mut |line| ledger.apply(line))
         }
@@ -66,8 +67,8 @@ pub fn add(storage: &Storage, ledger: &mut Ledger, id: &LayerId, info: &LayerInf
 
 /// Forgets what a layer hides or replaces. Directories of a layer that was unpacked are as that says; a step has those
 /// that it puts something into.
-fn cover(ledger: &mut Ledger, root: &Root, kind: LayerKind) -> io::Result<()> {
-    let mut cover = Cover::new(root);
+fn cover(ledger: &mut Ledger, (root, marks): (&Root, &Marks), kind: LayerKind) -> io::Result<()> {
+    let mut cover = Cover::new(root, marks);
     let mut path = ledger.next(None).map(<[u8]>::to_vec);
     while let Some(here) = path {
         let next = match cover.fate(&here)? {

@@ -1,8 +1,8 @@
-//! The tree of an image in storage, to be read: its layers mounted as one, or the one tree that it is.
+//! The tree of an image in storage, to be read: its layers mounted as one, or its whole tree.
 
 use std::path::{Path, PathBuf};
 
-use super::layers;
+use super::{layers, whole};
 use crate::container::{self, Overlay};
 use crate::error::Result;
 use crate::storage::{Draft, LayerId, Storage};
@@ -23,7 +23,7 @@ impl View {
 
 /// The tree of a finished image, to be read.
 pub fn view(storage: &Storage, ids: &[LayerId]) -> Result<View> {
-    if let Some(id) = layers::whole(storage, ids) {
+    if let Some(id) = layers::own_tree(storage, ids).map_or_else(|| whole::tree(storage, ids), |id| Ok(Some(id)))? {
         return Ok(View { path: storage.layer_tree(&id), _overlay: None, _draft: None });
     }
     let trees = layers::trees(storage, ids);

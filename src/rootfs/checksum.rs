@@ -13,8 +13,10 @@ use std::path::Path;
 
 use super::dir_stack::DirStack;
 use super::holes::{self, ZEROS};
+use super::merged::{Merged, Step};
 use super::metadata::open_dir;
 use super::root::{Root, show};
+use super::stack::Stack;
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_NOFOLLOW, O_NONBLOCK, O_RDONLY};
 use crate::sys::signal;
@@ -117,6 +119,21 @@ pub fn fingerprint(dir: &Path) -> Result<u64> {
                 levels.pop();
                 dir_stack.pop().context(failed)?;
             }
+        }
+    }
+    Ok(work.sum)
+}
+
+/// The same for what a stack of layers shows.
+pub fn fingerprint_merged(stack: &Stack) -> Result<u64> {
+    let mut work = Reading { sum: 0, several: HashSet::new(), buffer: vec![0; 256 << 10] };
+    let mut merged = Merged::new(stack);
+    let mut several = HashSet::new();
+    while let Some(step) = merged.step()? {
+        let Step::Leaf(item) = step else { continue };
+        if item.stat.kind == Kind::File && (item.stat.nlink == 1 || several.insert(item.id())) {
+            let file = item.open(stack).context(|| show(&item.path))?;
+            work.read(&file).context(|| show(&item.path))?;
         }
     }
     Ok(work.sum)

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use super::marks::Marks;
 use super::metadata::{OPAQUE, open_dir};
 use super::resolve::{join, split};
 use super::root::Root;
@@ -86,13 +87,14 @@ pub enum Fate {
 /// A layer that lies on top. Paths asked for in order cost one look for each directory.
 pub struct Cover<'r> {
     root: &'r Root,
+    marks: &'r Marks,
     /// The directory last looked at and those above it, as far as the layer has them, and what becomes of what is in them.
     trail: Vec<(Vec<u8>, Fate)>,
 }
 
 impl<'r> Cover<'r> {
-    pub fn new(root: &'r Root) -> Cover<'r> {
-        Cover { root, trail: Vec::new() }
+    pub fn new(root: &'r Root, marks: &'r Marks) -> Cover<'r> {
+        Cover { root, marks, trail: Vec::new() }
     }
 
     /// What becomes of `path`. The root directory is always merged.
@@ -105,6 +107,7 @@ impl<'r> Cover<'r> {
             reconciled => return Ok(reconciled),
         }
         Ok(match file::look(self.root.as_fd(), path)? {
+            None if self.marks.is_gone(path) => Fate::Hidden,
             None => Fate::Stays,
             Some(stat) if stat.is_dir() && !self.is_opaque(path)? => Fate::Merged,
             Some(_) => Fate::Hidden,
@@ -126,6 +129,7 @@ impl<'r> Cover<'r> {
             }
             here = join(&here, name);
             fate = match file::look(self.root.as_fd(), &here)? {
+                None if self.marks.is_gone(&here) => Fate::Hidden,
                 None => Fate::AllStay(here.clone()),
                 Some(stat) if stat.kind == Kind::Dir && !self.is_opaque(&here)? => Fate::Stays,
                 Some(_) => Fate::Hidden,
@@ -136,6 +140,9 @@ impl<'r> Cover<'r> {
     }
 
     fn is_opaque(&self, path: &[u8]) -> io::Result<bool> {
+        if self.marks.is_opaque(path) {
+            return Ok(true);
+        }
         let dir = open_dir(self.root.as_fd(), path)?;
         Ok(file::fgetxattr(dir.as_fd(), OPAQUE)?.is_some())
     }
@@ -153,7 +160,8 @@ mod tests {
         let root = scratch.root("root");
         let tar = Tar::of("a/ a/f=1 a/.wh.gone= file=1 link->a op/.wh..wh..opq= op/new=1 .wh.dir=");
         unpack(&mut &tar[..], &root, Form::Overlay, "l", &Limits::none()).unwrap();
-        let mut cover = Cover::new(&root);
+        let marks = Marks::default();
+        let mut cover = Cover::new(&root, &marks);
         for (path, want) in [
             ("", Fate::Merged),
             ("a", Fate::Merged),

@@ -15,6 +15,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::marks::Marks;
 use super::metadata::OPAQUE;
 use super::resolve::{Followed, join, parts, reopen, split};
 use super::root::{Last, Root, show};
@@ -24,10 +25,23 @@ use crate::sys::file::{self, Kind, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 /// Layer directories, the lowest first. One whole tree (plain form, or a mounted merge) is a stack of one.
 #[derive(Debug)]
 pub struct Stack {
-    layers: Vec<Rc<Root>>,
+    layers: Vec<Rc<Layer>>,
     memo: Option<Rc<RefCell<Memo>>>,
     /// So many of the lowest layers are in the memo.
     known: usize,
+}
+
+#[derive(Debug)]
+struct Layer {
+    root: Root,
+    marks: Marks,
+}
+
+/// Where a layer is, and what it hides besides what its directory says.
+#[derive(Clone, Debug)]
+pub struct LayerDir {
+    pub tree: PathBuf,
+    pub marks: Marks,
 }
 
 /// What paths stand for, found once: in so many of the lowest layers. When more come on top, only those are asked.
@@ -109,7 +123,13 @@ pub(super) struct Spot {
 impl Stack {
     /// Layers from the lowest to the top one.
     pub fn new(layers: Vec<Root>) -> Stack {
-        Stack { layers: layers.into_iter().map(Rc::new).collect(), memo: None, known: 0 }
+        let mut stack = Stack { layers: Vec::new(), memo: None, known: 0 };
+        layers.into_iter().for_each(|root| stack.add(root, Marks::default()));
+        stack
+    }
+
+    fn add(&mut self, root: Root, marks: Marks) {
+        self.layers.push(Rc::new(Layer { root, marks }));
     }
 
     /// Looks nothing up twice. For layers that do not change any more, also those that are pushed later.
@@ -120,23 +140,29 @@ impl Stack {
 
     /// Puts a layer on top.
     pub fn push(&mut self, layer: Root) {
-        self.layers.push(Rc::new(layer));
+        self.add(layer, Marks::default());
         self.known = self.layers.len();
     }
 
     /// This stack with a layer on top, which may still change. No descriptor is opened for what is below.
     pub(super) fn with(&self, layer: Root) -> Stack {
-        let mut layers = self.layers.clone();
-        layers.push(Rc::new(layer));
-        Stack { layers, memo: self.memo.clone(), known: self.known }
+        let mut stack = Stack { layers: self.layers.clone(), memo: self.memo.clone(), known: self.known };
+        stack.add(layer, Marks::default());
+        stack
     }
 
     pub(super) fn top(&self) -> Option<&Root> {
-        self.layers.last().map(Rc::as_ref)
+        self.layers.last().map(|layer| &layer.root)
     }
 
     pub fn open(paths: &[PathBuf]) -> Result<Stack> {
         Ok(Stack::new(paths.iter().map(|path| Root::open(path)).collect::<Result<_>>()?))
+    }
+
+    pub fn of(dirs: &[LayerDir]) -> Result<Stack> {
+        let mut stack = Stack::new(Vec::new());
+        dirs.iter().try_for_each(|dir| Root::open(&dir.tree).map(|root| stack.add(root, dir.marks.clone())))?;
+        Ok(stack)
     }
 
     pub fn len(&self) -> usize {
@@ -170,6 +196,19 @@ impl Stack {
         };
         let list = list().context(|| format!("can't read directory {}", show(bytes)))?;
         Ok(list.map(|list| list.into_iter().map(|(name, found)| (OsString::from_vec(name), *found.stat())).collect()))
+    }
+
+    /// Names of a directory, links followed; none if there is no such directory.
+    pub fn names(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        let bytes = path.as_os_str().as_bytes();
+        let list = || -> io::Result<_> {
+            match self.spot(bytes, Last::Follow)? {
+                Some(Spot { found: Some(Found::Dir(node, _)), .. }) => self.list(&node),
+                Some(_) | None => Ok(BTreeMap::new()),
+            }
+        };
+        let list = list().context(|| format!("can't read directory {}", show(bytes)))?;
+        Ok(list.into_keys().map(to_path).collect())
     }
 
     /// Opens a regular file for reading, links followed; `None` if there is nothing.
@@ -209,7 +248,7 @@ impl Stack {
         let read = || -> io::Result<_> {
             match self.spot(bytes, Last::Keep)? {
                 Some(Spot { dir, name, found: Some(Found::Other(layer, stat)) }) if stat.kind == Kind::Symlink => {
-                    file::readlinkat(self.layers[layer].as_fd(), &join(&dir.path, &name)).map(Some)
+                    file::readlinkat(self.layer(layer).as_fd(), &join(&dir.path, &name)).map(Some)
                 }
                 _ => Ok(None),
             }
@@ -218,7 +257,7 @@ impl Stack {
     }
 
     pub(super) fn layer(&self, index: usize) -> &Root {
-        &self.layers[index]
+        &self.layers[index].root
     }
 
     pub(super) fn root(&self) -> Node {
@@ -255,7 +294,12 @@ impl Stack {
         let mut top = None;
         let mut hidden = false;
         for (at, layer) in layers.iter().enumerate() {
-            let Some(stat) = file::look(self.layers[*layer].as_fd(), path)? else { continue };
+            let Layer { root, marks } = self.layers[*layer].as_ref();
+            if marks.is_gone(path) {
+                hidden = true;
+                break;
+            }
+            let Some(stat) = file::look(root.as_fd(), path)? else { continue };
             if !stat.is_dir() {
                 if dirs.is_empty() && stat.kind != Kind::Whiteout {
                     return Ok(Seen::Other(*layer, stat));
@@ -292,6 +336,9 @@ impl Stack {
                 let found = found(self.search(&node.layers[at..], &path, Seen::Nothing)?, &path);
                 list.insert(name.bytes, found);
             }
+            for name in self.layers[*layer].marks.gone_in(&node.path) {
+                list.entry(name.clone()).or_insert(None);
+            }
         }
         Ok(list.into_iter().filter_map(|(name, found)| Some((name, found?))).collect())
     }
@@ -306,7 +353,7 @@ impl Stack {
     }
 
     fn open_without_links(&self, layer: usize, path: &[u8], flags: i32) -> io::Result<OwnedFd> {
-        let root = self.layers[layer].as_fd();
+        let root = self.layer(layer).as_fd();
         let resolve = file::RESOLVE_BENEATH | file::RESOLVE_NO_SYMLINKS;
         if let Some(fd) = file::openat2(root, path, flags | O_NOFOLLOW, 0, resolve)? {
             return Ok(fd);
@@ -318,10 +365,13 @@ impl Stack {
     /// The target of a link that was seen there.
     pub(super) fn link_in(&self, layer: usize, path: &[u8]) -> io::Result<Vec<u8>> {
         let (parent, name) = split(path);
-        file::readlinkat(reopen(self.layers[layer].as_fd(), parent)?.as_fd(), name)
+        file::readlinkat(reopen(self.layer(layer).as_fd(), parent)?.as_fd(), name)
     }
 
     pub(super) fn is_opaque(&self, layer: usize, path: &[u8]) -> io::Result<bool> {
+        if self.layers[layer].marks.is_opaque(path) {
+            return Ok(true);
+        }
         let dir = self.open_dir_in(layer, path)?;
         Ok(file::fgetxattr(dir.as_fd(), OPAQUE)?.as_deref() == Some(b"y"))
     }
@@ -351,7 +401,7 @@ impl Stack {
                 Some(Found::Other(layer, stat))
                     if stat.kind == Kind::Symlink && (last == Last::Follow || !todo.is_empty()) =>
                 {
-                    let target = file::readlinkat(self.layers[layer].as_fd(), &join(&here.path, &name))?;
+                    let target = file::readlinkat(self.layer(layer).as_fd(), &join(&here.path, &name))?;
                     links.add(&target)?;
                     if target.starts_with(b"/") {
                         trail.truncate(1);

@@ -150,7 +150,12 @@ impl Copy<'_> {
 pub(super) fn copy_file(from: BorrowedFd, name: &[u8], stat: &Stat, to: BorrowedFd, copy: &[u8]) -> io::Result<()> {
     let source = File::from(file::openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)?);
     let target = File::from(file::openat(to, copy, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)?);
-    copy_content(&source, &target, stat)?;
+    copy_open(&source, &target, stat)
+}
+
+/// Copies content and metadata of a regular file to one that is new.
+pub(super) fn copy_open(source: &File, target: &File, stat: &Stat) -> io::Result<()> {
+    copy_content(source, target, stat)?;
     copy_xattrs(source.as_fd(), target.as_fd())?;
     file::fchmod(target.as_fd(), stat.mode & PLAIN_MODE)?;
     file::futimens(target.as_fd(), stat.mtime)

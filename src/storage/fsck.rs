@@ -9,7 +9,7 @@ use super::locks::LayerClaim;
 use super::{LayerId, LayerInfo, LayerKind, Storage};
 use crate::error::{Error, Result};
 use crate::oci::digest::{Digest, Hashing};
-use crate::rootfs;
+use crate::rootfs::{self, Stack};
 use crate::sys::signal;
 
 /// Whether contents are read, or only names and records.
@@ -93,7 +93,10 @@ impl Storage {
                     // Both may have been freed while we looked, and made again.
                     if is_orphan() && self.has_layer(&id) && is_orphan() {
                         damage("the layer below it is missing");
-                    } else if let Err(e) = self.read_owners(&id, &info.owners, &mut |_| Ok(())) {
+                    } else if let Err(e) = self
+                        .read_owners(&id, &info.owners, &mut |_| Ok(()))
+                        .and_then(|()| self.layer_marks(&id).map(drop))
+                    {
                         damage(&e.to_string());
                     } else if depth == Depth::Contents {
                         signal::check()?;
@@ -110,6 +113,13 @@ impl Storage {
     /// What is wrong with the layer's files.
     fn changed_content(&self, id: &LayerId, info: &LayerInfo) -> Option<String> {
         let tree = self.layer_tree(id);
+        if info.kind == LayerKind::Whole {
+            return match self.is_merged_view(id) {
+                Ok(true) => None,
+                Ok(false) => Some("its files are not what they were".to_owned()),
+                Err(e) => Some(e.to_string()),
+            };
+        }
         match info.content.map(|content| (content, rootfs::fingerprint(&tree))) {
             Some((content, Ok(now))) => (content != now).then(|| "its files are not what they were".to_owned()),
             Some((_, Err(e))) => Some(e.to_string()),
@@ -120,6 +130,15 @@ impl Storage {
             }
             None => None,
         }
+    }
+
+    /// Whether a whole tree has the files of the layers below it.
+    fn is_merged_view(&self, id: &LayerId) -> Result<bool> {
+        let mut below = self.chain(id);
+        below.reverse();
+        below.pop();
+        let stack = Stack::of(&self.layer_dirs(&below)?)?;
+        Ok(rootfs::fingerprint_merged(&stack)? == rootfs::fingerprint(&self.layer_tree(id))?)
     }
 
     fn check_blobs(&self, depth: Depth, found: &mut Vec<Damage>) -> Result<()> {
@@ -190,7 +209,7 @@ impl Storage {
             return Ok(right);
         }
         let images = self.images()?;
-        let user = images.iter().flatten().find(|image| image.layers.last() == Some(id));
+        let user = images.iter().flatten().find(|image| self.place_of(image) == Some(*id));
         let name = user.map_or_else(|| "an image that was deleted".to_owned(), |image| image.reference.to_string());
         Err(Error::new(format!("can't repair {name}: a command runs in it"))
             .hint("end what ch-run has started, then try again"))

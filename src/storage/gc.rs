@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::layers::tree_size;
-use super::{Image, KeepBlobs, LayerId, LayerKind, Storage};
+use super::{Image, KeepBlobs, LayerId, LayerKind, Mode, Storage};
 use crate::error::Result;
 use crate::log::{debug, verbose};
 use crate::oci::digest::Digest;
@@ -40,13 +40,23 @@ impl Storage {
     /// Frees layers that neither an image nor a cached step needs, unless another process is at work (then the next
     /// one does it). The last thing that a command does in storage, since the lock may be lost by asking for more.
     pub fn free_unused(&self) -> Result<()> {
+        self.free(&|_| true)
+    }
+
+    /// The same of whole trees alone: what the images were before a build is in their layers, which are the cache.
+    pub fn free_whole_trees(&self) -> Result<()> {
+        let is_whole = |id: &LayerId| self.layer_info(id).is_ok_and(|info| info.kind == LayerKind::Whole);
+        if self.mode() == Mode::Plain { self.free(&is_whole) } else { Ok(()) }
+    }
+
+    fn free(&self, fits: &dyn Fn(&LayerId) -> bool) -> Result<()> {
         let Some(lock) = self.lock() else { return Ok(()) };
         if !lock.upgrade()? {
             verbose!("storage directory in use: layers are freed later");
             return Ok(());
         }
         let used = self.used_layers()?;
-        self.remove_layers(self.layers()?.into_iter().filter(|id| !used.contains(id)).collect())
+        self.remove_layers(self.layers()?.into_iter().filter(|id| !used.contains(id) && fits(id)).collect())
     }
 
     /// Removes these layers, but none that a command is running in: it goes with the next command after that has ended.
@@ -78,7 +88,7 @@ impl Storage {
     pub fn garbage(&self, keep: Keep, keep_blobs: KeepBlobs) -> Result<Garbage> {
         let goes = |image: &Image| image.stage().is_some() && !matches!(keep, Keep::Since(time) if image.made >= time);
         let (stages, images): (Vec<Image>, Vec<Image>) = self.images()?.into_iter().flatten().partition(goes);
-        let mut used: HashSet<LayerId> = images.iter().flat_map(|image| image.layers.iter().copied()).collect();
+        let mut used: HashSet<LayerId> = images.iter().flat_map(|image| self.layers_of(image)).collect();
         for id in self.layers()? {
             if !used.contains(&id) && self.claim_layer(&id).is_none() {
                 used.extend(self.chain(&id));
@@ -98,7 +108,10 @@ impl Storage {
             }
             let chain: Vec<LayerId> = self.chain(&id).into_iter().filter(|l| !kept.contains(l)).collect();
             let bytes = total(chain.iter().map(|l| self.layer_info(l).map_or(0, |i| i.size)));
+            // Nothing is gained by the tree of an image without a name.
+            let is_whole = self.layer_info(&id).is_ok_and(|info| info.kind == LayerKind::Whole);
             let keeps = match keep {
+                _ if is_whole => false,
                 Keep::Nothing => false,
                 Keep::Size(limit) => kept_bytes.saturating_add(bytes) <= limit,
                 Keep::Since(time) => last_use >= time,
@@ -143,7 +156,7 @@ impl Storage {
     fn used_layers(&self) -> Result<HashSet<LayerId>> {
         let mut used: HashSet<LayerId> = HashSet::new();
         for image in self.images()?.into_iter().flatten() {
-            used.extend(image.layers);
+            used.extend(self.layers_of(&image));
         }
         for id in self.layers()? {
             if self.layer_info(&id).is_ok_and(|info| info.kind == LayerKind::Step) {
@@ -151,6 +164,11 @@ impl Storage {
             }
         }
         Ok(used)
+    }
+
+    /// Layers of an image, with its whole tree.
+    fn layers_of(&self, image: &Image) -> Vec<LayerId> {
+        image.layers.iter().copied().chain(self.name_of_whole(&image.layers)).collect()
     }
 
     /// The layer and its parents.

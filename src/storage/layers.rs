@@ -62,13 +62,20 @@ pub enum LayerKind {
     Step,
     /// What the manual page wants in every image (`/ch`, mount points).
     Meta,
-    /// A whole image (plain mode).
+    /// A whole image that `ch-run -w` writes into.
     Tree,
+    /// What its parent and all below it show together (plain mode). It can be made again.
+    Whole,
 }
 
 impl LayerKind {
-    const ALL: [(LayerKind, &'static str); 4] =
-        [(LayerKind::Base, "base"), (LayerKind::Step, "step"), (LayerKind::Meta, "meta"), (LayerKind::Tree, "tree")];
+    const ALL: [(LayerKind, &'static str); 5] = [
+        (LayerKind::Base, "base"),
+        (LayerKind::Step, "step"),
+        (LayerKind::Meta, "meta"),
+        (LayerKind::Tree, "tree"),
+        (LayerKind::Whole, "whole"),
+    ];
 }
 
 /// What is known about a layer; kept beside its tree.
@@ -224,7 +231,8 @@ impl Storage {
     pub fn commit_layer(&self, draft: Draft, id: &LayerId, info: &LayerInfo) -> Result<()> {
         let failed = || format!("can't store layer {id}");
         let mut info = info.clone();
-        if info.content.is_none() && info.size <= READ_AT_COMMIT {
+        // A whole tree is compared with what it was made of.
+        if info.content.is_none() && info.size <= READ_AT_COMMIT && info.kind != LayerKind::Whole {
             // What cannot be read now cannot be checked later.
             info.content = rootfs::fingerprint(&draft.path().join("tree")).ok();
         }
@@ -305,7 +313,7 @@ fn is_dir(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }
 
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content)
 }
 

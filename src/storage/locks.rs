@@ -82,7 +82,8 @@ impl StorageLock {
     }
 }
 
-/// In the directory of a layer: locked (shared) by whoever runs a command in an image whose top layer it is.
+/// In the directory of a layer: locked (shared) by whoever runs a command in an image whose top layer (plain mode: whole tree)
+/// it is.
 pub(super) const IN_USE: &str = "in-use";
 
 impl Storage {
@@ -93,8 +94,8 @@ impl Storage {
     pub fn keep_in_use(&self, find: &dyn Fn() -> Result<Option<Image>>) -> Result<Option<Image>> {
         loop {
             let Some(image) = find()? else { return Ok(None) };
-            let Some(top) = image.layers.last() else { return Ok(Some(image)) };
-            let path = self.in_use_path(top);
+            let Some(place) = self.place_of(&image) else { return Ok(Some(image)) };
+            let path = self.in_use_path(&place);
             let file = match open(&path).or_else(|_| super::files::open_file(&path).context(|| "can't open a lock")) {
                 Ok(file) => file,
                 // One that is gone is told by whoever looks for its files.

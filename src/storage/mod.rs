@@ -5,7 +5,8 @@
 //! lock           flock: shared to use, exclusive to reset or collect garbage; without flock(2): lock.owner
 //! blobs/sha256/  as downloaded; a name here is a proof of content
 //! ingest/        downloads under way; resumable after a crash
-//! layers/<id>/   tree/ (the unpacked directory), layer.json, and owners if its files are not all root's
+//! layers/<id>/   tree/ (the unpacked directory), layer.json, owners if its files are not all root's, and in plain mode
+//!                marks if it hides something
 //! images/*.json  layers in order, configuration, where from; the rename of this file is the commit
 //! locks/         one flock per image name
 //! tmp/           everything unfinished, flocked by its owner; swept when its owner is gone
@@ -33,6 +34,7 @@ mod layers;
 mod lockfile;
 mod locks;
 mod owners;
+mod whole;
 
 pub use blobs::{Ingest, KeepBlobs};
 pub use fsck::{Damage, Depth};

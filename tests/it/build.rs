@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::harness::{Mode, image, in_each_mode};
+use crate::harness::{image, in_each_mode};
 
 /// An image may name a working directory that it does not have.
 #[test]
@@ -87,9 +87,6 @@ fn steps_change_only_their_own_image() {
 #[test]
 fn the_cache_knows_what_matters() {
     in_each_mode(|site| {
-        if site.mode() == Mode::Plain {
-            return; // plain storage keeps no intermediate steps
-        }
         site.import(image::small(), "base");
         let file = site.write("context/file", "1\n");
         let dockerfile = "FROM base\nARG a=1\nRUN echo first\nCOPY file /\nRUN cat /file\n";

@@ -10,15 +10,13 @@ use std::thread;
 
 use crate::harness::site::in_tmp;
 use crate::harness::wait::{endless, meanwhile, runs};
-use crate::harness::{Mode, Site, image, in_each_mode, wait_for};
+use crate::harness::{Site, image, in_each_mode, wait_for};
 
 /// In overlay mode, where there is a cache, with a small base image.
 fn with_cache(test: impl Fn(&Site)) {
     in_each_mode(|site| {
-        if site.mode() == Mode::Overlay {
-            site.import(image::small(), "base");
-            test(site);
-        }
+        site.import(image::small(), "base");
+        test(site);
     });
 }
 
@@ -86,18 +84,6 @@ fn why_a_step_ran() {
             .args(["--rebuild", "--why", "--build-arg", "a=2"])
             .stderr_has("    why: asked for\n")
             .success();
-    });
-}
-
-#[test]
-fn why_all_runs_in_plain_mode() {
-    in_each_mode(|site| {
-        site.import(image::small(), "base");
-        let build = || site.build("out", "FROM base\nRUN true\n").arg("--why");
-        build().success();
-        let said = build().success().stderr;
-        let why = "    why: the storage directory is plain: nothing is cached\n";
-        assert_eq!(said.contains(why), site.mode() == Mode::Plain, "{said}");
     });
 }
 
@@ -195,8 +181,7 @@ fn a_killed_build_goes_on_where_it_was() {
         wait_for("what RUN started to end", || !runs(&endless));
         assert!(!site.images().iter().any(|name| name.starts_with("out")), "{:?}", site.images());
         site.write("bound/go", "");
-        let mark = if site.mode() == Mode::Overlay { "  2* RUN" } else { "  2 RUN" };
-        build().stdout("done\n").stderr_has(mark).success();
+        build().stdout("done\n").stderr_has("  2* RUN").success();
         let left: Vec<_> = fs::read_dir(site.storage().join("tmp")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
     });
@@ -213,11 +198,7 @@ fn a_failed_run_can_be_looked_into() {
             .failure();
         let command = done.stderr.split("ch-run ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
         site.ch_run(&command).args(["cat", "/before"]).stdout("stands\n").success();
-        let after = site.ch_run(&command).args(["test", "-e", "/after"]);
-        match site.mode() {
-            Mode::Overlay => after.failure(),
-            Mode::Plain => after.success(),
-        };
+        site.ch_run(&command).args(["test", "-e", "/after"]).failure();
         assert!(!site.images().iter().any(|name| name == "out" || name == "out:latest"));
         site.run("import").arg(image::small()).args(["base", "-s", "elsewhere"]).success();
         let chown = site.build("out", "FROM base\nRUN chown 1:1 /etc/passwd\n").stderr_has("=seccomp may fix it\n");

@@ -24,7 +24,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::harness::tree::{Entry, Kind, Tree};
-use crate::harness::{Mode, Run, Site, image, in_each_mode, skip};
+use crate::harness::{Run, Site, image, in_each_mode, skip};
 
 /// Fewer would mean that the table was not found.
 const AT_LEAST: usize = 150;
@@ -175,18 +175,13 @@ impl Case {
             let got = tree(site, &self.name, &dir.join("tree.tar"))?;
             check_files(base, &got, want)?;
         }
-        if site.mode() == Mode::Overlay {
-            let again = self.build(site, &dir).finish();
-            if !again.status.success() || self.runs_once() && !again.stdout.is_empty() {
-                return Err(format!(
-                    "built again: {}, stdout:\n{}stderr:\n{}",
-                    again.status, again.stdout, again.stderr
-                ));
-            }
-            let second = document(site, &self.name);
-            if self.runs_once() && first["layers"] != second["layers"] {
-                return Err(format!("built again, it has other layers; {}", again.stderr));
-            }
+        let again = self.build(site, &dir).finish();
+        if !again.status.success() || self.runs_once() && !again.stdout.is_empty() {
+            return Err(format!("built again: {}, stdout:\n{}stderr:\n{}", again.status, again.stdout, again.stderr));
+        }
+        let second = document(site, &self.name);
+        if self.runs_once() && first["layers"] != second["layers"] {
+            return Err(format!("built again, it has other layers; {}", again.stderr));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Mode, Site, Tree, image, in_each_mode};
+use crate::harness::{Site, Tree, image, in_each_mode};
 use crate::needs;
 
 fn source() -> Tree {
@@ -124,9 +124,7 @@ fn others_read_what_we_export() {
             assert!(tree.0.contains_key("opt/made"), "{operand}");
             tree.without(&["opt"]).assert_same(&theirs, operand);
         }
-        if site.mode() == Mode::Overlay {
-            site.run("export").args(["ours", &at("directory/")]).success();
-            site.ch_run("./directory").args(["cat", "/opt/made"]).stdout("made\n").success();
-        }
+        site.run("export").args(["ours", &at("directory/")]).success();
+        site.ch_run("./directory").args(["cat", "/opt/made"]).stdout("made\n").success();
     });
 }

@@ -210,13 +210,11 @@ fn we_read_zstd() {
             site.run("pull").arg(&name).env("SSL_CERT_FILE", server.ca()).success();
             site.tree(&name).without(&["etc"]).assert_same(&source(), format);
             // As a base: its layer stays as it is, and podman reads it under ours.
-            if site.mode() == crate::harness::Mode::Overlay {
-                let next = server.name(&format!("next-{repository}:1"));
-                site.build("next", &format!("FROM {name}\nRUN echo next >/next\n")).success();
-                let push = site.run("push").args(["--layers", "next", &next]).env("SSL_CERT_FILE", server.ca());
-                push.stderr_has(&format!("mounted from {repository}")).success();
-                engines.program("podman").args(["pull", "-q", "--tls-verify=false", &next]).success();
-            }
+            let next = server.name(&format!("next-{repository}:1"));
+            site.build("next", &format!("FROM {name}\nRUN echo next >/next\n")).success();
+            let push = site.run("push").args(["--layers", "next", &next]).env("SSL_CERT_FILE", server.ca());
+            push.stderr_has(&format!("mounted from {repository}")).success();
+            engines.program("podman").args(["pull", "-q", "--tls-verify=false", &next]).success();
         }
     });
 }

@@ -8,6 +8,7 @@ mod build_cases;
 mod build_file;
 mod build_jobs;
 mod build_peers;
+mod build_plain;
 mod build_show;
 mod ch_run;
 mod converted;

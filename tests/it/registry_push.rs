@@ -65,11 +65,6 @@ fn layers_of_the_base_stay_as_they_are() {
         site.run("push").args(["ours", &flat]).success();
         registry.server.forget();
         let done = site.run("push").args(["--layers", "ours", &layered]).success();
-        if site.mode() == Mode::Plain {
-            assert!(done.stderr.contains("pushing it as one layer"), "{}", done.stderr);
-            assert_eq!(manifest(&registry, "new/layered", "1")["layers"].as_array().unwrap().len(), 1);
-            return;
-        }
         let pushed = manifest(&registry, "new/layered", "1");
         let base = manifest(&registry, "base", "1");
         assert_eq!(pushed["layers"].as_array().unwrap()[..2], base["layers"].as_array().unwrap()[..]);
@@ -220,10 +215,8 @@ fn what_is_known_is_not_packed_again() {
         assert_eq!(asked(&registry), 1, "{:?}", registry.server.lines());
         assert!(registry.server.lines().iter().all(|line| !line.starts_with("POST")));
         // The same layers under another name; another repository of the same registry.
-        if site.mode() == Mode::Overlay {
-            site.build("twin", &format!("FROM {}\n{STEPS}", registry.name("base:1"))).success();
-            push(&["twin", &name]).stderr_has(known).success();
-        }
+        site.build("twin", &format!("FROM {}\n{STEPS}", registry.name("base:1"))).success();
+        push(&["twin", &name]).stderr_has(known).success();
         let done = push(&["ours", &registry.name("b:1")]).stderr_has(known).success();
         assert!(done.stderr.contains(": mounted from a\n"), "{}", done.stderr);
         assert_eq!(manifest(&registry, "b", "1"), first);
@@ -242,10 +235,8 @@ fn what_is_known_is_not_packed_again() {
         assert_ne!(manifest(&registry, "a", "1")["layers"], first["layers"]);
         push(&["--no-cache", "ours", &name]).stderr_lacks(known).success();
         assert_eq!(manifest(&registry, "a", "1"), first);
-        if site.mode() == Mode::Overlay {
-            push(&["--layers", "ours", &name]).stderr_lacks("packed before").success();
-            push(&["--layers", "ours", &name]).stderr_has("layer 3/3: packed before: ").success();
-        }
+        push(&["--layers", "ours", &name]).stderr_lacks("packed before").success();
+        push(&["--layers", "ours", &name]).stderr_has("layer 3/3: packed before: ").success();
         let more = format!("FROM {}\n{STEPS}RUN echo more >/opt/more\n", registry.name("base:1"));
         site.build("ours", &more).success();
         push(&["ours", &name]).stderr_lacks(known).success();
@@ -390,9 +381,6 @@ fn directories_are_pushed() {
 fn others_read_layered_pushes() {
     needs!("docker-registry", "openssl", "skopeo", "umoci");
     let site = Site::new();
-    if site.mode() == Mode::Plain {
-        return;
-    }
     let server = Server::start();
     let with = |run: crate::harness::Run| run.env("SSL_CERT_FILE", server.ca());
     let (base, flat, layered) = (server.name("base:1"), server.name("flat:1"), server.name("layered:1"));

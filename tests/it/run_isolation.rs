@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::site::in_tmp;
-use crate::harness::{Mode, Server, Site, image, in_each_mode, wait_for};
+use crate::harness::{Server, Site, image, in_each_mode, wait_for};
 use crate::{needs, skip};
 
 /// The host's files there are safe, steps find what earlier ones left, and its mode can be set.
@@ -197,9 +197,7 @@ fn certificates_of_the_site() {
                     REQUESTS_CA_BUNDLE=P\nSSL_CERT_FILE=P\n";
         let run = site.build("out", &text).arg("--ca").arg(&ca).env("SSL_CERT_FILE", &other);
         run.stdout(&want.replace("=P", "=/ch/ca-certificates.crt")).success();
-        if site.mode() == Mode::Overlay {
-            site.build("out", &text).stderr_has("* RUN").stdout("").success();
-        }
+        site.build("out", &text).stderr_has("* RUN").stdout("").success();
         let seen = "env | grep CERT; ls /ch; cat /etc/ssl/certs/ca-certificates.crt";
         let seen = site.ch_run("out").args(["sh", "-c", seen]).success().stdout;
         assert!(!seen.contains("ca-certificates.crt") && !seen.contains("site") && seen.ends_with("public"), "{seen}");
@@ -262,11 +260,9 @@ fn bundles_of_the_distribution() {
             };
             tree(Some(ca.as_path())).assert_same(&tree(None), change);
         }
-        if site.mode() == Mode::Overlay {
-            let text = format!("FROM with\n{SHOW}");
-            site.build("out", &text).arg("--ca").arg(&ca).success();
-            site.build("out", &text).stderr_has("* RUN").stdout("").success();
-        }
+        let text = format!("FROM with\n{SHOW}");
+        site.build("out", &text).arg("--ca").arg(&ca).success();
+        site.build("out", &text).stderr_has("* RUN").stdout("").success();
         // Nor is anything of it in what a failed step leaves.
         build("RUN false\n", Some(&ca)).failure();
         site.ch_run("out/_stage0").args(["grep", "-r", "CERTIFICATE", "/etc"]).stdout("").code(1);

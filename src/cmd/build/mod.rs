@@ -100,7 +100,8 @@ fn try_build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         context,
         ignore: source.ignored()?,
     };
-    build.run()
+    build.run()?;
+    storage.free_whole_trees()
 }
 
 /// `--pull`: those that FROM names without a platform of its own; the others are pulled where they are missing.

@@ -136,7 +136,7 @@ fn space(place: &Path) -> Finding {
 fn overlay(storage: &Path, trial: &Trial) -> Finding {
     let about = "overlayfs";
     let recorded = Storage::open_existing(storage, Access::Read).ok().flatten().map(|found| found.mode());
-    let then = "images are whole trees, steps are not cached: slower, and larger";
+    let then = "plain storage: steps are cached as differences, FROM and ch-run copy whole trees: slower, and larger";
     match probe::overlay(&trial.0) {
         Ok(None) if recorded == Some(Mode::Plain) => Finding::limited(
             about,

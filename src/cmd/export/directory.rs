@@ -12,8 +12,8 @@ pub fn write(input: &Input, root: &Root) -> Result<Written> {
     let limits = Limits::of(root)?;
     let (reader, writer) = io::pipe().context(|| "can't make a pipe")?;
     scope(|threads| {
-        let (trees, options) = (&input.trees, &input.pack);
-        let pack = move || rootfs::pack(&Stack::open(trees)?, &mut BufWriter::with_capacity(1 << 16, writer), options);
+        let (layers, options) = (&input.layers, &input.pack);
+        let pack = move || rootfs::pack(&Stack::of(layers)?, &mut BufWriter::with_capacity(1 << 16, writer), options);
         let packing = Builder::new().spawn_scoped(threads, pack).context(|| "can't start a thread")?;
         let mut stream = Stream { reader, packing: Some(packing), packed: Packed::default() };
         let unpacked = rootfs::unpack(&mut stream, root, Form::Plain, "export", &limits)?;

@@ -10,7 +10,7 @@ mod target;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::destination::Destination;
@@ -21,13 +21,12 @@ use crate::cli::Options;
 use crate::container;
 use crate::container::ownership::Ledger;
 use crate::error::{Context, Error, Result};
-use crate::image::layers;
 use crate::image::owners::{self, Which};
 use crate::log::{info, verbose, warning};
 use crate::oci::arch::Arch;
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
-use crate::rootfs::{PackOptions, Packed, Stack, Survey};
+use crate::rootfs::{LayerDir, PackOptions, Packed, Stack, Survey};
 use crate::storage::{Access, Image, Storage};
 use crate::sys;
 use format::{Format, Packing, Stream, Tree};
@@ -44,7 +43,7 @@ pub struct Input<'a> {
     pub reference: &'a ImageRef,
     pub config: &'a Config,
     /// Lowest first.
-    pub trees: Vec<PathBuf>,
+    pub layers: Vec<LayerDir>,
     pub pack: PackOptions,
 }
 
@@ -142,8 +141,8 @@ pub fn export_image(host: &Host, options: &Options, storage: &Storage, image: &I
         owners: owners::for_archive(&ledger),
         ..PackOptions::default()
     };
-    let trees = layers::trees(storage, &image.layers);
-    let input = Input { host, storage, reference, config: &image.config, trees, pack };
+    let layers = storage.layer_dirs(&image.layers)?;
+    let input = Input { host, storage, reference, config: &image.config, layers, pack };
     let written = match (&format, path.as_os_str() == STDOUT) {
         (Format::Tree(tree), _) => to_directory(&input, tree, path, options)?,
         (Format::SquashFs(packing), true) => to_stdout(storage, |out| packed(&input, *packing, out))?,
@@ -159,7 +158,7 @@ pub fn export_image(host: &Host, options: &Options, storage: &Storage, image: &I
 }
 
 fn packed(input: &Input, packing: Packing, out: &File) -> Result<Written> {
-    let stack = Stack::open(&input.trees)?;
+    let stack = Stack::of(&input.layers)?;
     let source = Source { stack: &stack, owners: input.pack.owners.clone(), not_after: input.pack.clamp_mtime };
     squashfs::write(&source, packing, out)
 }
@@ -202,7 +201,7 @@ fn to_directory(input: &Input, tree: &Tree, path: &Path, options: &Options) -> R
 /// If there was no room: how much was written, and how much there is at most.
 fn not_written(e: Error, input: &Input, path: &Path, done: u64) -> Error {
     let failed = format!("can't write {}", path.display());
-    let survey = || Stack::open(&input.trees).and_then(|stack| Survey::of(&stack));
+    let survey = || Stack::of(&input.layers).and_then(|stack| Survey::of(&stack));
     match e.lacks_space().then(survey) {
         Some(Ok(survey)) => {
             let begun = if done > 0 { format!("{} written, ", bytes(done)) } else { String::new() };

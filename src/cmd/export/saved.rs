@@ -166,7 +166,7 @@ impl Saved {
     }
 
     fn pack(&self, input: &Input) -> Result<Layer> {
-        let stack = Stack::open(&input.trees)?;
+        let stack = Stack::of(&input.layers)?;
         let draft = input.storage.draft()?;
         let path = draft.path().join("layer");
         let made = File::options().read(true).write(true).create_new(true).open(&path);

@@ -10,7 +10,7 @@ use crate::error::{Context, Result};
 use crate::rootfs::{self, Stack};
 
 pub fn write(input: &Input, encoding: Option<Encoding>, out: &mut dyn Write) -> Result<Written> {
-    let stack = Stack::open(&input.trees)?;
+    let stack = Stack::of(&input.layers)?;
     let progress = Progress::new("packing", None);
     let part = progress.part("tarball", None);
     let failed = || "can't pack the image";

@@ -29,7 +29,7 @@ use crate::oci::digest::{Digest, Hashing};
 use crate::oci::reference::ImageRef;
 use crate::oci::saved::{DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Wish};
 use crate::rootfs::{self, Bundle, Limits, Root, Unpacked};
-use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Mode, Owners, Storage, TableWriter};
+use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Owners, Storage, TableWriter};
 
 /// Largest `/ch/metadata.json`, bytes.
 const MAX_METADATA: u64 = 1 << 20;
@@ -228,7 +228,7 @@ fn store(
     path: &Path,
 ) -> Result<LayerId> {
     let made_by = format!("import {}", path.display());
-    let (Mode::Overlay, Some(name)) = (storage.mode(), name) else {
+    let Some(name) = name else {
         return layers::store_tree(storage, draft, held, &made_by, whole(owners)?);
     };
     let id = LayerId::new(Digest::of(name.as_bytes()));

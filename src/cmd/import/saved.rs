@@ -257,16 +257,26 @@ impl Found {
     }
 
     fn tree(&self, bundle: &Bundle, storage: &Storage, diff_ids: Option<&[Digest]>) -> Result<LayerId> {
+        let known = diff_ids.map(|ids| layers::base_name(ids, &self.config)).filter(|id| storage.has_layer(id));
+        if let Some(id) = known {
+            (0..self.layers.len()).for_each(|i| info!("{}: using existing layer", self.label(i)));
+            return Ok(id);
+        }
         let draft = layers::new_tree(storage)?;
         let root = Root::open(&draft.path().join("tree"))?;
         let mut held = Held::NOTHING;
         let mut owners = TableWriter::new(&draft);
+        let mut found = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
             let want = diff_ids.map(|ids| ids[i]);
-            held.add(&layer.unpack(bundle, (&root, Form::Plain), &self.label(i), want, &mut owners)?.0);
+            let (unpacked, diff_id) = layer.unpack(bundle, (&root, Form::Plain), &self.label(i), want, &mut owners)?;
+            held.add(&unpacked);
+            found.push(diff_id);
         }
         held.add(&layers::add_meta(&root, &self.config)?);
-        layers::store_tree(storage, draft, held, "import", whole(owners)?)
+        let id = layers::base_name(&found, &self.config);
+        layers::store_base(storage, draft, held, ("import", whole(owners)?), &id)?;
+        Ok(id)
     }
 
     fn label(&self, i: usize) -> String {
