@@ -210,7 +210,13 @@ impl Kept {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).context(failed),
             Ok(()) | Err(_) => {}
         }
-        let lock = File::options().write(true).create(true).truncate(false).open(dir.join("lock")).context(failed)?;
+        let lock = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("lock"))
+            .context(failed)?;
         Ok(Kept { dir: dir.to_owned(), lock })
     }
 

@@ -1,7 +1,7 @@
 //! Is what is kept still what it was? Finds damage and drops what is damaged; nothing else is ever repaired, since
 //! everything can be pulled or built again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 
@@ -193,7 +193,8 @@ impl Storage {
         let falls = |id: &LayerId| self.chain(id).iter().any(|below| bad.contains(below) || !self.has_layer(below));
         let fallen: HashSet<LayerId> = self.layers()?.into_iter().filter(falls).collect();
         let layers: Vec<LayerId> = fallen.union(&bad).copied().collect();
-        let _rights = layers.iter().map(|id| self.claim_damaged(id)).collect::<Result<Vec<_>>>()?;
+        let rights = layers.iter().map(|id| Ok((*id, self.claim_damaged(id)?))).collect::<Result<HashMap<_, _>>>();
+        let mut rights = rights?;
         for damage in damage {
             match damage {
                 Damage::Blob(digest, _) => self.discard(&self.path().join("blobs/sha256").join(digest.hex()))?,
@@ -201,7 +202,7 @@ impl Storage {
                 Damage::Layer(..) | Damage::Foreign(_) => {}
             }
         }
-        self.children_first(layers).iter().try_for_each(|id| self.remove_layer(id))
+        self.children_first(layers).iter().try_for_each(|id| self.remove_layer(id, rights.remove(id)))
     }
 
     fn claim_damaged(&self, id: &LayerId) -> Result<LayerClaim> {

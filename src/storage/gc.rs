@@ -67,13 +67,13 @@ impl Storage {
             if in_use.contains(&id) {
                 continue;
             }
-            let Some(_right) = self.claim_layer(&id) else {
+            let Some(right) = self.claim_layer(&id) else {
                 verbose!("layer {id} is in use: it is freed later");
                 in_use.extend(self.chain(&id));
                 continue;
             };
             debug!("freeing layer {id}");
-            self.remove_layer(&id)?;
+            self.remove_layer(&id, Some(right))?;
         }
         Ok(())
     }

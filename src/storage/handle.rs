@@ -248,6 +248,11 @@ impl Storage {
 
     /// Moves a directory (or file) out of the way at once and deletes it.
     pub(super) fn discard(&self, path: &Path) -> Result<()> {
+        self.discard_and_release(path, ())
+    }
+
+    /// The same; `held` is dropped before it is deleted.
+    pub(super) fn discard_and_release<T>(&self, path: &Path, held: T) -> Result<()> {
         let failed = || format!("can't remove {}", path.display());
         let draft = self.draft();
         // A full file system has no room for a draft; a name more in trash/ it mostly has.
@@ -255,7 +260,9 @@ impl Storage {
             Ok(draft) => draft.path().join("old"),
             Err(_) => self.path.join("trash").join(trash_name()),
         };
-        match fs::rename(path, &target) {
+        let renamed = fs::rename(path, &target);
+        drop(held);
+        match renamed {
             Ok(()) => match rootfs::remove_tree(&target) {
                 // Another process has swept it.
                 Err(_) if draft.is_err() && target.symlink_metadata().is_err() => Ok(()),

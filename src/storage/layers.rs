@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::files::{open_file, read_file};
 use super::handle::{Draft, Storage};
-use super::locks;
+use super::locks::{self, LayerClaim};
 use super::owners::Owners;
 use crate::compress::crc32;
 use crate::error::{Context, Error, Result, bail};
@@ -303,8 +303,10 @@ impl Storage {
         Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
     }
 
-    pub(super) fn remove_layer(&self, id: &LayerId) -> Result<()> {
-        self.discard(&self.layer_path(id))
+    /// The right to do that is given back as soon as nobody can use the layer any more: a file in it that is open would
+    /// keep it on NFS.
+    pub(super) fn remove_layer(&self, id: &LayerId, right: Option<LayerClaim>) -> Result<()> {
+        self.discard_and_release(&self.layer_path(id), right)
     }
 }
 
