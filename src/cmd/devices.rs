@@ -1,6 +1,6 @@
 //! `ch-run --device`: which files describe devices, and what does a container get of the host for those that were asked for?
 //!
-//! Decided in two steps: on the host what there is, in the mounted image what of it can be used there.
+//! What of it the image can use is decided when it is mounted: `driver`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,16 +8,16 @@ use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use crate::container::Bind;
-use crate::container::inject::{Devices, Inject, Injection};
+use super::driver;
+use crate::container::inject::{Devices, Inject};
+use crate::device::Edits;
 use crate::device::cdi::{self, Format};
 use crate::device::hook::Hook;
-use crate::device::select::{self, Selection, Source, Wanted};
-use crate::device::{Edits, Node};
+use crate::device::select::{self, Source, Wanted};
 use crate::error::{Context, Error, Result, bail};
-use crate::log::{escape, verbose, warning};
+use crate::log::{escape, warning};
 
 /// Later ones count more.
 const DIRECTORIES: &str = "/etc/cdi:/var/run/cdi";
@@ -29,7 +29,7 @@ const LARGEST: u64 = 8 << 20;
 pub fn inject(devices: &Devices) -> Result<Inject> {
     let wanted = wanted(devices)?;
     if wanted.is_empty() {
-        return Ok(Box::new(|_| Ok(Injection::default())));
+        return Ok(Inject::nothing());
     }
     let directories = directories(devices.dirs.as_deref())?;
     let sources = read(&directories);
@@ -48,13 +48,7 @@ pub fn inject(devices: &Devices) -> Result<Inject> {
             ));
         }
     }
-    let binds = binds(&selection.edits);
-    Ok(Box::new(move |inside| {
-        if !inside.is_joined {
-            say(&selection);
-        }
-        Ok(Injection { binds, env: selection.edits.env })
-    }))
+    Ok(driver::inject(selection))
 }
 
 /// Whether a CDI file says anything about this device.
@@ -124,7 +118,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn is_library(path: &str) -> bool {
+pub fn is_library(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     name.ends_with(".so") || name.contains(".so.")
 }
@@ -149,26 +143,4 @@ fn warn_about(edits: &Edits) {
     if !edits.ignored.is_empty() {
         warning!("devices: can't be done without privilege: {}", edits.ignored.join(", "));
     }
-}
-
-fn binds(edits: &Edits) -> Vec<Bind> {
-    let exists = |path: &str| fs::metadata(path).is_ok();
-    let nodes = edits.nodes.iter().filter(|node| !is_given(node) && exists(&node.host));
-    let nodes = nodes.map(|node| Bind::new(&node.host, &node.path));
-    let mounts = edits.mounts.iter().filter(|mount| exists(&mount.host));
-    let mounts = mounts.map(|mount| Bind { read_only: mount.read_only, ..Bind::new(&mount.host, &mount.path) });
-    nodes.chain(mounts).collect()
-}
-
-/// A container has the host's /dev.
-fn is_given(node: &Node) -> bool {
-    let path = Path::new(&node.path);
-    node.host == node.path && path.starts_with("/dev") && !path.components().any(|part| part == Component::ParentDir)
-}
-
-fn say(selection: &Selection) {
-    let Edits { nodes, mounts, env, .. } = &selection.edits;
-    let names = selection.names.join(", ");
-    let (nodes, mounts, env) = (nodes.len(), mounts.len(), env.len());
-    verbose!("devices: {names}: {nodes} device nodes, {mounts} files and directories, {env} variables");
 }

@@ -11,6 +11,7 @@ mod delete;
 mod destination;
 mod devices;
 mod doctor;
+mod driver;
 mod export;
 mod fetch;
 mod fsck;

@@ -73,6 +73,19 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Puts directories before those that a variable lists.
+pub fn put_first(env: &mut Environment, name: &str, directories: &[String]) {
+    if directories.is_empty() {
+        return;
+    }
+    let mut value = OsString::from(directories.join(":"));
+    if let Some((_, old)) = env.iter().find(|(n, old)| n == name && !old.is_empty()) {
+        value.push(":");
+        value.push(old);
+    }
+    set(env, OsStr::new(name), &value);
+}
+
 /// Whether `$NAME` in values is replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expand {

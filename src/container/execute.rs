@@ -47,7 +47,7 @@ pub fn execute_all(steps: &[Step], execution: &mut Execution) -> (usize, io::Err
 impl Execution<'_> {
     fn perform(&mut self, step: &Step) -> io::Result<()> {
         match step {
-            Step::Stub { .. } | Step::Place(_) => Ok(()),
+            Step::Stub { .. } | Step::Place(_) | Step::FilePlace(_) => Ok(()),
             Step::Root(path) => {
                 mount::mount(Some(path), path, None, BIND | RECURSIVE, None)?;
                 self.root = Some(mount::open_path(path)?);
@@ -188,14 +188,14 @@ impl Execution<'_> {
     }
 
     /// The file lives in a tmpfs that is taken out of the tree at once and stays alive by being bound.
-    fn put(&self, scratch: &Target, target: &Target, content: &str) -> io::Result<()> {
+    fn put(&self, scratch: &Target, target: &Target, content: &[u8]) -> io::Result<()> {
         let below = self.open(scratch, Make::Nothing)?;
-        let options = c"mode=755,size=64k,nr_inodes=4";
+        let options = c"mode=755,size=16m,nr_inodes=4";
         mount::mount(Some(c"none"), FdPath::of(&below).as_c(), Some(c"tmpfs"), NO_SUID | NO_DEV, Some(options))?;
         let tmpfs = self.open(scratch, Make::Nothing)?;
         let file = mount::create_file(&tmpfs, c"file")?;
         let file = std::fs::File::from(file);
-        (&file).write_all(content.as_bytes())?;
+        (&file).write_all(content)?;
         let at = self.open(target, Make::Nothing)?;
         mount::mount(Some(FdPath::of(&file).as_c()), FdPath::of(&at).as_c(), None, BIND, None)?;
         drop(file);

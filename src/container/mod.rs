@@ -65,6 +65,8 @@ pub struct Spec {
     /// Mounted after the standard ones: in this order by [`exec`]; by [`run_recorded`] so that none hides another.
     pub binds: Vec<Bind>,
     pub tmpfs: Vec<Tmpfs>,
+    /// Path and content of files that lie over those of the tree.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
     /// The whole environment. `PATH` in it says where the command is looked for.
     pub env: Vec<(OsString, OsString)>,
     pub argv: Vec<OsString>,
@@ -103,6 +105,7 @@ impl Spec {
             no_cwd: NoDirectory::Fail,
             binds: Vec::new(),
             tmpfs: Vec::new(),
+            files: Vec::new(),
             env: Vec::new(),
             argv,
             network: Network::Host,

@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
+use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::enter::{enter_as, separate};
-use super::env::Environment;
+use super::env::{Environment, put_first};
 pub use super::inherit::Preset;
 use super::inject::{Devices, Inject, Injection, Inside};
 use super::join::{self, Group, Part};
@@ -199,7 +200,8 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
         // Its root is ours already.
         Some(Part::Joined) => (PathBuf::from("/"), None),
         Some(Part::First(_)) | None => {
-            let sources = launcher::directories(&host);
+            let mut sources = launcher::directories(&host);
+            sources.extend(inject.sources);
             let (root, layers) = lay_out(image.place, request, (inside, home.as_ref()), sources)?;
             let overlay = match (&request.upper, &kept) {
                 (Upper::Memory(size), _) => Some(Overlay::in_memory(layers.as_deref(), size, &root)?),
@@ -211,7 +213,8 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
             (root, overlay)
         }
     };
-    let injection = inject(&Inside { is_joined: matches!(part, Some(Part::Joined)) })?;
+    let mut injection = (inject.decide)(&Inside { root: &root, is_joined: matches!(part, Some(Part::Joined)) })?;
+    let (files, library_path) = (mem::take(&mut injection.files), mem::take(&mut injection.library_path));
     let request = &with_devices(request, injection);
     let account = request.passwd.then(|| account(&host, (uid, gid), home.as_ref()));
     let is_joined = matches!(part, Some(Part::Joined));
@@ -221,7 +224,8 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
     };
     binds.extend(request.binds.iter().cloned());
     let container = Container { root: &root, env: image.env.as_deref(), home: home.as_ref(), uid: inside.0, is_joined };
-    let env = variables::environment(request, host, &container)?;
+    let mut env = variables::environment(request, host, &container)?;
+    put_first(&mut env, "LD_LIBRARY_PATH", &library_path);
     let cwd = match (&request.cwd, image.cwd) {
         (Some(cwd), _) => Some(cwd.clone()),
         (None, Some(cwd)) => Some(cwd),
@@ -237,6 +241,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
         cwd: cwd.unwrap_or_else(|| PathBuf::from("/")),
         binds,
         tmpfs: Vec::new(),
+        files,
         env,
         argv,
         network: Network::Host,
@@ -267,7 +272,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
 
 /// What the command line says comes after what its devices want, and so goes over it.
 fn with_devices(request: &Request, injection: Injection) -> Request {
-    let Injection { binds, env } = injection;
+    let Injection { binds, env, files: _, library_path: _ } = injection;
     let set = |(name, value): (String, String)| Change::Set {
         name: name.into(),
         value: value.into(),

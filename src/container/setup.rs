@@ -80,8 +80,8 @@ fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
     let root = c_path(&spec.root).context(|| spec.root.display().to_string())?;
     mounts.steps.push(Step::Root(root));
     if let Some(account) = &spec.account {
-        mounts.put("/etc/passwd", passwd_file(spec, account))?;
-        mounts.put("/etc/group", group_file(spec, account))?;
+        mounts.put("/etc/passwd", passwd_file(spec, account).into_bytes())?;
+        mounts.put("/etc/group", group_file(spec, account).into_bytes())?;
     }
     mounts.bind_as(&Bind::new("/dev", "/dev"), Access::Names)?;
     match role {
@@ -132,7 +132,10 @@ fn mounts(spec: &Spec, role: Role, extras: Extras) -> Result<Vec<Step>> {
         }
     }
     if needs_apt_config(spec) {
-        mounts.put(APT_PLACE, APT_CONFIG.to_owned())?;
+        mounts.put(APT_PLACE, APT_CONFIG.as_bytes().to_vec())?;
+    }
+    for (path, content) in &spec.files {
+        mounts.put_always(path, content.clone())?;
     }
     if spec.no_cwd == NoDirectory::MakeOrBeginInRoot && extras == Extras::Wanted {
         mounts.place(&spec.cwd);
@@ -292,13 +295,27 @@ impl Mounts<'_> {
         Ok(())
     }
 
-    fn put(&mut self, path: &str, content: String) -> Result<()> {
+    fn put(&mut self, path: &str, content: Vec<u8>) -> Result<()> {
         let (target, _) = self.locate(Path::new(path), Shape::File)?;
         // An image without such a file has no use for it.
         if target.exists() && !target.is_dir() {
             let (scratch, _) = self.directory(Path::new("/dev"))?;
             self.steps.push(Step::Put { scratch, target, content });
         }
+        Ok(())
+    }
+
+    /// Also where there is no such file.
+    fn put_always(&mut self, path: &Path, content: Vec<u8>) -> Result<()> {
+        let (target, _) = self.locate(path, Shape::File)?;
+        if target.exists() && target.is_dir() {
+            bail!("can't put a file over {} of the image: a directory", path.display());
+        }
+        if !target.exists() {
+            self.steps.push(Step::FilePlace(target.clone()));
+        }
+        let (scratch, _) = self.directory(Path::new("/dev"))?;
+        self.steps.push(Step::Put { scratch, target, content });
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub enum Step {
     Put {
         scratch: Target,
         target: Target,
-        content: String,
+        content: Vec<u8>,
     },
     RootReadOnly,
     LoopbackUp,
@@ -59,6 +59,8 @@ pub enum Step {
         maps: Maps,
     },
     Directory(CString),
+    /// A file in the tree, to put another over. Made beforehand.
+    FilePlace(Target),
     /// A directory in the tree, to begin in. Made beforehand.
     Place(Target),
     /// The image's working directory; `/` and a warning with that advice if it is not to be had.
@@ -123,6 +125,7 @@ impl Step {
             Step::Proc(target) | Step::Tmpfs { target, .. } | Step::Mark { target, .. } | Step::Place(target) => {
                 Some((target, Shape::Directory))
             }
+            Step::FilePlace(target) => Some((target, Shape::File)),
             Step::Put { scratch, .. } => Some((scratch, Shape::Directory)),
             Step::Stub { .. }
             | Step::Root(_)
@@ -212,6 +215,7 @@ impl fmt::Display for Step {
             Step::LoopbackUp => f.write_str("set the loopback interface up"),
             Step::Pivot => f.write_str("change the root directory"),
             Step::Identity { uid, gid, .. } => write!(f, "become user {uid} and group {gid}"),
+            Step::FilePlace(target) => write!(f, "make {target} to put a file over"),
             Step::Place(target) => write!(f, "make {target} to begin in"),
             Step::DirectoryOrRoot(path, _) => write!(f, "change the directory to {}, else /", shown(path)),
             Step::Directory(path) => write!(f, "change the directory to {}", shown(path)),

@@ -526,7 +526,7 @@ fn ch_run(root: &Path, line: &str) -> (Ended, String) {
             };
             let host = [("PATH", "/bin"), ("USER", "me"), ("HOME", "/etc")].map(|(n, v)| (n.into(), v.into())).to_vec();
             let image = request::Image::directory(Path::new(&request.image)).unwrap();
-            let Err(e) = request::become_command(&request, host, image, super::inject::nothing());
+            let Err(e) = request::become_command(&request, host, image, super::inject::Inject::nothing());
             // The tree may have become the root by now.
             fs::write(&failure, e.to_string()).unwrap();
             process::exit(99)
@@ -617,7 +617,8 @@ fn peers_share_a_container() {
                 match process::fork(0).unwrap() {
                     Fork::Child => {
                         let image = request::Image::directory(&root).unwrap();
-                        let Err(e) = request::become_command(&request, Vec::new(), image, super::inject::nothing());
+                        let Err(e) =
+                            request::become_command(&request, Vec::new(), image, super::inject::Inject::nothing());
                         fs::write(root.join(format!("out{i}")), e.to_string()).unwrap();
                         process::exit(99)
                     }

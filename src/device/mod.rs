@@ -3,11 +3,16 @@
 //! Pure: bytes in, plain data out. CDI documents (Container Device Interface 1.1, SPEC.md) say which devices there are
 //! and by which [`Edits`] a container gets them; [`select`] picks what was asked for. Who reads the files is `cmd/devices`.
 //!
+//! [`loader`] says how programs of the image find the libraries.
+//!
 //! Deliberately absent: hooks, which are programs that a runtime would run; what they are for is known by their names, or
 //! they are named in a warning. And owners and modes of device nodes: a user gets the host's nodes, as they are.
 
 pub mod cdi;
+pub mod elf;
 pub mod hook;
+pub mod ld_cache;
+pub mod loader;
 pub mod select;
 pub mod yaml;
 

@@ -14,6 +14,7 @@ mod ch_run;
 mod converted;
 mod crash;
 mod debian;
+mod device_libraries;
 mod devices;
 mod doctor;
 mod environment;
