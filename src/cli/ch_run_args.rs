@@ -108,6 +108,13 @@ const TABLE: &[Row<Given, Never>] = &[
         }),
         "run as GID within the container",
     ),
+    row(
+        None,
+        "gpu",
+        &[],
+        Flag(|g| g.request.devices.gpu = true),
+        "use the machine's GPUs: what CDI files say about them, else the driver's libraries that this machine has",
+    ),
     row(None, "home", &[], Flag(|g| g.request.home = true), "mount your home directory at /home/$USER (default)"),
     row(
         Some('i'),

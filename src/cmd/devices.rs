@@ -1,4 +1,4 @@
-//! `ch-run --device`: which files describe devices, and what does a container get of the host for those that were asked for?
+//! `ch-run --device`, `--gpu`: which files describe devices, and what does a container get of the host for those that were asked for?
 //!
 //! What of it the image can use is decided when it is mounted: `driver`.
 
@@ -14,7 +14,9 @@ use super::driver;
 use crate::container::inject::{Devices, Inject};
 use crate::device::Edits;
 use crate::device::cdi::{self, Format};
+use crate::device::drivers::{self, Found};
 use crate::device::hook::Hook;
+use crate::device::ld_cache;
 use crate::device::select::{self, Source, Wanted};
 use crate::error::{Context, Error, Result, bail};
 use crate::log::{escape, warning};
@@ -22,20 +24,36 @@ use crate::log::{escape, warning};
 /// Later ones count more.
 const DIRECTORIES: &str = "/etc/cdi:/var/run/cdi";
 const VARIABLE: &str = "CH_RUN_CDI_DIRS";
+/// Kinds that `--gpu` means.
+const GPUS: &[&str] = &["nvidia.com/gpu", "amd.com/gpu"];
 /// Machines with many devices have CDI files of 200 KiB.
 const LARGEST: u64 = 8 << 20;
 
 /// What the devices need that were asked for.
 pub fn inject(devices: &Devices) -> Result<Inject> {
-    let wanted = wanted(devices)?;
-    if wanted.is_empty() {
+    let mut wanted = wanted(devices)?;
+    if wanted.is_empty() && !devices.gpu {
         return Ok(Inject::nothing());
     }
     let directories = directories(devices.dirs.as_deref())?;
     let sources = read(&directories);
-    let selection = select::select(&sources, &wanted)?;
+    let gpus = GPUS.iter().filter(|kind| devices.gpu && select::kinds(&sources).iter().any(|known| known == *kind));
+    let gpus: Vec<Wanted> = gpus.map(|kind| Wanted::Kind((*kind).to_owned())).collect();
+    let is_found_by_lists = devices.gpu && gpus.is_empty();
+    wanted.extend(gpus);
+    let mut selection = select::select(&sources, &wanted)?;
+    let mut if_missing = Vec::new();
+    if is_found_by_lists {
+        let found = gpu_driver();
+        if found.names.is_empty() {
+            warn_of_none(&sources);
+        }
+        selection.edits.add(&found.edits);
+        selection.names.extend(found.names);
+        if_missing = found.if_missing;
+    }
     warn_about(&selection.edits);
-    if selection.names.is_empty() {
+    if devices.all && selection.names.is_empty() {
         let names: Vec<String> = directories.iter().map(|path| path.display().to_string()).collect();
         warning!("--devices: no CDI file in {} names any device", names.join(", "));
     }
@@ -48,7 +66,21 @@ pub fn inject(devices: &Devices) -> Result<Inject> {
             ));
         }
     }
-    Ok(driver::inject(selection))
+    Ok(driver::inject(selection, if_missing))
+}
+
+/// The driver of the machine's GPUs as far as it is known by lists.
+pub fn gpu_driver() -> Found {
+    let cache = read_file(Path::new(driver::CACHE)).and_then(|bytes| ld_cache::parse(&bytes)).unwrap_or_default();
+    drivers::find(&cache, &|path| fs::metadata(path).is_ok())
+}
+
+fn warn_of_none(sources: &[Source]) {
+    let broken = sources.iter().find_map(|source| Some((&source.path, source.document.as_ref().err()?)));
+    match broken {
+        Some((path, e)) => warning!("--gpu: no driver found, and {path} can't be read: {e}"),
+        None => warning!("--gpu: this machine has no driver of a GPU: no CDI file, no libcuda.so.1, no /dev/kfd"),
+    }
 }
 
 /// Whether a CDI file says anything about this device.

@@ -17,14 +17,14 @@ use crate::device::{Edits, Node};
 use crate::error::{Error, Result};
 use crate::log::{escape, verbose, warning};
 
-const CACHE: &str = "/etc/ld.so.cache";
+pub const CACHE: &str = "/etc/ld.so.cache";
 /// Where images of NVIDIA have libraries of a driver that is newer than what they need at least.
 const COMPAT: &str = "/usr/local/cuda/compat";
 /// Without it nothing of the driver is of use.
 const MAIN_LIBRARY: &str = "libcuda.so.";
 
-/// Gives a container what was selected.
-pub fn inject(selection: Selection) -> Inject {
+/// Gives a container what was selected; of the libraries named, only what the image does not have itself.
+pub fn inject(selection: Selection, if_missing: Vec<String>) -> Inject {
     let exists = |path: &str| fs::metadata(path).is_ok();
     let Selection { mut edits, names } = selection;
     edits.mounts.retain(|mount| exists(&mount.host));
@@ -32,7 +32,13 @@ pub fn inject(selection: Selection) -> Inject {
     let binaries: Vec<Binary> = edits.mounts.iter().filter_map(|mount| binary(&mount.host)).collect();
     let nodes = edits.nodes.iter().map(|node| &node.host);
     let sources = edits.mounts.iter().map(|mount| &mount.host).chain(nodes).map(PathBuf::from).collect();
-    Inject { sources, decide: Box::new(move |inside| decide(&names, edits, &binaries, inside)) }
+    Inject {
+        sources,
+        decide: Box::new(move |inside| {
+            edits.mounts.retain(|mount| !is_own(&mount.path, &if_missing, inside));
+            decide(&names, edits, &binaries, inside)
+        }),
+    }
 }
 
 fn decide(names: &[String], edits: Edits, binaries: &[Binary], inside: &Inside) -> Result<Injection> {
@@ -128,15 +134,26 @@ fn image_loader(edits: &Edits, inside: &Inside) -> ImageLoader {
     ImageLoader { libc, cache, compat }
 }
 
+/// Whether the image has this library itself, and uses that.
+fn is_own(path: &str, if_missing: &[String], inside: &Inside) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if_missing.iter().any(|one| one == name)
+        && directories().iter().any(|directory| inside.open(&format!("{directory}/{name}")).is_some())
+}
+
+/// Where images have libraries of this machine.
+fn directories() -> Vec<String> {
+    let triplet = HERE.triplet;
+    let all = ["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(str::to_owned);
+    all.into_iter().chain([format!("/lib/{triplet}"), format!("/usr/lib/{triplet}")]).collect()
+}
+
 /// The C library for programs of this machine.
 fn libc(inside: &Inside, cache: Option<&[u8]>) -> Libc {
     const NAME: &str = "libc.so.6";
-    let triplet = HERE.triplet;
     let cached =
         cache.and_then(|bytes| ld_cache::parse(bytes).ok()).and_then(|cache| cache.find(NAME).map(str::to_owned));
-    let directories = ["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(str::to_owned);
-    let directories = directories.into_iter().chain([format!("/lib/{triplet}"), format!("/usr/lib/{triplet}")]);
-    for path in cached.into_iter().chain(directories.map(|directory| format!("{directory}/{NAME}"))) {
+    for path in cached.into_iter().chain(directories().into_iter().map(|directory| format!("{directory}/{NAME}"))) {
         let Some(elf) = inside.open(&path).and_then(|file| elf_of(&file)) else { continue };
         if elf.defines.iter().any(|name| name.starts_with("GLIBC_")) {
             return Libc::Glibc { defines: elf.defines };

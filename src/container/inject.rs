@@ -71,6 +71,8 @@ pub struct Injection {
 pub struct Devices {
     /// Those of all kinds.
     pub all: bool,
+    /// The driver of the machine's GPUs.
+    pub gpu: bool,
     /// `KIND` or `KIND=NAME`.
     pub named: Vec<String>,
     /// Directories of CDI files, with colons between them.

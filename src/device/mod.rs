@@ -9,6 +9,7 @@
 //! they are named in a warning. And owners and modes of device nodes: a user gets the host's nodes, as they are.
 
 pub mod cdi;
+pub mod drivers;
 pub mod elf;
 pub mod hook;
 pub mod ld_cache;

@@ -138,6 +138,50 @@ fn programs_of_a_real_image_load_the_driver() {
     run.args(["/mnt/0/ask", "libcuda.so.1", "cuDriverGetVersion"]).stdout("13000\n").stderr("").success();
 }
 
+/// Without CDI files: by what the host's dynamic loader knows. (In a namespace of the test, where that is another cache.)
+#[test]
+fn a_driver_is_found_by_its_names() {
+    needs_stubs!();
+    needs!("unshare", "ldconfig");
+    let Some(debian) = image::debian() else { skip!("no Debian image: CH_TEST_DEBIAN_TARBALL is not set") };
+    let site = Site::new();
+    library(&site, "libcuda.so.550.54.14", "libcuda.so.1", "cuDriverGetVersion", 12040);
+    library(&site, "libnvidia-ml.so.550.54.14", "libnvidia-ml.so.1", "nvmlVersion", 550);
+    library(&site, "libcudart.so.12", "libcudart.so.12", "not_of_the_driver", 1);
+    let ask = program(&site).display().to_string();
+    let host = site.path("driver/lib");
+    for name in ["libcuda.so", "libnvidia-ml.so"] {
+        std::os::unix::fs::symlink(format!("{name}.550.54.14"), host.join(format!("{name}.1"))).unwrap();
+    }
+    let conf = site.write("ld.so.conf", &format!("{}\n", host.display()));
+    let cache = site.path("ld.so.cache").display().to_string();
+    site.program("ldconfig").args(["-X", "-C", &cache, "-f"]).arg(&conf).finish();
+    let dir = unpacked(&site, &debian);
+    let empty = site.path("home").display().to_string();
+    let run = |host_cache: &str, command: &str| {
+        let script = format!(
+            "mount --bind {host_cache} /etc/ld.so.cache && exec {} --cdi-dirs {empty} --gpu -b {ask}:/mnt/ask {dir} -- {command}",
+            site.path("bin/ch-run").display()
+        );
+        site.program("unshare").args(["-rm", "sh", "-c", &script])
+    };
+    let warning = "warning: devices: this machine has no /dev/nvidiactl\n";
+    let warning = if Path::new("/dev/nvidiactl").exists() { "" } else { warning };
+    run(&cache, "/mnt/ask libcuda.so.1 cuDriverGetVersion").stdout("12040\n").stderr(warning).success();
+    run(&cache, "/mnt/ask libnvidia-ml.so.1 nvmlVersion").stdout("550\n").stderr(warning).success();
+    run(&cache, "/mnt/ask libcudart.so.12 not_of_the_driver").stdout_has("libcudart.so.12: cannot open").code(3);
+    run(&cache, "ls /ch/gpu/lib").stdout("libcuda.so.1\nlibnvidia-ml.so.1\n").success();
+    let none = site.write("empty.cache", "");
+    let none = run(&none.display().to_string(), "true").success();
+    let kfd = Path::new("/dev/kfd").exists();
+    let said = "warning: --gpu: this machine has no driver of a GPU: no CDI file, no libcuda.so.1, no /dev/kfd\n";
+    assert_eq!(none.stderr, if kfd { "" } else { said });
+    // Where there are CDI files, they say it.
+    let dirs = cdi(&site, &["libcuda.so.550.54.14"]);
+    let run = site.ch_run_with(&["--cdi-dirs", &dirs, "--gpu"], &dir);
+    run.args(["sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES"]).stdout("void\n").stderr("").success();
+}
+
 #[test]
 fn what_the_image_can_not_load_is_left_out() {
     needs_stubs!();

@@ -123,7 +123,9 @@ fn devices() -> Finding {
     let sources = cdi::read(&directories);
     if sources.is_empty() {
         let names: Vec<String> = directories.iter().map(|path| path.display().to_string()).collect();
-        return Finding::good(about, format!("no CDI files in {}", names.join(", ")));
+        let driver = cdi::gpu_driver().names;
+        let driver = if driver.is_empty() { "no driver of a GPU".to_owned() } else { driver.join(", ") };
+        return Finding::good(about, format!("no CDI files in {}; ch-run --gpu finds: {driver}", names.join(", ")));
     }
     let shown = |source: &Source| match &source.document {
         Ok(document) => {
