@@ -1,7 +1,8 @@
 //! What has a command changed in a whole tree? What was known of each name before is compared with what is found
-//! afterwards: inode, times, size, mode. One walk; no file is read.
+//! afterwards: inode, times, size, mode. One walk; no file is read, unless on tmpfs: there a file that is written to by way
+//! of a shared mapping (gdbm, rpm's databases) keeps its times if the page was read before, so sums of contents are known.
 //!
-//! A change always sets the inode's change time, which nobody can set back. It is taken from a clock that ticks some
+//! Elsewhere a change always sets the inode's change time, which nobody can set back. It is taken from a clock that ticks some
 //! hundred times a second, so before a command runs, [`Snapshot::settle`] waits until that clock has left the tree behind.
 
 use std::fs::File;
@@ -10,21 +11,27 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use super::checksum;
 use super::dir_stack::DirStack;
 use super::metadata::{PLAIN_MODE, open_dir};
 use super::resolve::join;
 use super::root::{Root, show};
 use crate::error::{Context, Result};
 use crate::sys::file::{self, Kind, O_NOFOLLOW, O_PATH, Stat, Time};
+use crate::sys::fs::{TMPFS_MAGIC, space};
 use crate::sys::signal;
 
 /// What is known of all names in a tree.
 pub struct Snapshot {
+    /// Whether times tell of every change.
+    times: Times,
     /// The root first.
     dirs: Vec<Directory>,
     /// The latest change.
     newest: Time,
     bytes: u64,
+    /// For contents; empty if none are read.
+    buffer: Vec<u8>,
 }
 
 struct Directory {
@@ -33,11 +40,18 @@ struct Directory {
     names: Vec<(Box<[u8]>, Known)>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Times {
+    Tell,
+    Lie,
+}
+
 #[derive(Clone, Copy)]
 enum Known {
     /// Its number.
     Dir(usize),
-    Other(Stat),
+    /// With the sum of its content, if that has to be known.
+    Other(Stat, Option<u64>),
 }
 
 /// What is different. Paths are from the root.
@@ -61,7 +75,13 @@ impl Snapshot {
     /// Looks at all of a tree. Setuid and setgid bits, which would lend the user's own rights to whoever can reach the
     /// file, are taken away.
     pub fn take(tree: &Root) -> Result<Snapshot> {
-        let mut snapshot = Snapshot { dirs: Vec::new(), newest: Time::default(), bytes: 0 };
+        let times = if space(tree.as_fd())?.magic == TMPFS_MAGIC { Times::Lie } else { Times::Tell };
+        Snapshot::take_by(tree, times)
+    }
+
+    fn take_by(tree: &Root, times: Times) -> Result<Snapshot> {
+        let buffer = if times == Times::Lie { vec![0; BUFFER] } else { Vec::new() };
+        let mut snapshot = Snapshot { times, dirs: Vec::new(), newest: Time::default(), bytes: 0, buffer };
         let mut stack = DirStack::new();
         stack.push(open_dir(tree.as_fd(), b".")?)?;
         let stat = file::fstat(stack.here()?)?;
@@ -74,7 +94,7 @@ impl Snapshot {
                 continue;
             };
             let (name, stat) = match &snapshot.dirs[parent].names[at] {
-                (name, Known::Other(stat)) => (name.clone(), *stat),
+                (name, Known::Other(stat, _)) => (name.clone(), *stat),
                 (_, Known::Dir(_)) => continue,
             };
             let path = join(path, &name);
@@ -84,6 +104,7 @@ impl Snapshot {
             let subdirs = snapshot.directory(stack.here()?, stat).context(failed)?;
             levels.push((path, subdirs));
         }
+        snapshot.buffer = Vec::new();
         Ok(snapshot)
     }
 
@@ -98,10 +119,16 @@ impl Snapshot {
             if stat.kind == Kind::File {
                 self.bytes = self.bytes.saturating_add(stat.size);
             }
-            names.push((name.bytes.into_boxed_slice(), Known::Other(stat)));
+            let sum = match (self.times, stat.kind) {
+                (Times::Lie, Kind::File) if stat.size > 0 => {
+                    Some(checksum::of_data(dir, &name.bytes, &mut self.buffer)?)
+                }
+                (Times::Lie | Times::Tell, _) => None,
+            };
+            names.push((name.bytes.into_boxed_slice(), Known::Other(stat, sum)));
         }
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let is_dir = |known: &Known| matches!(known, Known::Other(stat) if stat.is_dir());
+        let is_dir = |known: &Known| matches!(known, Known::Other(stat, _) if stat.is_dir());
         let dirs =
             names.iter().enumerate().filter(|(_, (_, known))| is_dir(known)).map(|(at, _)| (number, at)).collect();
         self.newest = self.newest.max(stat.ctime);
@@ -142,12 +169,12 @@ impl Snapshot {
                 let path = || join(&dir, name);
                 match (was, is) {
                     (_, None) => changes.push(Change::Gone(path())),
-                    (_, Some(Known::Other(stat))) => changes.extend(self.other(was, stat, path)),
+                    (_, Some(Known::Other(stat, sum))) => changes.extend(other(was, (stat, sum), path)),
                     (was, Some(Known::Dir(number))) => {
                         let stat = &self.dirs[number].stat;
                         let old = match was {
                             Some(Known::Dir(old)) if before.dirs[old].stat.ino == stat.ino => Some(old),
-                            Some(Known::Dir(_) | Known::Other(_)) | None => None,
+                            Some(Known::Dir(_) | Known::Other(..)) | None => None,
                         };
                         match (was, old) {
                             (_, Some(old)) if is_untouched(&before.dirs[old].stat, stat) => {}
@@ -161,16 +188,18 @@ impl Snapshot {
         }
         changes
     }
+}
 
-    fn other(&self, was: Option<Known>, stat: Stat, path: impl Fn() -> Vec<u8>) -> Option<Change> {
-        match was {
-            Some(Known::Other(old)) if is_untouched(&old, &stat) => None,
-            Some(Known::Other(old)) if looks_alike(&old, &stat) => Some(Change::Perhaps(path(), stat)),
-            Some(Known::Other(_) | Known::Dir(_)) | None => Some(Change::Other(path(), stat)),
-        }
+fn other(was: Option<Known>, (stat, sum): (Stat, Option<u64>), path: impl Fn() -> Vec<u8>) -> Option<Change> {
+    match was {
+        Some(Known::Other(old, old_sum)) if is_untouched(&old, &stat) && old_sum == sum => None,
+        Some(Known::Other(old, _)) if looks_alike(&old, &stat) => Some(Change::Perhaps(path(), stat)),
+        Some(Known::Other(..) | Known::Dir(_)) | None => Some(Change::Other(path(), stat)),
     }
 }
 
+/// Bytes that are read at once.
+const BUFFER: usize = 256 << 10;
 /// Some file systems count whole seconds. Milliseconds.
 const SETTLE_TRIES: usize = 2500;
 
@@ -214,4 +243,37 @@ fn side_by_side<'n>(
         let name = was.or(is).map_or(&[][..], |(name, _)| name);
         Some((name, was.map(|(_, known)| *known), is.map(|(_, known)| *known)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use super::super::testing::Scratch;
+    use super::*;
+
+    /// As on tmpfs: nothing but the content tells.
+    #[test]
+    fn sums_tell_where_times_do_not() {
+        let scratch = Scratch::new();
+        let root = scratch.root("tree");
+        for name in ["same", "other", "empty"] {
+            fs::write(scratch.path("tree").join(name), if name == "empty" { "" } else { "text" }).unwrap();
+        }
+        let before = Snapshot::take_by(&root, Times::Lie).unwrap();
+        assert_eq!(Snapshot::take_by(&root, Times::Lie).unwrap().changes_since(&before), []);
+        let file = File::options().write(true).open(scratch.path("tree/other")).unwrap();
+        file.write_all_at(b"TEXT", 0).unwrap();
+        let mut after = Snapshot::take_by(&root, Times::Lie).unwrap();
+        // The times are those from before.
+        for (name, known) in &mut after.dirs[0].names {
+            let was = before.dirs[0].names.iter().find(|(other, _)| other == name).unwrap().1;
+            if let (Known::Other(stat, _), Known::Other(old, _)) = (known, was) {
+                *stat = old;
+            }
+        }
+        let changes = after.changes_since(&before);
+        assert!(matches!(&changes[..], [Change::Perhaps(path, _)] if path == b"other"), "{changes:?}");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 
+use super::layers::READ_AT_COMMIT;
 use super::locks::LayerClaim;
 use super::{LayerId, LayerInfo, LayerKind, Storage};
 use crate::error::{Error, Result};
@@ -113,7 +114,7 @@ impl Storage {
     /// What is wrong with the layer's files.
     fn changed_content(&self, id: &LayerId, info: &LayerInfo) -> Option<String> {
         let tree = self.layer_tree(id);
-        if info.kind == LayerKind::Whole {
+        if info.kind == LayerKind::Whole && info.size <= READ_AT_COMMIT {
             return match self.is_merged_view(id) {
                 Ok(true) => None,
                 Ok(false) => Some("its files are not what they were".to_owned()),
@@ -124,7 +125,7 @@ impl Storage {
             Some((content, Ok(now))) => (content != now).then(|| "its files are not what they were".to_owned()),
             Some((_, Err(e))) => Some(e.to_string()),
             // Too large to be read when it was made.
-            None if info.kind == LayerKind::Step => {
+            None if matches!(info.kind, LayerKind::Step | LayerKind::Whole) => {
                 let size = super::layers::tree_size(&tree);
                 (size != info.size).then(|| format!("its files have {size} bytes instead of {}", info.size))
             }

@@ -137,7 +137,7 @@ impl LayerInfo {
 /// No layer has more bytes, and the sum of all can be had.
 const MAX_SIZE: u64 = 1 << 50;
 /// Trees with more than this are not read when they are committed, bytes: it would take seconds.
-const READ_AT_COMMIT: u64 = 1 << 30;
+pub(super) const READ_AT_COMMIT: u64 = 1 << 30;
 /// Marker of a layer that is not yet known to be on disk; contains the boot ID.
 const UNSYNCED: &str = "unsynced";
 
@@ -231,7 +231,10 @@ impl Storage {
     pub fn commit_layer(&self, draft: Draft, id: &LayerId, info: &LayerInfo) -> Result<()> {
         let failed = || format!("can't store layer {id}");
         let mut info = info.clone();
-        // A whole tree is compared with what it was made of.
+        // A whole tree is compared with what it was made of; if it is large, its size.
+        if info.kind == LayerKind::Whole && info.size > READ_AT_COMMIT {
+            info.size = tree_size(&draft.path().join("tree"));
+        }
         if info.content.is_none() && info.size <= READ_AT_COMMIT && info.kind != LayerKind::Whole {
             // What cannot be read now cannot be checked later.
             info.content = rootfs::fingerprint(&draft.path().join("tree")).ok();
