@@ -65,6 +65,7 @@ fn dispatch(what: Invocation) -> Result<ExitCode> {
         Invocation::Print(text) => cmd::print(&text)?,
         Invocation::NoArguments(help) => return Err(Error::new("no arguments").detail(help)),
         Invocation::Dependencies => return cmd::dependencies(),
+        Invocation::ChRun(words) => return cmd::ch_run::run(words).map_err(cmd::ch_run::fault),
         Invocation::Run(options, command) => cmd::run(&options, command)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,8 +1,8 @@
 //! Help, made from the tables.
 
 use super::options::TABLE;
-use super::table::{Row, Value};
-use super::{SUBCOMMANDS, Subcommand};
+use super::table::{Entry, Row, Value};
+use super::{SUBCOMMANDS, Sub, Subcommand, docker_run};
 
 /// Columns of what stands on the left, and of all.
 const LEFT: usize = 26;
@@ -39,13 +39,29 @@ pub(crate) fn of(sub: &Subcommand) -> String {
     for (command, what) in sub.examples {
         text.push_str(&format!("  ch-image {command}\n      {what}\n"));
     }
-    if TABLE.iter().any(|row| row.of.contains(&sub.kind)) {
+    let own = own(sub);
+    if !own.is_empty() {
         text.push_str("\noptions:\n");
-        rows(&mut text, TABLE, |row| row.of.contains(&sub.kind));
+        own.iter().for_each(|option| text.push_str(&entry(&option.shown(), option.help)));
     }
-    text.push_str("\ncommon options:\n");
-    rows(&mut text, TABLE, |row| row.of.is_empty() && !matches!(row.value, Value::Print(_)));
+    if takes_common(sub) {
+        text.push_str("\ncommon options:\n");
+        rows(&mut text, TABLE, |row| row.of.is_empty() && !matches!(row.value, Value::Print(_)));
+    }
     text
+}
+
+/// Options of a subcommand alone.
+pub(crate) fn own(sub: &Subcommand) -> Vec<Entry> {
+    match takes_common(sub) {
+        true => TABLE.iter().filter(|row| row.of.contains(&sub.kind)).map(Row::entry).collect(),
+        false => docker_run::entries(),
+    }
+}
+
+/// Behind the others stand options of `docker run` alone.
+pub(crate) fn takes_common(sub: &Subcommand) -> bool {
+    !matches!(sub.kind, Sub::Run | Sub::Shell)
 }
 
 /// The wanted options, an entry each.

@@ -4,6 +4,7 @@
 
 pub mod ch_run_args;
 pub mod convert_args;
+mod docker_run;
 mod generate;
 mod help;
 mod options;
@@ -28,6 +29,8 @@ pub enum Invocation {
     /// `--dependencies`: a static binary has none; the kernel is asked.
     Dependencies,
     Run(Box<Options>, Command),
+    /// What `ch-run` does, with these words.
+    ChRun(Vec<OsString>),
 }
 
 /// A subcommand with its operands.
@@ -40,9 +43,14 @@ pub enum Command {
     Fsck,
     Gc,
     Import { path: PathBuf, image: String },
+    History { image: String },
+    Inspect { image: String },
     List { image: Option<String> },
+    Load { path: PathBuf, image: Option<String> },
     Pull { image: String, directory: Option<PathBuf> },
     Push { image: String, destination: Option<String> },
+    Rename { image: String, name: String },
     Reset,
     StoragePath,
+    Tag { image: String, name: String },
 }

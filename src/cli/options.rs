@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::Sub::{self, Build, Doctor, Export, Fsck, Gc, List, Pull, Push};
+use super::Sub::{self, Build, Doctor, Export, Fsck, Gc, History, Inspect, List, Load, Pull, Push, Save};
 use super::generate;
 use super::table::Value::{Flag, Optional, Print, Required};
 use super::table::{Answer, Row, one_of, row};
@@ -86,6 +86,9 @@ pub struct Options {
     pub export_format: Option<String>,
     pub overwrite: bool,
     // gc, fsck
+    pub field: Option<String>,
+    pub input: Option<PathBuf>,
+    pub output: Option<PathBuf>,
     pub keep: Option<String>,
     pub deep: bool,
     pub repair: bool,
@@ -304,7 +307,7 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
     row(None, "why", &[Build], Flag(|o| o.why = true), "say for each step that is not cached what has changed"),
     row(Some('a'), "all", &[List], Flag(|o| o.all = true), "show stages of builds (NAME/_stageN), too"),
     row(Some('l'), "long", &[List], Flag(|o| o.long = true), "show size, age, base and layers"),
-    row(None, "json", &[List, Doctor], Flag(|o| o.json = true), "print JSON"),
+    row(None, "json", &[List, Doctor, Inspect, History], Flag(|o| o.json = true), "print JSON"),
     row(
         None,
         "last-layer",
@@ -375,6 +378,21 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         ),
     ),
     row(None, "overwrite", &[Export, Pull], Flag(|o| o.overwrite = true), "replace a file that exists"),
+    row(
+        None,
+        "format",
+        &[Inspect],
+        Required("FIELD", |o, v| put(&mut o.field, text(v))),
+        "print one field, such as digest or config.Env",
+    ),
+    row(Some('i'), "input", &[Load], Required("FILE", |o, v| path(&mut o.input, v)), "the archive (default: PATH)"),
+    row(
+        Some('o'),
+        "output",
+        &[Save],
+        Required("FILE", |o, v| path(&mut o.output, v)),
+        "the file to write (default: standard output)",
+    ),
     row(
         None,
         "keep",

@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser};
 
 use super::options::{Options, TABLE};
 use super::table::{self, Answer, Row};
-use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, generate, help, subcommand};
+use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, docker_run, generate, help, subcommand};
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
 
@@ -29,6 +29,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
         let row = match arg {
             Arg::Value(word) if sub.is_none() => {
                 sub = Some(find_subcommand(&word)?);
+                if let Some(sub) = sub.filter(|sub| matches!(sub.kind, Sub::Run | Sub::Shell)) {
+                    let storage = options.storage.take().map(Into::into);
+                    return docker_run::parse(sub, storage, parser.raw_args().map_err(table::usage)?);
+                }
                 verbose_before = std::mem::take(&mut options.verbose);
                 continue;
             }
@@ -100,7 +104,7 @@ fn find_subcommand(word: &OsString) -> Result<&'static Subcommand> {
 }
 
 /// What to do about the subcommand, now that all words are known.
-fn invocation(sub: &'static Subcommand, options: Options, operands: Vec<OsString>) -> Result<Invocation> {
+fn invocation(sub: &'static Subcommand, mut options: Options, operands: Vec<OsString>) -> Result<Invocation> {
     let mut words = operands.into_iter();
     let mut next = |what: &str| {
         words.next().ok_or_else(|| {
@@ -109,6 +113,11 @@ fn invocation(sub: &'static Subcommand, options: Options, operands: Vec<OsString
         })
     };
     let text = |v: OsString| v.into_string().map_err(|v| Error::usage(format!("not valid UTF-8: {v:?}")));
+    let archive = options.input.take();
+    if sub.kind == Sub::Save {
+        options.export_format.get_or_insert_with(|| "docker-archive".to_owned());
+    }
+    let output = options.output.clone().unwrap_or_else(|| "-".into());
     let run = |command| Invocation::Run(Box::new(options), command);
     let print = Invocation::Print;
     let invocation = match sub.kind {
@@ -129,6 +138,17 @@ fn invocation(sub: &'static Subcommand, options: Options, operands: Vec<OsString
             print(of.map_or_else(help::general, help::of))
         }
         Sub::Import => run(Command::Import { path: next("PATH")?.into(), image: text(next("IMAGE_REF")?)? }),
+        Sub::History => run(Command::History { image: text(next("IMAGE_REF")?)? }),
+        Sub::Inspect => run(Command::Inspect { image: text(next("IMAGE_REF")?)? }),
+        Sub::Load => {
+            let path = archive.map_or_else(|| next("PATH").map(Into::into), Ok)?;
+            run(Command::Load { path, image: words.next().map(text).transpose()? })
+        }
+        Sub::Rename => run(Command::Rename { image: text(next("IMAGE_REF")?)?, name: text(next("NAME")?)? }),
+        Sub::Save => run(Command::Export { image: text(next("IMAGE_REF")?)?, path: output }),
+        Sub::Tag => run(Command::Tag { image: text(next("IMAGE_REF")?)?, name: text(next("NAME")?)? }),
+        // They have options of their own and were seen to before.
+        Sub::Run | Sub::Shell => docker_run::parse(sub, None, words.by_ref())?,
         Sub::List => run(Command::List { image: words.next().map(text).transpose()? }),
         Sub::Pull => run(Command::Pull { image: text(next("IMAGE_REF")?)?, directory: words.next().map(Into::into) }),
         Sub::Push => {
@@ -248,7 +268,10 @@ mod tests {
             for (line, _) in sub.examples {
                 assert!(line.split(' ').any(|word| word == sub.name), "{line}");
                 let parsed = parse(line.split(' ').map(OsString::from));
-                assert!(matches!(parsed, Ok(Invocation::Run(..) | Invocation::Print(_))), "{line}: {parsed:?}");
+                assert!(
+                    matches!(parsed, Ok(Invocation::Run(..) | Invocation::Print(_) | Invocation::ChRun(_))),
+                    "{line}: {parsed:?}"
+                );
             }
         }
     }

@@ -10,12 +10,20 @@ pub(crate) enum Sub {
     Fsck,
     Gc,
     Help,
+    History,
     Import,
+    Inspect,
     List,
+    Load,
     Pull,
     Push,
+    Rename,
     Reset,
+    Run,
+    Save,
+    Shell,
     StoragePath,
+    Tag,
     Version,
 }
 
@@ -120,6 +128,15 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         examples: [("help", "list subcommands and common options"), ("help build", "explain build and its options")],
     },
     Subcommand {
+        kind: Sub::History,
+        name: "history",
+        also: &[],
+        operands: "IMAGE_REF",
+        help: "show the layers of an image, topmost first",
+        about: "A line for each layer: its name, size, and the instruction or download that made it.",
+        examples: [("history hello", "what made hello so large?"), ("history --json hello", "the same for a program")],
+    },
+    Subcommand {
         kind: Sub::Import,
         name: "import",
         also: &[],
@@ -129,6 +146,18 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         examples: [
             ("import hello.tar.gz hello", "import what docker save, podman save or tar wrote"),
             ("import image.sif hello", "import the file system of an Apptainer image"),
+        ],
+    },
+    Subcommand {
+        kind: Sub::Inspect,
+        name: "inspect",
+        also: &[],
+        operands: "IMAGE_REF",
+        help: "show all that is known of an image in storage",
+        about: "Architecture, base, digest, size, ownership, configuration, layers. No registry is asked. --format prints one field.",
+        examples: [
+            ("inspect hello", "for people"),
+            ("inspect --format config.Env hello", "one field; {{.Config.Env}} is taken, too"),
         ],
     },
     Subcommand {
@@ -142,6 +171,18 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         examples: [
             ("list -l", "all images, with size, age, base and layers"),
             ("list debian:bookworm", "is it here, is it in the registry, for which architectures?"),
+        ],
+    },
+    Subcommand {
+        kind: Sub::Load,
+        name: "load",
+        also: &[],
+        operands: "[PATH] [IMAGE_REF]",
+        help: "the same as import, for an archive that knows the name of its image",
+        about: "The name is that in the archive (docker save, podman save), unless IMAGE_REF says another one.",
+        examples: [
+            ("load -i hello.tar", "import what docker save wrote"),
+            ("load -i hello.tar hello:2", "under another name"),
         ],
     },
     Subcommand {
@@ -172,6 +213,18 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         ],
     },
     Subcommand {
+        kind: Sub::Rename,
+        name: "rename",
+        also: &[],
+        operands: "IMAGE_REF NAME",
+        help: "give an image another name",
+        about: "What had that name before is no longer an image.",
+        examples: [
+            ("rename hello me/hello:1", "hello is now me/hello:1"),
+            ("rename hello registry.example.com:5000/me/hello", "prepare for push"),
+        ],
+    },
+    Subcommand {
         kind: Sub::Reset,
         name: "reset",
         also: &[],
@@ -179,6 +232,42 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         help: "delete all images and caches of the storage directory",
         about: "Nothing is asked. The directory itself stays.",
         examples: [("reset", "begin anew"), ("reset -s /scratch/old-images", "empty another storage directory")],
+    },
+    Subcommand {
+        kind: Sub::Run,
+        name: "run",
+        also: &[],
+        operands: "IMAGE [CMD [ARG...]]",
+        help: "run a command in an image, with the options of docker run",
+        about: "What the command writes in the image is forgotten, and your home directory is not in it. ch-run, which does the work, has more options.",
+        examples: [
+            ("run -it --rm hello", "run the image's own command"),
+            ("run -v /scratch/me:/data -w /data hello ls", "ls in a directory of the host"),
+        ],
+    },
+    Subcommand {
+        kind: Sub::Save,
+        name: "save",
+        also: &[],
+        operands: "IMAGE_REF",
+        help: "the same as export, as a Docker archive",
+        about: "It goes to standard output, or to the file that --output names.",
+        examples: [
+            ("save -o hello.tar hello", "write hello.tar, which docker load reads"),
+            ("save -q hello", "write it to standard output, for a pipe"),
+        ],
+    },
+    Subcommand {
+        kind: Sub::Shell,
+        name: "shell",
+        also: &[],
+        operands: "IMAGE [CMD [ARG...]]",
+        help: "look around in an image",
+        about: "Runs bash, or sh if there is none. What is written is forgotten.",
+        examples: [
+            ("shell hello", "a shell in hello"),
+            ("shell -v /scratch:/scratch hello", "with a directory of the host"),
+        ],
     },
     Subcommand {
         kind: Sub::StoragePath,
@@ -190,6 +279,18 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         examples: [
             ("storage-path", "where are my images?"),
             ("storage-path -s images", "the same directory as an absolute path"),
+        ],
+    },
+    Subcommand {
+        kind: Sub::Tag,
+        name: "tag",
+        also: &[],
+        operands: "IMAGE_REF NAME",
+        help: "give an image a further name",
+        about: "Layers are shared, so it takes no space.",
+        examples: [
+            ("tag hello hello:2", "hello is hello:2, too"),
+            ("tag hello registry.example.com:5000/me/hello", "prepare for push"),
         ],
     },
     Subcommand {

@@ -64,13 +64,12 @@ fn base(image: &Image) -> Option<String> {
 }
 
 fn details(storage: &Storage, image: &Image) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let base = base(image).map_or(String::new(), |b| format!(", from {}", log::escape(&b)));
     let layers = image.layers.len();
     format!(
         " {}, {} old, {layers} layer{}{base}",
         bytes(size(storage, image)),
-        age(now.saturating_sub(image.made)),
+        age(seconds_since(image.made)),
         if layers == 1 { "" } else { "s" },
     )
 }
@@ -99,8 +98,13 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.1} TiB")
 }
 
+/// How long ago that was.
+pub fn seconds_since(made: u64) -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(made)
+}
+
 /// The largest unit that fits: `3 d`.
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),

@@ -18,6 +18,7 @@ mod fsck;
 mod gc;
 mod host;
 mod import;
+mod inspect;
 mod list;
 mod packed_image;
 mod probe;
@@ -30,6 +31,7 @@ mod remote;
 mod run_settings;
 mod secrets;
 mod similar;
+mod tag;
 mod unpacked_image;
 
 use std::process::ExitCode;
@@ -58,6 +60,11 @@ fn carry_out(host: &Host, options: &Options, command: Command) -> Result<()> {
         Command::List { image: None } => list::storage(host, options),
         Command::List { image: Some(image) } => list::details_of(host, options, &image),
         Command::Import { path, image } => import::import(host, options, &path, &image),
+        Command::Inspect { image } => inspect::inspect(host, options, &image),
+        Command::History { image } => inspect::history(host, options, &image),
+        Command::Tag { image, name } => tag::tag(host, &image, &name, tag::Old::Keep),
+        Command::Rename { image, name } => tag::tag(host, &image, &name, tag::Old::Drop),
+        Command::Load { path, image } => import::load(host, options, &path, image.as_deref()),
         Command::Pull { image, directory } => pull::pull(host, options, &image, directory.as_deref()),
         Command::Push { image, destination } => push::push(host, options, &image, destination.as_deref()),
         Command::Reset => Storage::reset(&host.storage_path()?, &probe::mode),

@@ -38,6 +38,7 @@ mod interop;
 mod join;
 mod launcher;
 mod messages;
+mod names;
 mod old_kernels;
 mod options;
 mod owners;

@@ -46,7 +46,7 @@ fn page(title: &str, section: u8, text: &str) -> String {
     let mut lines: Vec<&str> = Vec::new();
     for line in roff.lines() {
         let needless = line == ".PP" && lines.last().is_some_and(|last| last.starts_with(".S") || *last == ".PP");
-        if line.starts_with(".S") && lines.last() == Some(&".PP") {
+        if [".S", ".TP", ".IP"].iter().any(|start| line.starts_with(start)) && lines.last() == Some(&".PP") {
             lines.pop();
         }
         if !needless {

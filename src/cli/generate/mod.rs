@@ -6,6 +6,7 @@ mod man;
 mod zsh;
 
 use super::convert_args::Program as Converter;
+use super::help::{own, takes_common};
 use super::options::TABLE;
 use super::table::{Entry, Row, Takes};
 use super::{Subcommand, ch_run_args};
@@ -54,14 +55,12 @@ fn common() -> Vec<Entry> {
     TABLE.iter().filter(|row| row.of.is_empty()).map(Row::entry).collect()
 }
 
-/// Options of a subcommand alone.
-fn own(sub: &Subcommand) -> Vec<Entry> {
-    TABLE.iter().filter(|row| row.of.contains(&sub.kind)).map(Row::entry).collect()
-}
-
 /// What the options that go with a subcommand are; its own come first and hide common ones of the same name.
 fn all_of(sub: &Subcommand) -> Vec<Entry> {
     let own = own(sub);
+    if !takes_common(sub) {
+        return own;
+    }
     let hidden = |entry: &Entry| own.iter().any(|o| o.long == entry.long);
     let mut common: Vec<Entry> = common().into_iter().filter(|entry| !hidden(entry)).collect();
     for entry in &mut common {

@@ -34,6 +34,24 @@ use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Owners
 /// Largest `/ch/metadata.json`, bytes.
 const MAX_METADATA: u64 = 1 << 20;
 
+/// `load`: the name is that in the archive, unless one is said.
+pub fn load(host: &Host, options: &Options, path: &Path, image: Option<&str>) -> Result<()> {
+    let shown = path.display();
+    let name = match image {
+        Some(image) => image.to_owned(),
+        None => {
+            let storage = host.storage(Access::Write)?;
+            let mut file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
+            let name = saved::first_name(&mut file, &storage).context(|| format!("can't import {shown}"))?;
+            name.ok_or_else(|| {
+                Error::new(format!("no name of an image in {shown}"))
+                    .hint(format!("say one: ch-image import {shown} NAME"))
+            })?
+        }
+    };
+    import(host, options, path, &name)
+}
+
 pub fn import(host: &Host, options: &Options, path: &Path, image: &str) -> Result<()> {
     let reference = ImageRef::parse(image)?;
     let operand = Operand::parse(path);
