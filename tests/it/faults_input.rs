@@ -182,11 +182,10 @@ fn documents(site: &Site) {
             r#"{{"schemaVersion":2,"mediaType":"{manifest}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{zero}","size":0}},"layers":[{layer}]}}"#
         )
     };
-    let layer = |digest: &str, size: &str| {
-        layers(&format!(
-            r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}"#
-        ))
+    let one = |digest: &str, size: &str| {
+        format!(r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}"#)
     };
+    let layer = |digest: &str, size: &str| layers(&one(digest, size));
     let bad = [
         "".to_owned(),
         "null".into(),
@@ -202,6 +201,8 @@ fn documents(site: &Site) {
         layer(&zero, "1.5"),
         layer(&zero, "9223372036854775808"),
         layer(&zero, "\"1\""),
+        // Their sum has no room in 64 bits.
+        layers(&vec![one(&zero, "4611686018427387903"); 5].join(",")),
         layers("null"),
         format!("{} garbage", layers("")),
         layers("").replace("\"layers\"", "\"manifests\":[],\"layers\""),

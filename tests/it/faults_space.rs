@@ -6,8 +6,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::run::Running;
-use crate::harness::{Run, Site, image, in_each_mode};
+use crate::harness::archive::{Archive, Format, record};
+use crate::harness::registry::Registry;
+use crate::harness::run::{Done, Running};
+use crate::harness::{Run, Site, hold, image, in_each_mode};
 use crate::{needs, skip};
 
 /// Runs a script where `/st` of the site is a tmpfs with these options; `$CH` is the program, `$DIR` the site.
@@ -92,7 +94,14 @@ fn full_disks_are_named() {
 }
 
 /// Most that a program had of this, in KiB. It must succeed.
-fn peak(mut running: Running, what: &str) -> u64 {
+fn peak(running: Running, what: &str) -> u64 {
+    let (peak, done) = watched(running, what);
+    assert!(done.status.success(), "{}", done.stderr);
+    peak
+}
+
+/// Most that a program had of this, in KiB, and how it ended.
+fn watched(mut running: Running, what: &str) -> (u64, Done) {
     let status = format!("/proc/{}/status", running.child.id());
     let mut peak = 0;
     while running.is_alive() {
@@ -101,9 +110,7 @@ fn peak(mut running: Running, what: &str) -> u64 {
         peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
         std::thread::sleep(Duration::from_millis(5));
     }
-    let done = running.into_done(&[]);
-    assert!(done.status.success(), "{}", done.stderr);
-    peak
+    (peak, running.into_done(&[]))
 }
 
 /// A program that may use so many KiB of addresses.
@@ -116,7 +123,7 @@ fn limited(run: &str, site: &Site, kib: u64) -> Run {
 #[test]
 fn memory_does_not_grow_with_layers() {
     needs!("gzip", "prlimit");
-    let (site, registry) = (Site::new(), crate::harness::registry::Registry::start());
+    let (site, registry) = (Site::new(), Registry::start());
     let tarball = site.path("large.tar");
     let mut tar = tar::Builder::new(std::io::BufWriter::new(fs::File::create(&tarball).unwrap()));
     let mut header = tar::Header::new_gnu();
@@ -150,6 +157,82 @@ fn memory_does_not_grow_with_layers() {
         let peak = peak(run.start(), "VmHWM:");
         assert!(peak > 1000 && peak < limit, "{what} takes {peak} KiB");
     }
+}
+
+/// Names that nobody writes to disk cost no memory: 120 MB of names of devices are read, and 65 MB of hard links to
+/// nothing refused, within 96 MiB.
+#[test]
+fn memory_does_not_grow_with_names() {
+    let (site, registry) = (Site::new(), Registry::start());
+    let limit = 96 << 10;
+    // Components of a path have 255 bytes at most.
+    let long = |n: usize, start: &str, parts: usize| format!("{start}{}/{n}", vec!["x".repeat(249); parts].join("/"));
+    let base = Archive::new(Format::Gnu).words("bin/ dev/ usr/").end();
+    let mut devices = Archive::new(Format::Gnu);
+    for n in 0..60_000 {
+        devices = devices.extra(b'L', long(n, "dev/", 8).as_bytes());
+        let mut header = devices.header(b'3', "name", 0);
+        // Not 0:0, which would be a whiteout.
+        header[329..337].copy_from_slice(b"0000005\0");
+        devices = devices.block(header);
+    }
+    let mut links = Archive::new(Format::Gnu);
+    for n in 0..8_200 {
+        let (name, target) = (long(n, "usr/", 16), long(n, "bin/", 16));
+        links = links.extra(b'L', name.as_bytes()).extra(b'K', target.as_bytes());
+        let header = links.header(b'1', "name", 0);
+        links = links.block(header);
+    }
+    let too_many = "too many whiteouts, devices, hard links to other layers, or directories without a member";
+    for (what, layer, code, error) in [("devices", devices.end(), 0, ""), ("links", links.end(), 1, too_many)] {
+        let all = [&base[..], &layer];
+        hold::image(&registry, "a/b", what, &hold::config(Some("amd64"), &all), &all);
+        let name = registry.name(&format!("a/b:{what}"));
+        let run = site.run("pull").args(["-a", "yolo", &name]).limit(Duration::from_secs(100));
+        let (peak, done) = watched(run.start(), "VmHWM:");
+        assert_eq!(done.status.code(), Some(code), "{what}: {}", done.stderr);
+        assert!(done.stderr.contains(error), "{what}: {}", done.stderr);
+        assert!(peak > 1000 && peak < limit, "{what}: {peak} KiB");
+    }
+}
+
+/// Files of 2^63-1 bytes, two of them, all holes: sums of their sizes have no room in 64 bits.
+const GIANTS: &str = "
+mkdir -p $DIR/st/tree/bin $DIR/st/tree/dev $DIR/st/tree/usr
+truncate -s 9223372036854775807 $DIR/st/tree/usr/a $DIR/st/tree/usr/b || exit 30
+export CH_IMAGE_STORAGE=$DIR/st/storage
+for what in $DIR/st/tree $DIR/giants.tar; do
+    $CH import $what giants 2>$DIR/told; code=$?
+    echo ${what##*/} $code $(grep -c panicked $DIR/told)
+    [ $code = 0 ] || grep -q '^error: ' $DIR/told || exit 31
+    $CH fsck --deep >/dev/null || exit 32
+    [ $code != 0 ] || $CH list giants >/dev/null || exit 33
+    [ $code != 0 ] || $CH delete giants || exit 34
+done
+";
+
+#[test]
+fn sums_of_giant_files_overflow_nothing() {
+    needs!("unshare", "truncate");
+    let site = Site::new();
+    let mut tar = Archive::new(Format::Pax).words("bin/ dev/ usr/");
+    for name in ["usr/a", "usr/b"] {
+        let records = [
+            ("GNU.sparse.major", "1"),
+            ("GNU.sparse.minor", "0"),
+            ("GNU.sparse.realsize", "9223372036854775807"),
+            ("GNU.sparse.name", name),
+        ];
+        let records: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value.as_bytes())).collect();
+        let mut map = b"0\n".to_vec();
+        map.resize(512, 0);
+        tar = tar.extra(b'x', &records);
+        let header = tar.header(b'0', name, 512);
+        tar = tar.block(header).data(&map);
+    }
+    fs::write(site.path("giants.tar"), tar.end()).unwrap();
+    let Some(run) = on_tmpfs(&site, "mode=700,size=64m", GIANTS) else { skip!("no tmpfs in a user namespace") };
+    run.limit(Duration::from_secs(60)).stdout("tree 0 0\ngiants.tar 0 0\n").success();
 }
 
 /// `/var/log/lastlog` where a user ID is large: 300 GiB, and next to nothing on disk. Nobody waits for its zeros.
