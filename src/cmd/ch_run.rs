@@ -39,10 +39,9 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         Invocation::Run { request, verbosity } => (request, verbosity),
     };
     log::set_level(verbosity);
-    if request.settings {
-        let settings = Settings::load()?;
-        run_settings::apply(&mut request, &settings)?;
-    }
+    let settings = if request.settings { Settings::load()? } else { Settings::default() };
+    run_settings::apply(&mut request, &settings)?;
+    request.stores = host::stores(&settings);
     request.preset = request.preset.or(usual_preset(compat()?));
     super::secrets::take_from_environment();
     // Registries' passwords are not the command's business.
@@ -66,10 +65,15 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         None => {
             // Before the user namespace, where others can't be told from root.
             storage::check_place(&storage_path(&request)?)?;
-            if let Some(code) = prepare(&request)? {
-                return Ok(code);
+            match find_shared(&request)? {
+                Some((storage, image)) => stored_elsewhere(&request, &storage, &image)?,
+                None => {
+                    if let Some(code) = prepare(&request)? {
+                        return Ok(code);
+                    }
+                    stored(&request)?
+                }
             }
-            stored(&request)?
         }
     };
     match become_command(&request, host, image, devices)? {}
@@ -134,8 +138,50 @@ fn refuse_stored(path: &Path) -> Result<()> {
 fn is_stored(request: &Request) -> bool {
     let Ok(reference) = ImageRef::parse(&request.image.to_string_lossy()) else { return false };
     let Ok(path) = storage_path(request) else { return false };
-    let Ok(Some(storage)) = Storage::open_existing(&path, Access::Read) else { return false };
-    !matches!(storage.image(&reference), Ok(None))
+    let own = Storage::open_existing(&path, Access::Read).ok().flatten();
+    own.is_some_and(|storage| !matches!(storage.image(&reference), Ok(None)))
+        || matches!(shared(request, &reference), Ok(Some(_)) | Err(_))
+}
+
+/// The image of that name in the first store of others that has one.
+fn shared(request: &Request, reference: &ImageRef) -> Result<Option<(Storage, Image)>> {
+    for path in &request.stores {
+        let failed = || format!("store {}", path.display());
+        let Some(storage) = Storage::open_shared(path)? else { continue };
+        if let Some(image) = storage.image(reference).context(failed)? {
+            return Ok(Some((storage, image)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the image is that of a store of others: one's own storage has none of that name.
+fn find_shared(request: &Request) -> Result<Option<(Storage, Image)>> {
+    if request.stores.is_empty() {
+        return Ok(None);
+    }
+    let reference = ImageRef::parse(&request.image.to_string_lossy())?;
+    let own = Storage::open_existing(&storage_path(request)?, Access::Read)?;
+    match own.map(|storage| storage.image(&reference)).transpose()?.flatten() {
+        Some(_) => Ok(None),
+        None => shared(request, &reference),
+    }
+}
+
+/// An image of others, ready to be mounted: nothing of it is locked, and nothing made for it.
+fn stored_elsewhere(request: &Request, storage: &Storage, image: &Image) -> Result<Root> {
+    let shown = storage.path().display();
+    if request.writable {
+        return Err(Error::new(format!(
+            "can't write into {}: it is in {shown}, a store of others",
+            log::escape(&request.image.to_string_lossy())
+        ))
+        .hint("--write-fake lets the command write and forgets it, --overlay DIR keeps what it wrote"));
+    }
+    root(storage, image).map_err(|e| match storage.mode() {
+        Mode::Plain => e.hint(format!("{shown} keeps whole trees, which its owner makes by running the image once")),
+        Mode::Overlay => e,
+    })
 }
 
 fn storage_path(request: &Request) -> Result<PathBuf> {
@@ -161,13 +207,17 @@ fn stored(request: &Request) -> Result<Root> {
     let (storage, found) = find(request, Access::Read)?;
     // For as long as the command runs, which this process becomes.
     let image = storage.keep_in_use(&|| storage.image(&found.reference))?.unwrap_or(found);
-    let place = match layers::whole(&storage, &image.layers) {
+    root(&storage, &image)
+}
+
+fn root(storage: &Storage, image: &Image) -> Result<Root> {
+    let place = match layers::whole(storage, &image.layers) {
         Some(id) => Place::Tree(storage.layer_tree(&id)),
         None if storage.mode() == Mode::Plain => {
             return Err(Error::new(format!("image {} was replaced meanwhile", image.reference)).hint("try again"));
         }
         // Any directory serves as the mount point: the mount is seen by nobody else. That of the images changes least.
-        None => Place::Stack { layers: layers::trees(&storage, &image.layers), at: storage.path().join("images") },
+        None => Place::Stack { layers: layers::trees(storage, &image.layers), at: storage.path().join("images") },
     };
     let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
     Ok(Root {

@@ -1,6 +1,7 @@
 //! What surrounds the command: environment, architecture, storage directory.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -138,4 +139,10 @@ pub fn storage_place(said: Option<&Path>, settings: impl FnOnce() -> Result<Sett
 
 pub fn storage_variable() -> Option<PathBuf> {
     env::var_os("CH_IMAGE_STORAGE").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Storage directories of others, to look into after one's own: those of `$CH_IMAGE_STORES`, else those of the settings.
+pub fn stores(settings: &Settings) -> Vec<PathBuf> {
+    let split = |list: OsString| env::split_paths(&list).filter(|path| path.is_absolute()).collect();
+    env::var_os("CH_IMAGE_STORES").map_or_else(|| settings.stores().map(PathBuf::from).collect(), split)
 }

@@ -48,6 +48,8 @@ pub struct Request {
     pub passwd: bool,
     pub private_tmp: bool,
     pub storage: Option<PathBuf>,
+    /// Storage directories of others, where images are looked for, too.
+    pub stores: Vec<PathBuf>,
     /// Whether what the site and the user have set holds, too.
     pub settings: bool,
     /// Bundles of settings.
@@ -80,6 +82,7 @@ impl Request {
             passwd: true,
             private_tmp: false,
             storage: None,
+            stores: Vec::new(),
             settings: true,
             modules: Vec::new(),
             join: None,

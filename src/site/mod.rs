@@ -109,6 +109,11 @@ impl Settings {
         Error::new(format!("no such module: {}", crate::log::escape(name))).hint(hint)
     }
 
+    /// Storage directories of others, in the order in which to look into them.
+    pub fn stores(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().filter(|setting| setting.word() == Word::Store).filter_map(Setting::value)
+    }
+
     /// The last one that says where storage is.
     pub fn storage(&self) -> Option<&Setting> {
         self.all.iter().rfind(|setting| setting.word() == Word::Storage && setting.value().is_some())

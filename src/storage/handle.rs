@@ -77,6 +77,15 @@ impl Storage {
         Ok(Some(storage))
     }
 
+    /// Opens a storage directory of others, to look into it: nothing in it is locked or written. `Ok(None)` if it is not
+    /// there.
+    pub fn open_shared(path: &Path) -> Result<Option<Storage>> {
+        let Found::Storage(path, mode) = init::look_shared(path)? else { return Ok(None) };
+        let dir = File::open(&path).context(|| format!("can't open store {}", path.display()))?;
+        init::check_directories(&path)?;
+        Ok(Some(Storage { path, dir, mode, boot: boot_id(), durable: false, lock: None, session: Mutex::new(None) }))
+    }
+
     /// Opens the directory; makes it if need be (`probe` then says which mode its file system allows).
     pub fn open(path: &Path, access: Access, probe: &dyn Fn(&Path) -> Result<Mode>) -> Result<Storage> {
         if let Some(storage) = Storage::open_existing(path, access)? {

@@ -121,6 +121,28 @@ fn check(path: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
+/// A storage directory of others, which is only looked into. Whoever may write it decides what we run: whose it is, the
+/// user or the site has decided by naming it, but nobody else may exchange it.
+pub(super) fn look_shared(path: &Path) -> Result<Found> {
+    let failed = || format!("can't use store {}", path.display());
+    let place = match fs::canonicalize(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        other => other.context(failed)?,
+    };
+    for dir in place.ancestors() {
+        let meta = dir.symlink_metadata().context(failed)?;
+        let mode = meta.permissions().mode() & 0o7777;
+        if mode & 0o002 != 0 && (mode & 0o1000 == 0 || dir == place) {
+            return Err(Error::new(format!("everybody may write {} (mode {mode:04o})", dir.display()))
+                .context(failed())
+                .hint("ask its owner for: chmod o-w; or leave it out of CH_IMAGE_STORES and of the settings"));
+        }
+    }
+    let mode =
+        read_version(&place).context(failed)?.ok_or_else(|| Error::new("not a storage directory").context(failed()))?;
+    Ok(Found::Storage(place, mode))
+}
+
 /// Where it would be made.
 fn check_missing(path: &Path) -> Result<()> {
     let mut above = path.ancestors().skip(1);

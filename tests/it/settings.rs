@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Site, image};
+use crate::harness::{Site, Tree, image};
 use crate::needs;
 
 const SCRIPT: [&str; 3] = ["sh", "-c", "echo $A,$B,$C; if test -e /mnt/0/file; then cat /mnt/0/file; fi"];
@@ -160,6 +160,66 @@ fn storage_has_its_place() {
         .env("USER", "nobody-here")
         .stderr_has("image not found: base")
         .ch_run_failure();
+}
+
+/// A store is one copy for everybody: its images are run by name, after those of one's own, and nothing in it is written.
+#[test]
+fn stores_of_others_are_only_read() {
+    if !crate::harness::site::has_overlay() {
+        crate::skip!("no overlay mode on this kernel or file system");
+    }
+    let site = Site::new();
+    let store = site.path("store");
+    let owner = |words: &[&str]| site.program("ch-image").args(["-s", store.to_str().unwrap()]).args(words).success();
+    owner(&["import", image::small().to_str().unwrap(), "shared"]);
+    owner(&["import", image::small().to_str().unwrap(), "both"]);
+    let chmod = |mode: &str| {
+        let script = format!("chmod {mode} store store/* store/images/* store/layers/*");
+        site.program("sh").args(["-c", &script]).success()
+    };
+    chmod("a-w");
+    let before = Tree::of_dir(&store);
+    let stores = format!("/no/such:{}", store.display());
+    let run = |options: &[&str], name: &str| {
+        let run =
+            site.ch_run_with(options, name).args(["sh", "-c", "touch /x 2>/dev/null && echo written || echo read"]);
+        run.env("CH_IMAGE_STORES", &stores)
+    };
+    run(&[], "shared").stdout("read\n").stderr("").success();
+    run(&["-W"], "shared").stdout("written\n").success();
+    run(&[], "none").stderr_has("error: image not found: none\n").ch_run_failure();
+    run(&["-w"], "shared")
+        .stderr_has("error: can't write into shared: it is in SITE/store, a store of others\nhint: --write-fake")
+        .ch_run_failure();
+    // The settings may say it, and the variable something else.
+    let conf = site.write("conf", &format!("store {}\n", store.display()));
+    let set = || site.ch_run("shared").arg("true").env("CH_RUN_CONF", &conf);
+    set().success();
+    set().env("CH_IMAGE_STORES", "").stderr_has("image not found: shared").ch_run_failure();
+    // One's own comes first.
+    site.build("both", "FROM scratch\nCOPY Dockerfile /mine\n").success();
+    run(&[], "both").code(127);
+    site.run("delete").arg("both").success();
+    run(&[], "both").stdout("read\n").success();
+    Tree::of_dir(&store).assert_same(&before, "the store afterwards");
+    chmod("u+w");
+    // Its owner adds while others run.
+    owner(&["import", image::small().to_str().unwrap(), "later"]);
+    run(&[], "later").stdout("read\n").success();
+}
+
+/// Who may write a store decides what others run.
+#[test]
+fn stores_that_everybody_may_write_are_refused() {
+    let site = Site::new();
+    let store = site.path("store");
+    site.program("ch-image").arg("-s").arg(&store).arg("import").arg(image::small()).arg("shared").success();
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o1777)).unwrap();
+    let run = |stores: &std::path::Path| site.ch_run("shared").arg("true").env("CH_IMAGE_STORES", stores);
+    let error = "error: can't use store SITE/store: everybody may write SITE/store (mode 1777)\nhint: ask its owner for: chmod o-w;";
+    run(&store).stderr_has(error).ch_run_failure();
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o755)).unwrap();
+    run(&site.path("home")).stderr_has("error: can't use store SITE/home: not a storage directory\n").ch_run_failure();
 }
 
 /// `doctor` shows each setting and where it comes from.

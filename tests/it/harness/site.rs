@@ -219,7 +219,7 @@ pub fn in_each_mode(test: impl Fn(&Site)) {
 
 /// Whether a storage directory made here, with nothing said about its mode, is one of layers. (In plain mode, which is
 /// forced, it must not be.)
-fn has_overlay() -> bool {
+pub fn has_overlay() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| {
         let version = |mode| {
