@@ -18,6 +18,19 @@ pub enum Force {
     None,
 }
 
+impl Force {
+    pub fn parse(mode: &str) -> Result<Force> {
+        match mode {
+            "fakeroot" => Ok(Force::Fakeroot),
+            "seccomp" => Ok(Force::Seccomp),
+            "notify" => Ok(Force::Notify),
+            "none" => Ok(Force::None),
+            other => Err(Error::usage(format!("unknown mode {other:?}"))
+                .hint("modes: fakeroot (default), seccomp, notify, none")),
+        }
+    }
+}
+
 /// Kind of the documents that a push makes (`--format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -464,14 +477,5 @@ fn format(value: OsString) -> Result<Format> {
 }
 
 fn force(value: Option<OsString>) -> Result<Force> {
-    match value.map(text).transpose()?.as_deref() {
-        None | Some("fakeroot") => Ok(Force::Fakeroot),
-        Some("seccomp") => Ok(Force::Seccomp),
-        Some("notify") => Ok(Force::Notify),
-        Some("none") => Ok(Force::None),
-        Some(other) => {
-            Err(Error::usage(format!("unknown mode {other:?}"))
-                .hint("modes: fakeroot (default), seccomp, notify, none"))
-        }
-    }
+    value.map(text).transpose()?.map_or(Ok(Force::Fakeroot), |mode| Force::parse(&mode))
 }

@@ -323,6 +323,10 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "look at https://hub.docker.com/search or at the web page of your registry; ch-image list IMAGE_REF asks a registry about one image",
     ),
     (&["buildx", "builder", "image"], "leave this word out: ch-image build, ch-image list"),
+    (
+        &["login", "logout"],
+        "docker login and podman login write the files that are read here, too; or set CH_IMAGE_USERNAME and CH_IMAGE_PASSWORD, or wait to be asked on a terminal",
+    ),
     (&["commit"], "ch-run --write changes an image; ch-image build makes one from a Dockerfile"),
 ];
 

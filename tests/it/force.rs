@@ -465,3 +465,18 @@ fn other_distributions_get_fakeroot_their_own_way() {
     let leap = "ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n";
     check("/etc/os-release", leap, "zypper", "suse", "zypper --non-interactive install fakeroot");
 }
+
+#[test]
+fn the_environment_sets_the_mode() {
+    let site = Site::new();
+    site.import(image::small(), "small");
+    let build =
+        |mode: &str| site.build("owned", "FROM small\nRUN touch /x && chown 7:7 /x\n").env("CH_IMAGE_FORCE", mode);
+    build("seccomp").stderr_has("  2 RUN.seccomp [").success();
+    // The command line wins, and nothing is no mode.
+    build("seccomp").arg("--force=none").stderr_has("  2 RUN [").failure();
+    build("seccomp").arg("--no-force-detect").stderr_has("  2 RUN [").failure();
+    build("").stderr_has("  2 RUN [").failure();
+    let hint = "hint: modes: fakeroot (default), seccomp, notify, none\n";
+    build("all").stderr(&format!("error: CH_IMAGE_FORCE: unknown mode \"all\"\n{hint}")).usage();
+}

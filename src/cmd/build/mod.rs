@@ -49,6 +49,7 @@ fn try_build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         warning!("{}:{}: {}", source.shown(), warning.line, warning.message);
     }
     let secrets = Secrets::parse(&options.secrets, &options.ssh)?;
+    let force = force(options)?;
     let plan = plan(host, options, &dockerfile, &build_args).context(|| source.shown())?;
     std::iter::once(&reference).chain(&others).try_for_each(|output| check_output(&plan, output))?;
     if options.dry_run {
@@ -77,7 +78,7 @@ fn try_build(host: &Host, options: &Options, context: &OsStr) -> Result<()> {
         wanted,
         binds: binds(&options.binds)?,
         ca: builder::site_certificates(options.ca.as_deref(), std::env::var_os("SSL_CERT_FILE"))?,
-        force: builder::Force::new(options.force.map(mode), !options.no_force_detect),
+        force: builder::Force::new(force.map(mode), !options.no_force_detect),
         jobs: options.jobs.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN),
         reuse: !options.rebuild && !options.no_cache,
         reuse_downloads: !options.no_cache,
@@ -132,6 +133,17 @@ impl Registry for Puller<'_> {
     fn pull(&self, reference: &ImageRef, wanted: &Wanted) -> Result<Image> {
         self.announce(reference, wanted);
         self.to_storage(reference, wanted)
+    }
+}
+
+/// `--force`, else `$CH_IMAGE_FORCE`, unless an option refuses to think of it.
+fn force(options: &Options) -> Result<Option<cli::Force>> {
+    let variable = std::env::var("CH_IMAGE_FORCE").unwrap_or_default();
+    match options.force {
+        None if !options.no_force_detect && !variable.is_empty() => {
+            cli::Force::parse(&variable).context(|| "CH_IMAGE_FORCE").map(Some)
+        }
+        said => Ok(said),
     }
 }
 
