@@ -55,6 +55,7 @@ mod registry_terminal;
 mod run_isolation;
 mod saved;
 mod settings;
+mod slurm;
 mod tidy;
 mod usage;
 mod writable;

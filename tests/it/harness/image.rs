@@ -23,30 +23,7 @@ const TOOLS: &[&str] = &[
 /// A tarball of a base image: busybox if a static one is installed, else this machine's tools with their libraries.
 pub fn small() -> &'static Path {
     static SMALL: OnceLock<PathBuf> = OnceLock::new();
-    SMALL.get_or_init(|| {
-        make("small.tar", |image| {
-            for dir in ["bin", "dev", "etc", "home", "proc", "root", "sys", "usr", "usr/bin", "var"] {
-                image.dir(dir, 0o755);
-            }
-            image.dir("tmp", 0o1777);
-            image.dir("var/tmp", 0o1777);
-            image.file(
-                "etc/passwd",
-                0o644,
-                b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-            );
-            image.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
-            match busybox() {
-                Some(busybox) => {
-                    image.copy(&busybox, "bin/busybox");
-                    for applet in applets(&busybox) {
-                        image.symlink(&format!("bin/{applet}"), "busybox");
-                    }
-                }
-                None => image.tools(),
-            }
-        })
-    })
+    SMALL.get_or_init(|| make("small.tar", Image::small))
 }
 
 /// A tarball with what makes trees hard to copy: modes, links of all kinds, names, times, sizes.
@@ -107,6 +84,26 @@ pub struct Image {
 }
 
 impl Image {
+    /// What the small image has.
+    pub fn small(&mut self) {
+        for dir in ["bin", "dev", "etc", "home", "proc", "root", "sys", "usr", "usr/bin", "var"] {
+            self.dir(dir, 0o755);
+        }
+        self.dir("tmp", 0o1777);
+        self.dir("var/tmp", 0o1777);
+        self.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+        self.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
+        match busybox() {
+            Some(busybox) => {
+                self.copy(&busybox, "bin/busybox");
+                for applet in applets(&busybox) {
+                    self.symlink(&format!("bin/{applet}"), "busybox");
+                }
+            }
+            None => self.tools(),
+        }
+    }
+
     pub fn dir(&mut self, name: &str, mode: u32) {
         self.add(name, tar::EntryType::Directory, mode, &[]);
     }
@@ -147,15 +144,36 @@ impl Image {
     fn tools(&mut self) {
         for tool in TOOLS {
             let path = find(tool).unwrap_or_else(|| panic!("this machine has no {tool}"));
-            self.copy(&path, &format!("bin/{tool}"));
-            for library in libraries(&path) {
-                let name = library.to_str().unwrap().trim_start_matches('/').to_owned();
-                for (i, _) in name.match_indices('/') {
-                    self.dir(&name[..i], 0o755);
-                }
-                self.copy(&library, &name);
+            self.copy_with_libraries(&path, &format!("bin/{tool}"));
+        }
+    }
+
+    /// A program or library of this machine, and what it needs at the paths where this machine has it.
+    pub fn copy_with_libraries(&mut self, from: &Path, name: &str) {
+        self.copy(from, name);
+        for library in libraries(from) {
+            self.copy_in_place(&library);
+        }
+    }
+
+    /// All files of a directory of this machine, with the libraries that they need, at the same path.
+    pub fn copy_files(&mut self, dir: &Path) {
+        for entry in fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+            let path = entry.path();
+            let is_library = path.to_string_lossy().contains(".so");
+            self.copy_in_place(&path);
+            for library in is_library.then(|| libraries(&path)).into_iter().flatten() {
+                self.copy_in_place(&library);
             }
         }
+    }
+
+    fn copy_in_place(&mut self, file: &Path) {
+        let name = file.to_str().unwrap().trim_start_matches('/').to_owned();
+        for (i, _) in name.match_indices('/') {
+            self.dir(&name[..i], 0o755);
+        }
+        self.copy(file, &name);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What tests are made of: a site (isolated storage), a run of the program, images, registries, trees to compare.
 
 pub mod archive;
+pub mod cluster;
 pub mod daemon;
 pub mod dialogue;
 pub mod hold;
