@@ -10,6 +10,7 @@
 
 mod answerer;
 mod credentials;
+mod display;
 mod emulate_create;
 mod enter;
 mod env;

@@ -7,6 +7,7 @@ use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::display;
 use super::enter::{enter_as, separate};
 use super::env::{Environment, put_first};
 pub use super::inherit::Preset;
@@ -205,6 +206,7 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
         Some(Part::First(_)) | None => {
             let mut sources = launcher::directories(&host);
             sources.extend(inject.sources);
+            sources.extend(display::key(&host));
             let (root, layers) = lay_out(image.place, request, (inside, home.as_ref()), sources)?;
             let overlay = match (&request.upper, &kept) {
                 (Upper::Memory(size), _) => Some(Overlay::in_memory(layers.as_deref(), size, &root)?),
@@ -223,7 +225,15 @@ pub fn become_command(request: &Request, host: Environment, image: Image, inject
     let is_joined = matches!(part, Some(Part::Joined));
     let (host, mut binds) = match part {
         Some(Part::Joined) => (launcher::of_joined(host), Vec::new()),
-        Some(Part::First(_)) | None => launcher::bind_named(host, &launched(request, &root)),
+        Some(Part::First(_)) | None => {
+            let launched = launched(request, &root);
+            // What would have to be made to mount on would stay.
+            let key = display::bind(&host, &root, home.as_ref(), request.private_tmp);
+            let key = key.filter(|_| !launched.keeps_places);
+            let (host, mut binds) = launcher::bind_named(host, &launched);
+            binds.extend(key);
+            (host, binds)
+        }
     };
     binds.extend(request.binds.iter().cloned());
     let container = Container { root: &root, env: image.env.as_deref(), home: home.as_ref(), uid: inside.0, is_joined };

@@ -502,3 +502,26 @@ fn users_whom_only_a_directory_service_knows() {
         run(Some("a\nroot::0:0::/:/bin/sh"), script).stdout("").stderr_has("not a user name").ch_run_failure();
     });
 }
+
+/// Programs that open a window find the key to the display where its variable says.
+#[test]
+fn the_key_to_the_display_comes_along() {
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let key = site.write("run/xauth_1", "key\n").display().to_string();
+        let display = |options: &[&str], image: &str, display: &str| {
+            let run = site.ch_run_with(options, image).env("DISPLAY", display).env("XAUTHORITY", &key);
+            run.args(["sh", "-c", "cat $XAUTHORITY 2>/dev/null || echo none"]).stderr("")
+        };
+        for image in forms(site, "base") {
+            let image = image.to_str().unwrap();
+            display(&[], image, ":0").stdout("key\n").success();
+            display(&["-W", "--env", "clean"], image, ":0").stdout("key\n").success();
+            display(&[], image, "").stdout("none\n").success();
+        }
+        // Nothing is left in the image.
+        display(&["-w"], "base", ":0").stdout("none\n").success();
+        fs::remove_file(&key).unwrap();
+        display(&[], "base", ":0").stdout("none\n").success();
+    });
+}
