@@ -1,9 +1,10 @@
 //! The loop: a request is read, answered, and the next one read, until the kernel has unmounted the tree.
 //!
 //! As long as one process asks for names and attributes, one thread answers: a second one that waits for work would be
-//! woken again and again on another processor. Who is about to decompress much, or finds that requests had to wait lately,
-//! leaves the queue to another thread, which is started if there is none; there are never more than processors that this
-//! process may use. Threads that are not needed sleep where the kernel does not wake them.
+//! woken again and again on another processor. So it is while the command starts, too. Later, who is about to decompress
+//! much, or finds that requests had to wait lately, leaves the queue to another thread, which is started if there is none;
+//! there are never more than processors that this process may use. Threads that are not needed sleep where the kernel does
+//! not wake them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -24,6 +25,9 @@ use crate::sys::process::{self, Pid, Ready};
 const REQUEST: usize = 16 << 10;
 /// From this size on, a read is likely to decompress a block of its own.
 const LARGE_READ: u32 = 32 << 10;
+/// So many requests one thread answers at first: a command has begun after 70 or so, and handing each of them to another
+/// thread takes longer than answering it.
+const ALONE: u64 = 128;
 /// So many requests are shared out after one that had to wait.
 const SHARED: u32 = 64;
 /// Each may hold three blocks of 1 MiB; together with what is kept decoded that is less than 48 MiB.
@@ -68,8 +72,9 @@ impl<'t> Service<'t> {
         let own = own.as_ref().unwrap_or(device);
         let mut request = vec![0; REQUEST];
         let mut reply = Buffer::new();
-        let is_alone = self.turn().most == 1;
+        let only_one = self.turn().most == 1;
         loop {
+            let is_alone = only_one || self.counts.requests.load(Ordering::Relaxed) < ALONE;
             let had_to_wait = !is_alone && more_waits(own);
             let length = match (&*own).read(&mut request) {
                 Ok(length) => length,
@@ -84,7 +89,7 @@ impl<'t> Service<'t> {
             let request = request.get(..length).and_then(protocol::parse);
             let is_large = |operation| matches!(operation, Operation::Read(Range { size, .. }) if size >= LARGE_READ);
             let is_long = request.is_some_and(|request| is_large(request.operation));
-            self.leave_queue(scope, device, had_to_wait, is_long);
+            self.leave_queue(scope, device, had_to_wait, is_long && !is_alone);
             if let Some(request) = request {
                 self.reply(&request, &mut reply, own);
             }
