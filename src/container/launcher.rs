@@ -2,7 +2,7 @@
 //!
 //! `$TMPDIR` is the job's own place, often on a disk of the node; a PMIx library finds its server by files in
 //! `$PMIX_SERVER_TMPDIR`, below Slurm's spool directory. Each is bound at its own path, unless it is there already or
-//! would hide something of the image. So is the file `$XAUTHORITY` where there is a `$DISPLAY`. A `$TMPDIR` that is not there would make mktemp(1) fail: then it is unset.
+//! would hide something of the image. A `$TMPDIR` that is not there would make mktemp(1) fail: then it is unset.
 //! Deliberately absent: /run/munge, which lets a command act for the user in the batch system: `-b /run/munge`.
 
 use std::ffi::OsString;
@@ -13,9 +13,7 @@ use super::mountpoint;
 use super::{Bind, Need};
 
 const TMPDIR: &str = "TMPDIR";
-/// A file: without it a program in the container may not open windows on the user's display.
-const XAUTHORITY: &str = "XAUTHORITY";
-const NAMES: [&str; 3] = [TMPDIR, "PMIX_SERVER_TMPDIR", XAUTHORITY];
+const NAMES: [&str; 2] = [TMPDIR, "PMIX_SERVER_TMPDIR"];
 /// Bound from the host whatever the options are.
 const ALWAYS_THERE: [&str; 3] = ["/dev", "/proc", "/sys"];
 
@@ -39,9 +37,7 @@ enum Fate {
 /// Variables and the directories of the host that they name.
 fn named(host: &Environment) -> impl Iterator<Item = (&'static str, &Path)> {
     let value = |name: &str| host.iter().find(|(known, _)| known == name).map(|(_, value)| Path::new(value));
-    let has_display = value("DISPLAY").is_some_and(|display| !display.as_os_str().is_empty());
-    let wanted = NAMES.iter().filter(move |name| **name != XAUTHORITY || has_display);
-    wanted.filter_map(move |name| Some((*name, value(name)?)))
+    NAMES.iter().filter_map(move |name| Some((*name, value(name)?)))
 }
 
 /// Those directories, for who must not hide them before they are bound.
@@ -54,8 +50,7 @@ pub fn bind_named(host: Environment, container: &Container) -> (Environment, Vec
     let fates: Vec<_> = named(&host).map(|(name, path)| (name, path.to_owned(), fate(name, path, container))).collect();
     let need = if container.keeps_places { Need::IfBoth } else { Need::IfSource };
     let bound = fates.iter().filter(|(_, _, fate)| *fate == Fate::Bound);
-    let bind = |name: &str, path: &PathBuf| Bind { need, read_only: name == XAUTHORITY, ..Bind::new(path, path) };
-    let binds = bound.map(|(name, path, _)| bind(name, path)).collect();
+    let binds = bound.map(|(_, path, _)| Bind { need, ..Bind::new(path, path) }).collect();
     let hidden = fates.iter().any(|(name, _, fate)| *name == TMPDIR && *fate == Fate::Hidden);
     (if hidden { without_tmpdir(host) } else { host }, binds)
 }
@@ -72,8 +67,7 @@ fn without_tmpdir(host: Environment) -> Environment {
 
 fn fate(name: &str, path: &Path, container: &Container) -> Fate {
     let is_plain = path.is_absolute() && path.components().all(|part| !matches!(part, Component::ParentDir));
-    let is_right = if name == XAUTHORITY { path.is_file() } else { path.is_dir() };
-    if !is_plain || path.parent().is_none() || !is_right {
+    if !is_plain || path.parent().is_none() || !path.is_dir() {
         return Fate::Hidden;
     }
     if ALWAYS_THERE.iter().any(|there| path.starts_with(there)) {
@@ -104,29 +98,6 @@ fn is_empty(dir: &Path) -> bool {
 mod tests {
     use super::*;
     use std::fs;
-
-    #[test]
-    fn a_display_comes_with_its_key() {
-        let base = std::env::temp_dir().join(format!("ch-display-test-{}", std::process::id()));
-        fs::create_dir_all(base.join("image/usr")).unwrap();
-        // On every machine; no image here has it.
-        let key = Path::new("/etc/passwd");
-        let host = |display: &str| -> Environment {
-            vec![("DISPLAY".into(), display.into()), (XAUTHORITY.into(), key.into())]
-        };
-        let check = |display: &str, keeps_places: bool, want: &[Bind]| {
-            let container = Container { root: &base.join("image"), private_tmp: false, keeps_places };
-            let got = bind_named(host(display), &container);
-            assert_eq!(got, (host(display), want.to_vec()), "{display} {keeps_places}");
-        };
-        check(":0", false, &[Bind { need: Need::IfSource, read_only: true, ..Bind::new(key, key) }]);
-        check(":0", true, &[]);
-        check("", false, &[]);
-        fs::create_dir_all(base.join("image/etc")).unwrap();
-        fs::write(base.join("image/etc/passwd"), "the image's").unwrap();
-        check(":0", false, &[]);
-        fs::remove_dir_all(&base).unwrap();
-    }
 
     #[test]
     fn each_directory_has_its_fate() {

@@ -31,12 +31,9 @@ impl KeepBlobs {
         blobs.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.hex().cmp(&b.0.hex())));
         let mut kept = 0u64;
         let mut goes = |(digest, size, _): (Digest, u64, SystemTime)| {
-            let with = kept.saturating_add(size);
-            if with <= limit {
-                kept = with;
-                return None;
-            }
-            Some(digest)
+            let Some(with) = kept.checked_add(size).filter(|with| *with <= limit) else { return Some(digest) };
+            kept = with;
+            None
         };
         blobs.drain(..).filter_map(&mut goes).collect()
     }

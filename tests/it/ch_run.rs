@@ -517,6 +517,7 @@ fn the_key_to_the_display_comes_along() {
             let image = image.to_str().unwrap();
             display(&[], image, ":0").stdout("key\n").success();
             display(&["-W", "--env", "clean"], image, ":0").stdout("key\n").success();
+            display(&["-t"], image, "localhost:10.0").stdout("key\n").success();
             display(&[], image, "").stdout("none\n").success();
         }
         // Nothing is left in the image.

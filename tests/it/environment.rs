@@ -127,21 +127,3 @@ fn files_with_nul() {
     site.ch_run_with(&["--env-no-expand", &file], "base").args(script).stdout("one\ntwo|$A\n").success();
     site.ch_run_with(&["--set-env0=B=b"], "base").args(script).stdout("|b\n").success();
 }
-
-/// A program that opens windows finds the key of the display, wherever it lies.
-#[test]
-fn the_key_of_the_display_is_there() {
-    in_each_mode(|site| {
-        site.import(image::small(), "base");
-        let key = site.write("key", "cookie\n");
-        for image in forms(site, "base") {
-            let run = |options: &[&str]| {
-                let run = site.ch_run_with(options, image.to_str().unwrap()).env("XAUTHORITY", &key);
-                run.args(["sh", "-c", "test -e $XAUTHORITY && cat $XAUTHORITY || echo none"])
-            };
-            run(&[]).env("DISPLAY", ":0").stdout("cookie\n").stderr("").success();
-            run(&["-t"]).env("DISPLAY", "localhost:10.0").stdout("cookie\n").stderr("").success();
-            run(&[]).stdout("none\n").stderr("").success();
-        }
-    });
-}
