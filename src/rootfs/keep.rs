@@ -189,8 +189,10 @@ mod tests {
     fn change(tree: &Path) {
         fs::remove_dir_all(tree.join("gone")).unwrap();
         fs::remove_file(tree.join("keep/same")).unwrap();
-        fs::remove_dir_all(tree.join("again")).unwrap();
+        // The old directory goes last: otherwise the file system may give the new one its inode number.
+        fs::rename(tree.join("again"), tree.join("old")).unwrap();
         fs::create_dir(tree.join("again")).unwrap();
+        fs::remove_dir_all(tree.join("old")).unwrap();
         fs::write(tree.join("again/new"), "new").unwrap();
         fs::remove_dir_all(tree.join("becomes-file")).unwrap();
         fs::write(tree.join("becomes-file"), "file").unwrap();
