@@ -3,7 +3,7 @@
 //!
 //! Whoever moves bytes draws: no thread of its own, so nothing is redrawn while nothing moves.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,21 @@ impl Part<'_> {
             Some(width) => log::live(&live(verb, state.done, *total, state.rate, *width)),
             None => info!("{}: {verb}: {}", self.label, amount(self.done, self.size)),
         }
+    }
+}
+
+/// Counts what is read.
+pub struct CountedReader<'p, R> {
+    pub inner: R,
+    pub part: Part<'p>,
+}
+
+impl<R: Read> Read for CountedReader<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        sys::signal::check()?;
+        let n = self.inner.read(buf)?;
+        self.part.add(n as u64);
+        Ok(n)
     }
 }
 

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::import::Packed;
+use super::progress::Progress;
 use crate::error::{Context, Error, Result, bail};
 use crate::log::{self, info};
 use crate::oci::digest::Digest;
@@ -120,7 +121,9 @@ fn unpack_apart(packed: &Packed, tree: &Path) -> Result<()> {
         Fork::Child => {
             let done = process::die_with_parent().context(|| "can't set a signal").and_then(|()| {
                 process::umask(0o022);
-                packed.try_clone()?.unpack(tree, &mut tell_nobody).map(drop)
+                let progress = Progress::new("unpacking", Some(packed.size()));
+                let mut part = progress.part("image", Some(packed.size()));
+                packed.try_clone()?.unpack(tree, &mut tell_nobody, &mut part).map(drop)
             });
             process::exit(done.err().map_or(0, |e| {
                 log::error(&e);

@@ -80,6 +80,56 @@ fn every_format_comes_back() {
     });
 }
 
+/// `import -`: whatever it is, it may come through a pipe; so tarballs can be decompressed by others.
+#[test]
+fn standard_input_is_imported() {
+    needs!("xz", "bzip2");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        let at = |name: &str| site.path(name).display().to_string();
+        let program = at("bin/ch-image");
+        let pipe = |script: &str| {
+            let script = script.replace("ch-image", &program);
+            site.program("sh").args(["-c", &script]).env("CH_IMAGE_STORAGE", site.storage())
+        };
+        for operand in ["plain.tar", "packed.tar.gz", "image.sqfs", "docker-archive:docker"] {
+            site.run("export").args(["base", operand]).success();
+        }
+        let whole = site.tree("base");
+        for file in ["plain.tar", "packed.tar.gz", "image.sqfs", "docker"] {
+            pipe(&format!("cat {file} | ch-image import - back"))
+                .stderr_has("importing:    standard input\n")
+                .success();
+            site.tree("back").assert_same(&whole, file);
+        }
+        pipe("ch-image import - back <plain.tar").stderr_has("read:         ").success();
+        site.tree("back").assert_same(&whole, "a file");
+        // What the error advises works.
+        for (program, ending) in [("xz", "xz"), ("bzip2", "bz2")] {
+            site.program(program).args(["-k", "plain.tar"]).success();
+            let file = format!("plain.tar.{ending}");
+            let advice = format!("{program} -dc {file} | ch-image import - NAME");
+            let error = format!(
+                "error: can't import {file}: {program} compression is not supported\nhint: decompress it on the way: {advice}\n"
+            );
+            site.run("import").args([&file, "x"]).stderr_has(&error).failure();
+            pipe(&format!("cat {file} | ch-image import - x"))
+                .stderr_has("-dc FILE | ch-image import - NAME\n")
+                .failure();
+            pipe(&advice.replace("NAME", "back")).success();
+            site.tree("back").assert_same(&whole, program);
+        }
+        pipe("ch-image import - x </dev/null").stderr_has("standard input: it is empty\n").failure();
+        pipe("head -c 5000 image.sqfs | ch-image import - x").stderr_has("cannot open: standard input: ").failure();
+        // It waits for what comes, but not when it is asked to stop.
+        let script = "mkfifo fifo; exec 3<>fifo; ch-image import - x <fifo 2>/dev/null & \
+                      until ls $CH_IMAGE_STORAGE/tmp/*/*/input >/dev/null 2>&1; do :; done; kill -TERM $!; wait $!; echo $?; rm fifo";
+        pipe(script).limit(std::time::Duration::from_secs(60)).stdout("143\n").success();
+        assert_eq!(site.images(), ["back:latest", "base:latest"]);
+        assert_eq!(fs::read_dir(site.storage().join("tmp")).unwrap().count(), 0);
+    });
+}
+
 #[test]
 fn exports_that_cannot_be() {
     let site = Site::new();

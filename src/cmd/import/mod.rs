@@ -1,38 +1,33 @@
 //! `import`: an image directory, a tarball, a saved or a packed image becomes an image. Files are told by content.
 
+mod files;
 mod packed;
 mod saved;
+mod stdin;
 
 pub use packed::Packed;
 
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::thread;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use self::saved::Operand;
-use super::Host;
-use super::pull::whole;
-use super::readahead::ahead;
-use super::remote;
+use super::list::bytes;
+use super::{Host, remote};
 use crate::cli::Options;
-use crate::compress::stream::{Decoder, Proof};
-use crate::container::{self, Maker};
 use crate::error::{Context, Error, Result};
-use crate::image::layers::Held;
-use crate::image::{ch_layer, layers, owners};
-use crate::log::{info, warning};
-use crate::oci;
+use crate::image::layers;
+use crate::log::info;
 use crate::oci::arch::Wanted;
 use crate::oci::config::Config;
-use crate::oci::digest::{Digest, Hashing};
 use crate::oci::reference::ImageRef;
-use crate::oci::saved::{DOCKER_DOCUMENT, LAYOUT_INDEX, LAYOUT_MARK, Wish};
-use crate::rootfs::{self, Bundle, Limits, Root, Unpacked};
-use crate::storage::{Access, Draft, Image, LayerId, LayerInfo, LayerKind, Owners, Storage, TableWriter};
+use crate::oci::saved::Wish;
+use crate::rootfs::{Bundle, Root};
+use crate::storage::{Access, Image, LayerId, Storage};
 
-/// Largest `/ch/metadata.json`, bytes.
-const MAX_METADATA: u64 = 1 << 20;
+/// Standard input.
+const STDIN: &str = "-";
 
 /// `load`: the name is that in the archive, unless one is said.
 pub fn load(host: &Host, options: &Options, path: &Path, image: Option<&str>) -> Result<()> {
@@ -53,39 +48,95 @@ pub fn load(host: &Host, options: &Options, path: &Path, image: Option<&str>) ->
 }
 
 pub fn import(host: &Host, options: &Options, path: &Path, image: &str) -> Result<()> {
+    let begun = Instant::now();
     let reference = ImageRef::parse(image)?;
-    let operand = Operand::parse(path);
-    let path = operand.path.as_path();
-    let shown = path.display();
-    let meta = match fs::metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::new(format!("can't copy: not found: {shown}")));
-        }
-        Err(e) => return Err(e).context(|| format!("can't import {shown}")),
-    };
-    if !meta.is_dir() && !meta.is_file() {
-        return Err(Error::new(format!("can't import {shown}: neither a directory nor a regular file")));
+    let mut operand = Operand::parse(path);
+    let is_stdin = operand.path.as_os_str() == STDIN;
+    if !is_stdin {
+        check(&operand.path)?;
     }
     let storage = host.storage(Access::Write)?;
     let _lock = storage.lock_image(&reference)?;
+    let shown = if is_stdin { "standard input".to_owned() } else { operand.path.display().to_string() };
     info!("importing:    {shown}");
     info!("destination:  {reference}");
+    let spooled = is_stdin.then(|| stdin::spool(&storage)).transpose()?;
+    if let Some(spooled) = &spooled {
+        operand.path = spooled.path();
+    }
+    let input = Input { path: operand.path.clone(), shown };
+    let failed = || format!("can't import {}", input.shown);
     let wanted = remote::wanted(host, options);
-    let image =
-        match saved_image(&storage, &operand, &reference, &wanted).context(|| format!("can't import {shown}"))? {
-            Some((layers, mut config)) => {
-                if config.arch().is_none() {
-                    config.set_arch(host.arch());
-                }
-                Image::new(reference, layers, config)
+    let (image, tally) = match saved_image(&storage, &operand, &reference, &wanted).context(failed)? {
+        Some((layers, tally, mut config)) => {
+            if config.arch().is_none() {
+                config.set_arch(host.arch());
             }
-            None => tree(host, &storage, path, reference)?,
-        };
+            (Image::new(reference, layers, config), tally)
+        }
+        None => files::import(host, &storage, &input, reference)?,
+    };
     storage.commit_image(&image, Vec::new())?;
     storage.free_unused()?;
+    tally.report(begun);
     info!("done");
     Ok(())
+}
+
+/// What is imported: where it lies, and what messages call it.
+struct Input {
+    path: PathBuf,
+    shown: String,
+}
+
+impl Input {
+    fn is_stdin(&self) -> bool {
+        self.path.as_os_str() != self.shown.as_str()
+    }
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Bytes, perhaps compressed.
+    pub read: u64,
+    pub entries: u64,
+    /// Content of files, in bytes.
+    pub content: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.read = self.read.saturating_add(other.read);
+        self.entries = self.entries.saturating_add(other.entries);
+        self.content = self.content.saturating_add(other.content);
+    }
+
+    fn report(&self, begun: Instant) {
+        // All layers were there.
+        if self.read == 0 {
+            return;
+        }
+        let ratio = self.content as f64 / self.read as f64;
+        let (read, content) = (bytes(self.read), bytes(self.content));
+        let seconds = begun.elapsed().as_secs_f64();
+        info!(
+            "read:         {read} ({} entries, {content} of content, ratio {ratio:.2}) in {seconds:.1} s",
+            self.entries
+        );
+    }
+}
+
+/// Before storage is made for it.
+fn check(path: &Path) -> Result<()> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() || meta.is_file() => Ok(()),
+        Ok(_) => Err(Error::new(format!("can't import {shown}: neither a directory nor a regular file"))
+            .hint("ch-image import - NAME reads standard input")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::new(format!("can't copy: not found: {shown}"))),
+        Err(e) => Err(e).context(|| format!("can't import {shown}")),
+    }
 }
 
 /// Layers and configuration of an image that a program has saved; `None` if it is no such thing.
@@ -94,7 +145,7 @@ fn saved_image(
     operand: &Operand,
     reference: &ImageRef,
     wanted: &Wanted,
-) -> Result<Option<(Vec<LayerId>, Config)>> {
+) -> Result<Option<(Vec<LayerId>, Tally, Config)>> {
     let wish = operand.tag.map_or(Wish::Like(reference), Wish::Named);
     let path = operand.path.as_path();
     let opened = if path.is_dir() {
@@ -113,155 +164,11 @@ fn saved_image(
         None => None,
     };
     match found {
-        Some((bundle, found)) => Ok(Some((found.store(bundle, storage)?, found.config))),
+        Some((bundle, found)) => {
+            let (layers, tally) = found.store(bundle, storage)?;
+            Ok(Some((layers, tally, found.config)))
+        }
         None if operand.format.is_some() => Err(Error::new("there is no saved image of that format in it")),
         None => Ok(None),
     }
-}
-
-/// A directory or tarball of files.
-fn tree(host: &Host, storage: &Storage, path: &Path, reference: ImageRef) -> Result<Image> {
-    let shown = path.display();
-    let draft = layers::new_tree(storage)?;
-    let tree = draft.path().join("tree");
-    let mut owners = TableWriter::new(&draft);
-    let mut is_packed = false;
-    let (mut held, name) = if path.is_dir() {
-        storage.refuse_within(path)?;
-        let copied =
-            rootfs::copy_tree(path, &tree, Some(storage.inode()?)).context(|| format!("can't import {shown}"))?;
-        if copied.skipped > 0 {
-            info!("ignored {} sockets, devices and/or FIFOs", copied.skipped);
-        }
-        // On this machine all is the user's: the directory cannot tell.
-        (Held { size: copied.bytes, content: None }, None)
-    } else {
-        let file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
-        let failed = || format!("cannot open: {shown}");
-        // Of the same bytes comes the same layer, and another one if they are understood otherwise.
-        let (unpacked, name) = match Packed::of(&file).context(failed)? {
-            Some(packed) => {
-                is_packed = true;
-                let mut told = |path: &[u8], told| owners::write(&mut owners, path, &told, &mut owners::alone);
-                let (unpacked, digest) = packed.unpack(&tree, &mut told).context(failed)?;
-                (unpacked, format!("import squashfs 2 {digest}"))
-            }
-            None => {
-                let (unpacked, digest) = unpack(file, path, &tree, &mut owners)?;
-                (unpacked, format!("import 1 {digest}"))
-            }
-        };
-        if unpacked.ignored_devices > 0 {
-            info!("ignored {} devices and/or FIFOs", unpacked.ignored_devices);
-        }
-        (Held { size: unpacked.bytes, content: unpacked.content }, Some(name))
-    };
-    let root = Root::open(&tree)?;
-    if !layers::looks_like_image(&root)? {
-        refuse_saved(&tree, path)?;
-        warning!("{shown} does not look like an image: it lacks bin, dev or usr");
-    }
-    let mut config = match root.read(Path::new(ch_layer::METADATA), MAX_METADATA) {
-        Ok(Some(bytes)) => ch_layer::restore(&bytes).context(|| format!("can't import {shown}"))?,
-        Ok(None) => foreign(&tree, is_packed).context(|| format!("can't import {shown}"))?,
-        Err(e) => return Err(e).context(|| format!("can't import {shown}")),
-    };
-    if config.arch().is_none() {
-        config.set_arch(host.arch());
-    }
-    held.add(&layers::add_meta(&root, &config)?);
-    let id = store(storage, draft, held, name, owners, path)?;
-    Ok(Image::new(reference, vec![id], config))
-}
-
-/// The configuration of an image that Apptainer or enroot has made, as far as its files say it.
-fn foreign(tree: &Path, is_packed: bool) -> Result<Config> {
-    let foreign = container::foreign_configuration(tree)?;
-    let mut config = Config::default();
-    match foreign.maker {
-        Some(Maker::Apptainer) => info!("image of Apptainer: its environment and runscript become ENV and ENTRYPOINT"),
-        // Other systems have an /etc/rc, too.
-        Some(Maker::Enroot) if is_packed => {
-            info!("image of enroot: its environment, directory and /etc/rc become ENV, WORKDIR and ENTRYPOINT");
-        }
-        Some(Maker::Enroot) | None => return Ok(config),
-    }
-    config.set_env(&foreign.variables()?);
-    if !foreign.entrypoint.is_empty() {
-        config.set_run("Entrypoint", foreign.entrypoint.into());
-    }
-    if let Some(cwd) = foreign.cwd {
-        config.set_run("WorkingDir", cwd.into());
-    }
-    if !foreign.labels.is_empty() {
-        config.set_run("Labels", foreign.labels.into_iter().collect());
-    }
-    config.check()?;
-    Ok(config)
-}
-
-/// Saved images that are packed in a way that nobody expects are no root file system.
-fn refuse_saved(tree: &Path, path: &Path) -> Result<()> {
-    let root = Root::open(tree)?;
-    let has = |name: &str| root.read(Path::new(name), MAX_METADATA).ok().flatten();
-    let is_docker = has(DOCKER_DOCUMENT).is_some_and(|text| matches!(oci::saved::parse(&text), Ok(Some(_))));
-    if !is_docker && (has(LAYOUT_MARK).is_none() || has(LAYOUT_INDEX).is_none()) {
-        return Ok(());
-    }
-    Err(Error::new(format!(
-        "can't import {}: a saved image, but in a directory of the archive, or damaged",
-        path.display()
-    ))
-    .hint("unpack the archive and import the directory that has index.json or manifest.json in it"))
-}
-
-/// What was unpacked, and its digest.
-fn unpack(file: fs::File, path: &Path, tree: &Path, owners: &mut TableWriter) -> Result<(Unpacked, Digest)> {
-    let shown = path.display();
-    let root = Root::open(tree)?;
-    let limits = Limits::of(&root)?;
-    let label = path.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
-    let label = crate::log::escape(label.split('.').next().unwrap_or("")).into_owned();
-    thread::scope(|scope| {
-        let failed = || format!("cannot open: {shown}");
-        let decoder = Decoder::new(ahead(scope, file).context(failed)?, Proof::Crc).context(failed)?;
-        let mut tar = Hashing::new(ahead(scope, decoder).context(failed)?);
-        let mut told = |path: &[u8], told| owners::write(owners, path, &told, &mut owners::alone);
-        let (unpacked, enclosed) = rootfs::import_tar(&mut tar, &root, &label, &limits, &mut told).context(failed)?;
-        io::copy(&mut tar, &mut io::sink()).context(failed)?;
-        if enclosed {
-            info!("layers: single enclosing directory, using its contents");
-        }
-        Ok((unpacked, tar.hasher().digest()))
-    })
-}
-
-/// The same file has the same name each time, so that what was built on it stays cached.
-fn store(
-    storage: &Storage,
-    draft: Draft,
-    held: Held,
-    name: Option<String>,
-    owners: TableWriter,
-    path: &Path,
-) -> Result<LayerId> {
-    let made_by = format!("import {}", path.display());
-    let Some(name) = name else {
-        return layers::store_tree(storage, draft, held, &made_by, whole(owners)?);
-    };
-    let id = LayerId::new(Digest::of(name.as_bytes()));
-    if !storage.has_layer(&id) {
-        let kind = LayerKind::Base;
-        let info = LayerInfo {
-            parent: None,
-            kind,
-            size: held.size,
-            content: held.content,
-            created_by: made_by,
-            inputs: Vec::new(),
-            owners: Owners::Own(owners.finish()?),
-        };
-        storage.commit_layer(draft, &id, &info)?;
-    }
-    Ok(id)
 }

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 
+use super::super::progress::Part;
 use super::super::readahead::start;
 use crate::error::{Context, Error, Result, bail};
 use crate::oci::digest::{Digest, Hashing};
@@ -76,11 +77,16 @@ impl Packed {
     }
 
     /// Unpacks it into the empty directory `tree`, meanwhile digesting its bytes; `owners` is told whose its files are.
-    pub fn unpack(self, tree: &Path, owners: &mut rootfs::TellOwners) -> Result<(Unpacked, Digest)> {
+    pub fn unpack(
+        self,
+        tree: &Path,
+        owners: &mut rootfs::TellOwners,
+        progress: &mut Part,
+    ) -> Result<(Unpacked, Digest)> {
         let mut digest = Err(Error::new("not digested"));
         let unpacked = thread::scope(|scope| {
             let source = Packed { file: self.file.try_clone()?, ..self };
-            start(scope, || digest = self.digest())?;
+            start(scope, || digest = self.digest(progress))?;
             let reader = Reader::open(source)?;
             let root = Root::open(tree)?;
             rootfs::plant(&reader, &root, &Limits::of(&root)?, owners)
@@ -88,7 +94,7 @@ impl Packed {
         Ok((unpacked, digest?))
     }
 
-    fn digest(&self) -> Result<Digest> {
+    fn digest(&self, progress: &mut Part) -> Result<Digest> {
         let mut hashing = Hashing::new(io::sink());
         let mut buffer = vec![0; 1 << 20];
         let mut at = 0;
@@ -98,6 +104,7 @@ impl Packed {
             self.read_at(at, &mut buffer[..length])?;
             io::Write::write_all(&mut hashing, &buffer[..length])?;
             at += length as u64;
+            progress.add(length as u64);
         }
         Ok(hashing.into_parts().1.digest())
     }

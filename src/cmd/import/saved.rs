@@ -8,7 +8,9 @@ use std::fs::{self, File};
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
+use super::Tally;
 use crate::cmd::fetch::apply;
+use crate::cmd::progress::{CountedReader, Progress};
 use crate::cmd::pull::{reconcile, whole};
 use crate::cmd::remote;
 use crate::compress::stream::{Decoder, Proof};
@@ -207,18 +209,26 @@ fn say(name: Option<&str>, images: usize) {
 
 impl Found {
     /// Unpacks the layers; the image's layers in storage.
-    pub fn store(&self, bundle: &Bundle, storage: &Storage) -> Result<Vec<LayerId>> {
+    pub fn store(&self, bundle: &Bundle, storage: &Storage) -> Result<(Vec<LayerId>, Tally)> {
         let diff_ids = self.config.diff_ids_of(self.layers.len())?;
         if diff_ids.is_none() {
             warning!("no metadata to load; using defaults");
         }
-        match storage.mode() {
-            Mode::Overlay => self.stack(bundle, storage, diff_ids.as_deref()),
-            Mode::Plain => self.tree(bundle, storage, diff_ids.as_deref()).map(|id| vec![id]),
-        }
+        let mut tally = Tally::default();
+        let ids = match storage.mode() {
+            Mode::Overlay => self.stack(bundle, storage, diff_ids.as_deref(), &mut tally)?,
+            Mode::Plain => vec![self.tree(bundle, storage, diff_ids.as_deref(), &mut tally)?],
+        };
+        Ok((ids, tally))
     }
 
-    fn stack(&self, bundle: &Bundle, storage: &Storage, diff_ids: Option<&[Digest]>) -> Result<Vec<LayerId>> {
+    fn stack(
+        &self,
+        bundle: &Bundle,
+        storage: &Storage,
+        diff_ids: Option<&[Digest]>,
+        tally: &mut Tally,
+    ) -> Result<Vec<LayerId>> {
         let mut ids: Vec<LayerId> = Vec::new();
         let mut lower = Stack::new(Vec::new()).remembering();
         let mut below = Below::new(storage);
@@ -238,7 +248,8 @@ impl Found {
                     let want = diff_ids.map(|ids| ids[i]);
                     let mut owners = TableWriter::new(&draft);
                     let place = (&root, Form::Overlay);
-                    let (mut unpacked, diff_id) = layer.unpack(bundle, place, &label, want, &mut owners)?;
+                    let (mut unpacked, diff_id, read) = layer.unpack(bundle, place, &label, want, &mut owners)?;
+                    tally.add(Tally { read, entries: unpacked.entries, content: unpacked.bytes });
                     let (content, owners) = reconcile(&mut unpacked, &draft, owners, &lower, &mut |at, path| {
                         ids.get(at).map_or(Ok(Owner::default()), |id| below.owner(id, path))
                     })?;
@@ -264,7 +275,13 @@ impl Found {
         Ok(ids)
     }
 
-    fn tree(&self, bundle: &Bundle, storage: &Storage, diff_ids: Option<&[Digest]>) -> Result<LayerId> {
+    fn tree(
+        &self,
+        bundle: &Bundle,
+        storage: &Storage,
+        diff_ids: Option<&[Digest]>,
+        tally: &mut Tally,
+    ) -> Result<LayerId> {
         let known = diff_ids.map(|ids| layers::base_name(ids, &self.config)).filter(|id| storage.has_layer(id));
         if let Some(id) = known {
             (0..self.layers.len()).for_each(|i| info!("{}: using existing layer", self.label(i)));
@@ -277,7 +294,9 @@ impl Found {
         let mut found = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
             let want = diff_ids.map(|ids| ids[i]);
-            let (unpacked, diff_id) = layer.unpack(bundle, (&root, Form::Plain), &self.label(i), want, &mut owners)?;
+            let place = (&root, Form::Plain);
+            let (unpacked, diff_id, read) = layer.unpack(bundle, place, &self.label(i), want, &mut owners)?;
+            tally.add(Tally { read, entries: unpacked.entries, content: unpacked.bytes });
             held.add(&unpacked);
             found.push(diff_id);
         }
@@ -296,7 +315,7 @@ impl Found {
 }
 
 impl Layer {
-    /// Unpacks it, checking all that is told of it; its diff ID.
+    /// Unpacks it, checking all that is told of it; its diff ID, and how many bytes it has here.
     fn unpack(
         &self,
         bundle: &Bundle,
@@ -304,7 +323,7 @@ impl Layer {
         label: &str,
         want: Option<Digest>,
         owners: &mut TableWriter,
-    ) -> Result<(rootfs::Unpacked, Digest)> {
+    ) -> Result<(rootfs::Unpacked, Digest, u64)> {
         info!("{label}: extracting");
         let part = bundle.open(&self.name, self.last).context(|| label.to_owned())?;
         let Some(part) = part else { bail!("{label}: {} is missing", escape(&self.name)) };
@@ -312,7 +331,8 @@ impl Layer {
         if self.size.is_some_and(|want| want != size) {
             bail!("{label}: has {size} bytes, not as many as its manifest says");
         }
-        let mut hashed = Hashing::new(part);
+        let progress = Progress::new("unpacking", Some(size));
+        let mut hashed = Hashing::new(CountedReader { inner: part, part: progress.part(label, Some(size)) });
         let done = apply(&mut hashed, (root, form), label, want, owners, &Room::new());
         let rest = io::copy(&mut hashed, &mut io::sink());
         let (_, hasher) = hashed.into_parts();
@@ -324,7 +344,7 @@ impl Layer {
         if unpacked.ignored_devices > 0 {
             info!("{label}: ignored {} devices and/or FIFOs", unpacked.ignored_devices);
         }
-        Ok((unpacked, diff_id))
+        Ok((unpacked, diff_id, size))
     }
 }
 
