@@ -1,7 +1,7 @@
 //! What did the user ask of ch-run? Options and a command → [`Request`].
 //!
 //! The first word that is no option is the image, the second one begins the command; `--` between them is customary
-//! and lets a command begin with a hyphen. Deliberately absent: `--mount` (a packed image needs no mount point), `--ch-ssh`.
+//! and lets a command begin with a hyphen. Deliberately absent: `--ch-ssh`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -26,13 +26,34 @@ enum Never {}
 pub enum Invocation {
     Help,
     Version,
-    Run { request: Box<Request>, verbosity: u8 },
+    /// `--feature`: only the exit code says whether it is there.
+    Feature(Feature),
+    Run {
+        request: Box<Request>,
+        verbosity: u8,
+    },
+}
+
+/// What scripts ask for (`--feature`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// Patterns such as `+(a|b)` in `--unset-env`.
+    Extglob,
+    /// `--seccomp`.
+    Seccomp,
+    /// Packed images.
+    Squash,
+    /// `--write-fake`, `--overlay`.
+    Overlayfs,
+    /// Attributes of users on a tmpfs, without which `--write-fake` can't rename or remake directories of an image.
+    TmpfsXattrs,
 }
 
 /// What options say, before the operands are there.
 struct Given {
     request: Request,
     verbosity: u8,
+    feature: Option<Feature>,
 }
 
 /// In the order of the names.
@@ -98,6 +119,16 @@ const TABLE: &[Row<Given, Never>] = &[
          or set VAR, or take the host's VAR, which may be a pattern",
     ),
     row(None, "env-no-expand", &[], Flag(|g| g.request.expand = false), "don't expand $ in --set-env values"),
+    row(
+        None,
+        "feature",
+        &[],
+        Required("FEATURE", |g, v| {
+            g.feature = Some(feature(&v)?);
+            Ok(())
+        }),
+        "exit with 0 if FEATURE is there, else with 87: extglob, overlayfs, seccomp, squash, tmpfs-xattrs",
+    ),
     row(
         Some('g'),
         "gid",
@@ -199,6 +230,13 @@ const TABLE: &[Row<Given, Never>] = &[
         &[],
         Flag(|g| g.request.passwd = false),
         "don't mount /etc/passwd and /etc/group of our making",
+    ),
+    row(
+        Some('m'),
+        "mount",
+        &[],
+        Required("DIR", |_, _| Ok(())),
+        "accepted: a packed image needs no directory of the host to be mounted on",
     ),
     row(
         None,
@@ -308,7 +346,7 @@ pub fn help() -> String {
 /// `args` without the program's own name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut parser = Parser::from_args(args);
-    let mut given = Given { request: Request::new(OsString::new()), verbosity: 0 };
+    let mut given = Given { request: Request::new(OsString::new()), verbosity: 0, feature: None };
     let mut image = None;
     while let Some(arg) = parser.next().map_err(usage)? {
         let row = match arg {
@@ -329,10 +367,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
             Some(Answer::Version | Answer::Dependencies) => return Ok(Invocation::Version),
         }
     }
-    let Given { mut request, verbosity } = given;
-    if request.writable && request.upper != Upper::None {
-        return Err(wrong("--write changes the image itself: leave it out, or --write-fake and --overlay"));
+    let Given { mut request, verbosity, feature } = given;
+    if let Some(feature) = feature {
+        return Ok(Invocation::Feature(feature));
     }
+    // Who says both wants to write; the image stays as it is. (Nextflow says both.)
+    request.writable &= request.upper == Upper::None;
     request.image = image.ok_or_else(|| wrong("no image given"))?;
     let is_said = !request.argv.is_empty() || request.entrypoint != Entrypoint::Unsaid;
     if !is_said && request.join.as_ref().is_some_and(|join| join.pid.is_some()) {
@@ -407,6 +447,19 @@ fn id(text: &OsStr, option: &str) -> Result<u32> {
 
 fn join(given: &mut Given, change: impl FnOnce(&mut Join)) {
     change(given.request.join.get_or_insert_default());
+}
+
+fn feature(word: &OsStr) -> Result<Feature> {
+    match word.to_str() {
+        Some("extglob") => Ok(Feature::Extglob),
+        Some("overlayfs") => Ok(Feature::Overlayfs),
+        Some("seccomp") => Ok(Feature::Seccomp),
+        Some("squash") => Ok(Feature::Squash),
+        Some("tmpfs-xattrs") => Ok(Feature::TmpfsXattrs),
+        Some(_) | None => {
+            Err(wrong(&format!("--feature: unknown feature: {}", crate::log::escape(&word.to_string_lossy()))))
+        }
+    }
 }
 
 fn set_env(value: Option<OsString>, end: u8) -> Change {
@@ -518,6 +571,9 @@ mod tests {
         check("-W2g img cmd", &|r| r.upper = Upper::Memory("2g".into()));
         check("--write-fake=50% img cmd", &|r| r.upper = Upper::Memory("50%".into()));
         check("--overlay /o img cmd", &|r| r.upper = Upper::Directory("/o".into()));
+        check("-w -W img cmd", &|r| r.upper = Upper::Memory("12%".into()));
+        check("--overlay /o -w img cmd", &|r| r.upper = Upper::Directory("/o".into()));
+        check("-m /var/tmp/mnt --mount=/x img cmd", &|_| {});
         check("--no-home --no-passwd img cmd", &|r| (r.home, r.passwd) = (false, false));
         check("--no-home --home img cmd", &|_| {});
         for dockers in ["-it", "-i", "--rm", "-i --rm"] {
@@ -583,7 +639,7 @@ mod tests {
         check("-b /x::ro img cmd", "--bind: not SRC[:DST[:ro]]: /x::ro");
         check("-W0 img cmd", "--write-fake: not a size: 0");
         check("--write-fake=2,uid=0 img cmd", "--write-fake: not a size: 2,uid=0");
-        check("-w -W img cmd", "--write changes the image itself: leave it out, or --write-fake and --overlay");
+        check("--feature nonsense", "--feature: unknown feature: nonsense");
         check("-e =x img cmd", "--env: not image, host, clean or VAR[=VALUE]: =x");
         check("--env= img cmd", "--env: not image, host, clean or VAR[=VALUE]: ");
         check("img -b", "missing argument for option '-b'");
@@ -593,6 +649,7 @@ mod tests {
     fn brief_information() {
         assert_eq!(parse(["--help".into()]).unwrap(), Invocation::Help);
         assert_eq!(parse(["-V".into()]).unwrap(), Invocation::Version);
+        assert_eq!(parse(["--feature=squash".into()]).unwrap(), Invocation::Feature(Feature::Squash));
         let verbose = parse(["-vv", "img", "cmd"].map(OsString::from)).unwrap();
         assert!(matches!(verbose, Invocation::Run { verbosity: 2, .. }));
     }

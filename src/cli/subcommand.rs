@@ -66,7 +66,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         also: &["rmi", "rm"],
         operands: "IMAGE_REF...",
         help: "delete images from the storage directory",
-        about: "Nothing is printed. Layers that no other image uses stay in the build cache until gc removes them.",
+        about: "Names may have wildcards: * ? [abc]. Layers that no other image uses stay in the build cache until gc removes them.",
         examples: [("delete hello", "delete the image hello"), ("delete hello debian:bookworm", "delete two images")],
     },
     Subcommand {
@@ -142,7 +142,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         also: &[],
         operands: "PATH IMAGE_REF",
         help: "copy a directory, a tarball, a saved (docker save, OCI) or packed image into the storage directory",
-        about: "What PATH is, is told by its content. An image of the same name is replaced.",
+        about: "What PATH is, is told by its content; - is standard input. An image of the same name is replaced.",
         examples: [
             ("import hello.tar.gz hello", "import what docker save, podman save or tar wrote"),
             ("import image.sif hello", "import the file system of an Apptainer image"),
@@ -189,9 +189,10 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         kind: Sub::Pull,
         name: "pull",
         also: &[],
-        operands: "IMAGE_REF [PATH]",
-        help: "pull an image from a registry into the storage directory, into a directory PATH, or into one file (as export names it)",
-        about: "Layers that are in storage already are not downloaded again. A broken download is continued by the next pull.",
+        operands: "IMAGE_REF [PATH|NAME]",
+        help: "pull an image from a registry into the storage directory, perhaps under another NAME, or into a directory or one file",
+        about: "Layers that are in storage already are not downloaded again. A broken download is continued by the next pull. \
+                A second word is a directory if it begins with / or . or ends in /, a file if export would write one of that name, else a NAME.",
         examples: [
             ("pull debian:bookworm", "pull from Docker Hub into storage"),
             ("pull registry.example.com:5000/me/hello:1 hello.sqfs", "pull into a packed image"),

@@ -10,10 +10,11 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{devices, host, packed_image, run_settings, similar};
+use super::{devices, features, host, packed_image, run_settings, similar};
 use crate::cli::ch_run_args::{self, Invocation};
 use crate::compat::{Compat, compat};
 use crate::container::request::{Image as Root, Place, Preset, Request, become_command};
@@ -36,9 +37,15 @@ pub fn run(args: Vec<OsString>) -> Result<ExitCode> {
         Invocation::Version => {
             return super::print(&format!("{}\n", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::SUCCESS);
         }
+        Invocation::Feature(feature) => {
+            return Ok(if features::has(feature) { ExitCode::SUCCESS } else { ExitCode::from(features::ABSENT) });
+        }
         Invocation::Run { request, verbosity } => (request, verbosity),
     };
     log::set_level(verbosity);
+    if let Some((storage, name)) = entry(&request) {
+        (request.storage, request.image) = (Some(storage), name);
+    }
     let settings = if request.settings { Settings::load()? } else { Settings::default() };
     run_settings::apply(&mut request, &settings)?;
     request.stores = host::stores(&settings);
@@ -118,6 +125,17 @@ fn directory(request: &Request) -> Result<Option<PathBuf>> {
         return Err(Error::new(e).hint(format!("ch-image list shows the images; ./{shown} means the directory")));
     }
     std::path::absolute(path).context(|| format!("can't open image {shown}")).map(Some)
+}
+
+/// The storage directory and the image whose entry there (`img/NAME`) the request names by its path.
+fn entry(request: &Request) -> Option<(PathBuf, OsString)> {
+    let path = Path::new(&request.image);
+    let (dir, name) = (path.parent()?, path.file_name()?);
+    if dir.file_name()? != "img" || !path.is_symlink() {
+        return None;
+    }
+    let storage = storage::around(dir)?;
+    (fs::canonicalize(dir).ok()? == storage.join("img")).then(|| (storage, name.to_owned()))
 }
 
 /// What `-w` would write into.

@@ -13,6 +13,7 @@ mod devices;
 mod doctor;
 mod driver;
 mod export;
+mod features;
 mod fetch;
 mod fsck;
 mod gc;

@@ -3,6 +3,7 @@
 //! Layers are downloaded, verified and unpacked by a few threads at a time, each into a draft of its own; then they
 //! are reconciled in order (what one implies about those below), named, and the image is committed.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::destination::Destination;
@@ -10,6 +11,7 @@ use super::fetch::{Fetched, Fetcher, apply, label};
 use super::remote::{self, Named, Remote, Remotes, Resolved};
 use super::{Host, export, print};
 use crate::cli::Options;
+use crate::compat::{Compat, compat};
 use crate::container;
 use crate::container::ownership::{Line, Owner};
 use crate::error::{Context, Error, Result, bail};
@@ -26,12 +28,39 @@ use crate::storage::{
     Access, Draft, Image, Ingest, LayerId, LayerInfo, LayerKind, Mode, Owners, Source, Storage, TableWriter,
 };
 
-pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path>) -> Result<()> {
+/// Where an image goes.
+#[derive(Debug, PartialEq)]
+enum Place<'p> {
+    /// Into storage, under this name.
+    Storage(ImageRef),
+    /// Into one file, or an OCI layout.
+    Packed(&'p Path),
+    Directory(&'p Path),
+}
+
+impl Place<'_> {
+    /// What the second operand means: since 0.28 a word that is no path is a name, in 0.25 it is a directory.
+    fn of<'p>(word: Option<&'p Path>, reference: &ImageRef, compat: Compat) -> Result<Place<'p>> {
+        let Some(word) = word else { return Ok(Place::Storage(reference.clone())) };
+        if export::is_packed(word) {
+            return Ok(Place::Packed(word));
+        }
+        let text = word.as_os_str().as_bytes();
+        let is_path = text.starts_with(b"/") || text.starts_with(b".") || text.ends_with(b"/");
+        if is_path || compat == Compat::V025 {
+            return Ok(Place::Directory(word));
+        }
+        ImageRef::parse(&word.to_string_lossy()).map(Place::Storage)
+    }
+}
+
+pub fn pull(host: &Host, options: &Options, image: &str, place: Option<&Path>) -> Result<()> {
     let reference = ImageRef::parse(image)?;
     if options.parse_only {
         return print(&reference.parse_report());
     }
-    if let Some(path) = directory.filter(|path| export::is_packed(path)) {
+    let place = Place::of(place, &reference, compat()?)?;
+    if let Place::Packed(path) = place {
         export::check(options, path)?;
         // Within a namespace, others look like root.
         host.check_storage_place()?;
@@ -45,20 +74,30 @@ pub fn pull(host: &Host, options: &Options, image: &str, directory: Option<&Path
     let puller = Puller { host, options, storage: &storage, remotes: &remotes };
     let wanted = remote::wanted(host, options);
     puller.announce(&reference, &wanted);
-    match directory {
-        Some(path) if export::is_packed(path) => puller.to_packed(&reference, &wanted, path)?,
-        Some(directory) => {
+    match place {
+        Place::Packed(path) => puller.to_packed(&reference, &wanted, path)?,
+        Place::Directory(directory) => {
             info!("destination:      {}", directory.display());
             puller.to_directory(&reference, directory)?;
         }
-        None => {
-            let _lock = storage.lock_image(&reference)?;
-            puller.to_storage(&reference, &wanted)?;
+        Place::Storage(name) => {
+            if name != reference {
+                info!("destination:      {name}");
+            }
+            let _lock = storage.lock_image(&name)?;
+            puller.to_storage_as(&reference, &name, &wanted)?;
             storage.free_unused()?;
         }
     }
     info!("done");
     Ok(())
+}
+
+/// What a registry and what storage calls an image.
+#[derive(Clone, Copy)]
+struct Names<'n> {
+    remote: &'n ImageRef,
+    local: &'n ImageRef,
 }
 
 /// What a pull needs; a build has one for its base images.
@@ -88,7 +127,12 @@ impl Puller<'_> {
 
     /// Pulls an image into storage. The caller has its lock.
     pub fn to_storage(&self, reference: &ImageRef, wanted: &Wanted) -> Result<Image> {
-        if let Some(image) = self.current(reference, wanted)? {
+        self.to_storage_as(reference, reference, wanted)
+    }
+
+    /// The same, under another name.
+    fn to_storage_as(&self, reference: &ImageRef, name: &ImageRef, wanted: &Wanted) -> Result<Image> {
+        if let Some(image) = self.current(reference, name, wanted)? {
             info!("manifest list: using existing file");
             info!("image is current: {}", image.source.as_ref().map_or(String::new(), |s| s.top.to_string()));
             self.say_arch(&image);
@@ -97,19 +141,19 @@ impl Puller<'_> {
         let cache = (!self.options.no_cache).then_some(self.storage);
         let (places, resolved) = remote::find(self.remotes, reference, wanted, cache)?;
         let image = match self.storage.mode() {
-            Mode::Overlay => self.stack(&places, reference, resolved)?,
-            Mode::Plain => self.tree(&places, reference, resolved)?,
+            Mode::Overlay => self.stack(&places, Names { remote: reference, local: name }, resolved)?,
+            Mode::Plain => self.tree(&places, Names { remote: reference, local: name }, resolved)?,
         };
         self.say_arch(&image);
         Ok(image)
     }
 
     /// The stored image if the registry's tag still names it: one request.
-    fn current(&self, reference: &ImageRef, wanted: &Wanted) -> Result<Option<Image>> {
+    fn current(&self, reference: &ImageRef, name: &ImageRef, wanted: &Wanted) -> Result<Option<Image>> {
         if self.options.no_cache || self.options.last_layer.is_some() {
             return Ok(None);
         }
-        let Some(image) = self.storage.image(reference).ok().flatten() else { return Ok(None) };
+        let Some(image) = self.storage.image(name).ok().flatten() else { return Ok(None) };
         let Some(source) = &image.source else { return Ok(None) };
         let fits = match (wanted, image.config.arch()) {
             (Wanted::Arch(wanted), Some(have)) => wanted.accepts(&have),
@@ -141,7 +185,7 @@ impl Puller<'_> {
     }
 
     /// Overlay mode: one layer directory each.
-    fn stack(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
+    fn stack(&self, places: &[Remote], image: Names, resolved: Resolved) -> Result<Image> {
         let diff_ids = diff_ids(&resolved)?;
         let count = self.count(&resolved);
         let descriptors = &resolved.manifest.layers[..count];
@@ -194,24 +238,24 @@ impl Puller<'_> {
         drop(lower);
         let meta = layers::meta(self.storage, &ids, &resolved.config)?;
         ids.push(meta);
-        self.commit(reference, resolved, ids, ingests)
+        self.commit(image, resolved, ids, ingests)
     }
 
     /// Plain mode: one tree.
-    fn tree(&self, places: &[Remote], reference: &ImageRef, resolved: Resolved) -> Result<Image> {
+    fn tree(&self, places: &[Remote], image: Names, resolved: Resolved) -> Result<Image> {
         if let Some(id) = self.known_tree(&resolved)? {
             let descriptors = &resolved.manifest.layers[..self.count(&resolved)];
             self.fetcher(places, Form::Plain).fetch_all(descriptors, &vec![true; descriptors.len()], None)?;
             self.announce_flattening(&resolved.manifest.layers, descriptors.len());
-            return self.commit(reference, resolved, vec![id], Vec::new());
+            return self.commit(image, resolved, vec![id], Vec::new());
         }
         let draft = layers::new_tree(self.storage)?;
         let mut owners = TableWriter::new(&draft);
         let root = Root::open(&draft.path().join("tree"))?;
         let Flattened { held, ingests, diff_ids } = self.flatten(places, &resolved, &root, &mut owners)?;
         let id = layers::base_name(&diff_ids, &resolved.config);
-        layers::store_base(self.storage, draft, held, (&reference.to_string(), whole(owners)?), &id)?;
-        self.commit(reference, resolved, vec![id], ingests)
+        layers::store_base(self.storage, draft, held, (&image.remote.to_string(), whole(owners)?), &id)?;
+        self.commit(image, resolved, vec![id], ingests)
     }
 
     /// The tree of an image, if it is there from an earlier pull.
@@ -227,19 +271,13 @@ impl Puller<'_> {
         self.options.last_layer.unwrap_or(usize::MAX).min(resolved.manifest.layers.len())
     }
 
-    fn commit(
-        &self,
-        reference: &ImageRef,
-        resolved: Resolved,
-        layers: Vec<LayerId>,
-        ingests: Vec<Ingest>,
-    ) -> Result<Image> {
+    fn commit(&self, names: Names, resolved: Resolved, layers: Vec<LayerId>, ingests: Vec<Ingest>) -> Result<Image> {
         for bytes in [&resolved.top.bytes, &resolved.manifest_bytes, &resolved.config_bytes] {
             self.storage.put_blob(bytes)?;
         }
-        let mut image = Image::new(reference.clone(), layers, resolved.config);
+        let mut image = Image::new(names.local.clone(), layers, resolved.config);
         image.source = Some(Source {
-            reference: reference.canonical_remote(),
+            reference: names.remote.canonical_remote(),
             top: resolved.top.digest,
             manifest: resolved.manifest_digest,
             config: resolved.manifest.config.digest,
@@ -378,4 +416,34 @@ fn diff_ids(resolved: &Resolved) -> Result<Option<Vec<Digest>>> {
         warning!("no metadata to load; using defaults");
     }
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_operands() {
+        let reference = ImageRef::parse("a:1").unwrap();
+        let place = |word: &str, compat| match Place::of(Some(Path::new(word)), &reference, compat).unwrap() {
+            Place::Storage(name) => format!("storage {name}"),
+            Place::Packed(path) => format!("packed {}", path.display()),
+            Place::Directory(path) => format!("directory {}", path.display()),
+        };
+        for compat in [Compat::None, Compat::V025, Compat::V040] {
+            for dir in ["/x", "./x", "../x", ".", "x/", "a.sqfs/"] {
+                assert_eq!(place(dir, compat), format!("directory {dir}"));
+            }
+            for file in ["x.sqfs", "./x.tar.gz", "oci:x", "docker-archive:x"] {
+                assert_eq!(place(file, compat), format!("packed {file}"));
+            }
+        }
+        for name in ["x", "x/y:2", "localhost:5000/x"] {
+            assert_eq!(place(name, Compat::None), format!("storage {name}"));
+            assert_eq!(place(name, Compat::V040), format!("storage {name}"));
+            assert_eq!(place(name, Compat::V025), format!("directory {name}"));
+        }
+        assert_eq!(Place::of(None, &reference, Compat::V025).unwrap(), Place::Storage(reference.clone()));
+        assert!(Place::of(Some(Path::new("X Y")), &reference, Compat::None).is_err());
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use super::blobs::Ingest;
 use super::layers::{read_json, record};
 use super::{LayerId, Storage};
 use crate::error::{Context, Error, Result};
+use crate::log::debug;
 use crate::oci::config::Config;
 use crate::oci::digest::Digest;
 use crate::oci::manifest::Descriptor;
@@ -172,12 +174,25 @@ impl Storage {
             .image(&image.reference)
             .ok()
             .flatten()
-            .is_some_and(|old| Image { made: old.made, ..image.clone() } == old)
+            .is_none_or(|old| Image { made: old.made, ..image.clone() } != old)
         {
-            return Ok(());
+            self.sync_dir(&self.path().join("layers")).context(failed)?;
+            self.write_file(&path, &record(&image.to_json())).context(failed)?;
         }
-        self.sync_dir(&self.path().join("layers")).context(failed)?;
-        self.write_file(&path, &record(&image.to_json())).context(failed)
+        if image.stage().is_none() {
+            self.make_entry(&image.reference)?;
+        }
+        Ok(())
+    }
+
+    /// `img/NAME`, which is there as long as the image is: a link to its record. Scripts look for it, none of ours do.
+    fn make_entry(&self, reference: &ImageRef) -> Result<()> {
+        let name = reference.file_name()?;
+        match symlink(format!("../images/{name}.json"), self.path().join("img").join(&name)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => debug!("can't make img/{name}: {e}"),
+            Ok(()) | Err(_) => {}
+        }
+        Ok(())
     }
 
     /// Removes the name; `false` if there is none. The layers go with [`Storage::free_unused`].
@@ -185,6 +200,8 @@ impl Storage {
         let path = self.image_path(reference)?;
         match fs::remove_file(&path) {
             Ok(()) => {
+                // One that stays leads nowhere, and so is not there for those who look for it.
+                let _ = fs::remove_file(self.path().join("img").join(reference.file_name()?));
                 self.sync_dir(&self.path().join("images"))?;
                 Ok(true)
             }

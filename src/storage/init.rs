@@ -22,7 +22,11 @@ use crate::{rootfs, sys};
 const MAGIC: &str = "ch-image storage";
 pub(super) const FORMAT: u32 = 1;
 /// Images first: they are what names the rest, and go first when the directory is emptied.
-const DIRECTORIES: [&str; 8] = ["images", "layers", "blobs/sha256", "ingest", "locks", "cache", "tmp", "trash"];
+///
+/// `img` and `dlcache` are what programs look for that know storage directories of Charliecloud (Nextflow): an entry for
+/// each image, and nothing.
+const DIRECTORIES: [&str; 10] =
+    ["images", "img", "dlcache", "layers", "blobs/sha256", "ingest", "locks", "cache", "tmp", "trash"];
 const FILES: [&str; 4] = ["version", "lock", UNFINISHED, lockfile::NAME];
 /// Stands in a directory that is being made.
 const UNFINISHED: &str = ".unfinished";

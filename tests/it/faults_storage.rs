@@ -166,7 +166,9 @@ fn parts_that_are_no_directories() {
         let commands: &[&[&str]] =
             &[&["import", &tarball, "x"], &["build", "-t", "x", "context"], &["gc"], &["fsck"], &["reset"], &["list"]];
         let aside = site.path("aside");
-        for name in ["images", "layers", "blobs", "blobs/sha256", "ingest", "locks", "cache", "tmp", "trash"] {
+        for name in
+            ["images", "img", "dlcache", "layers", "blobs", "blobs/sha256", "ingest", "locks", "cache", "tmp", "trash"]
+        {
             let part = site.storage().join(name);
             let check = |make: &dyn Fn()| {
                 fs::rename(&part, &aside).unwrap();

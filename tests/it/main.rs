@@ -54,6 +54,7 @@ mod registry_servers;
 mod registry_terminal;
 mod run_isolation;
 mod saved;
+mod scripts;
 mod settings;
 mod slurm;
 mod tidy;
