@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, Parser};
 
+pub use super::ch_run_values::Feature;
+use super::ch_run_values::{feature, memory};
 use super::help;
 use super::table::Value::{Flag, Optional, Print, Required};
 use super::table::{self, Answer, Entry, Row, also, row};
@@ -32,21 +34,6 @@ pub enum Invocation {
         request: Box<Request>,
         verbosity: u8,
     },
-}
-
-/// What scripts ask for (`--feature`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feature {
-    /// Patterns such as `+(a|b)` in `--unset-env`.
-    Extglob,
-    /// `--seccomp`.
-    Seccomp,
-    /// Packed images.
-    Squash,
-    /// `--write-fake`, `--overlay`.
-    Overlayfs,
-    /// Attributes of users on a tmpfs, without which `--write-fake` can't rename or remake directories of an image.
-    TmpfsXattrs,
 }
 
 /// What options say, before the operands are there.
@@ -449,19 +436,6 @@ fn join(given: &mut Given, change: impl FnOnce(&mut Join)) {
     change(given.request.join.get_or_insert_default());
 }
 
-fn feature(word: &OsStr) -> Result<Feature> {
-    match word.to_str() {
-        Some("extglob") => Ok(Feature::Extglob),
-        Some("overlayfs") => Ok(Feature::Overlayfs),
-        Some("seccomp") => Ok(Feature::Seccomp),
-        Some("squash") => Ok(Feature::Squash),
-        Some("tmpfs-xattrs") => Ok(Feature::TmpfsXattrs),
-        Some(_) | None => {
-            Err(wrong(&format!("--feature: unknown feature: {}", crate::log::escape(&word.to_string_lossy()))))
-        }
-    }
-}
-
 fn set_env(value: Option<OsString>, end: u8) -> Change {
     match value {
         None => Change::SetImage,
@@ -490,17 +464,6 @@ pub fn env(request: &mut Request, text: &OsStr, origin: &str) -> Result<()> {
         None => Change::FromHost(text.to_owned()),
     });
     Ok(())
-}
-
-/// A number of bytes, or of KiB, MiB, GiB, or percent of the memory.
-fn memory(size: Option<OsString>) -> Result<Upper> {
-    let text = size.as_ref().map_or("12%".into(), |size| size.to_string_lossy());
-    let digits = text.strip_suffix(['k', 'm', 'g', 'K', 'M', 'G', '%']).unwrap_or(&text);
-    let number = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
-    match number {
-        Some(1..=0xff_ffff_ffff) => Ok(Upper::Memory(text.into_owned())),
-        Some(_) | None => Err(wrong(&format!("--write-fake: not a size: {}", crate::log::escape(&text)))),
-    }
 }
 
 pub fn device(text: &OsStr, origin: &str) -> Result<String> {

@@ -3,6 +3,7 @@
 //! [`parse`] is pure: arguments in, [`Invocation`] out. What depends on the environment is a parameter.
 
 pub mod ch_run_args;
+mod ch_run_values;
 pub mod convert_args;
 mod docker_run;
 mod generate;
