@@ -29,7 +29,7 @@ fn storage_that_others_could_exchange() {
                  others (yours, mode {mode:04o})\nhint: chmod +t SITE/shared keeps it shared and safe; or use another \
                  directory with --storage or CH_IMAGE_STORAGE\n"
             );
-            run.stderr(&error.replace("SITE/shared/mine/storage:", &format!("{storage}:"))).failure();
+            run.stderr(&error.replace("SITE/shared/mine/storage:", &format!("{storage}:")))
         };
         let before = Tree::of_dir(&site.path("shared"));
         let commands: &[&[&str]] = &[
@@ -42,8 +42,11 @@ fn storage_that_others_could_exchange() {
             &["list"],
             &["reset"],
         ];
-        commands.iter().for_each(|command| refused(run(command), "SITE/shared/mine/storage"));
-        refused(site.ch_run("base").arg("true").env("CH_IMAGE_STORAGE", &storage), "SITE/shared/mine/storage");
+        for command in commands {
+            refused(run(command), "SITE/shared/mine/storage").failure();
+        }
+        refused(site.ch_run("base").arg("true").env("CH_IMAGE_STORAGE", &storage), "SITE/shared/mine/storage")
+            .ch_run_failure();
         Tree::of_dir(&site.path("shared")).assert_same(&before, "the directory afterwards");
         if !storage.exists() {
             // As it was before somebody opened it to others. A link in a safe place helps nothing.
@@ -53,8 +56,10 @@ fn storage_that_others_could_exchange() {
             chmod(&site.path("shared"), mode);
         }
         let link = site.path("link");
-        refused(site.run("list").env("CH_IMAGE_STORAGE", &link), "SITE/shared/mine/storage");
-        commands.iter().for_each(|command| refused(run(command), "SITE/shared/mine/storage"));
+        refused(site.run("list").env("CH_IMAGE_STORAGE", &link), "SITE/shared/mine/storage").failure();
+        for command in commands {
+            refused(run(command), "SITE/shared/mine/storage").failure();
+        }
     }
     chmod(&site.path("shared"), 0o3775);
     run(&["list"]).stdout_has("base:latest").success();
