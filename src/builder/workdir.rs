@@ -24,7 +24,8 @@ struct Making {
 pub fn workdir(stage: &mut Stage, session: &mut Session, path: &str, step: &Step) -> Result<bool> {
     let shown = format!("WORKDIR {}", stage.state.config.workdir);
     if let Some(entry) = stage.tree.lookup(stage.build.storage, &inside(path))? {
-        session.announce(Cache::Hit, &shown);
+        // Nothing is done, and nothing was: as with ENV.
+        session.announce(Cache::Miss, &shown);
         if !entry.stat.is_dir() {
             return Err(Error::new(format!("{}: not a directory in the image", stage.state.config.workdir)));
         }

@@ -48,6 +48,18 @@ fn copies_from_stages_go_by_content() {
     });
 }
 
+/// The mark `*` says that a step was found in the cache, and nothing else.
+#[test]
+fn nothing_is_marked_in_a_first_build() {
+    with_cache(|site| {
+        let build = || site.build("out", "FROM base\nWORKDIR /\nWORKDIR /new\nCOPY file .\nRUN true\n");
+        site.write("context/file", "");
+        let first = build().stderr_has("  2 WORKDIR /\n  3 WORKDIR /new\n").success();
+        assert!(!first.stderr.contains("* "), "{}", first.stderr);
+        build().stderr_has("  2 WORKDIR /\n  3* WORKDIR /new\n  4* COPY").success();
+    });
+}
+
 #[test]
 fn why_a_step_ran() {
     with_cache(|site| {
