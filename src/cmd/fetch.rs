@@ -2,12 +2,14 @@
 //!
 //! No order is promised among layers, so nothing here knows what lies below a layer: `pull` puts that right afterwards.
 
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use super::list::bytes;
 use super::progress::{Part, Progress};
 use super::readahead::{ahead, start};
 use super::remote::Remote;
@@ -17,9 +19,11 @@ use crate::image::{layers, owners};
 use crate::log::{info, verbose, warning};
 use crate::oci::digest::{Digest, Hashing};
 use crate::oci::manifest::Descriptor;
+use crate::oci::size::total;
 use crate::registry::blob::BlobReader;
 use crate::rootfs::{self, Form, Limits, Room, Root, Unpacked};
 use crate::storage::{Draft, Ingest, Storage, TableWriter};
+use crate::sys::fs::{mount_point, space};
 use crate::sys::signal;
 
 /// Most layers under way at a time: enough to keep two or three cores and a network busy.
@@ -42,7 +46,7 @@ pub enum Bytes {
     /// Now. It has no name yet.
     Ingest(Ingest),
     /// Before. Open, since it may lose its name at any time.
-    Blob(fs::File),
+    Blob(File),
 }
 
 impl Bytes {
@@ -83,6 +87,29 @@ pub struct Apart {
 }
 
 impl Fetcher<'_> {
+    /// Before hours of downloading: an error where not even the downloads find room on the file system.
+    fn check_space(&self, descriptors: &[Descriptor], here: &[bool]) -> Result<()> {
+        let wanted = descriptors.iter().zip(here).filter(|(_, here)| !**here).map(|(descriptor, _)| descriptor);
+        // One that stands there several times is downloaded once.
+        let missing: HashMap<Digest, u64> = wanted
+            .filter(|layer| self.storage.blob(&layer.digest, layer.size).is_none())
+            .map(|layer| (layer.digest, layer.size.saturating_sub(self.storage.arrived(&layer.digest))))
+            .collect();
+        let needed = total(missing.into_values());
+        let dir = File::open(self.storage.path()).context(|| "can't open the storage directory")?;
+        // What the file system does not say is no reason to give up.
+        let Ok(now) = space(&dir) else { return Ok(()) };
+        if needed <= now.free {
+            return Ok(());
+        }
+        let place = mount_point(&dir).unwrap_or_else(|| self.storage.path().to_owned());
+        let (needed, free) = (bytes(needed), bytes(now.free));
+        Err(Error::new(format!("not enough space: {needed} to download, {free} free on {}", place.display())).hint(
+            "unpacked, layers commonly take 2 to 3 times as much besides; free space with \"ch-image gc\" or \"ch-image \
+             delete\", or use another storage directory",
+        ))
+    }
+
     /// Gets the layers that are not `here`, a few at a time, largest first.
     pub fn fetch_all(
         &self,
@@ -105,6 +132,7 @@ impl Fetcher<'_> {
                 to_download = to_download.saturating_add(descriptor.size);
             }
         }
+        self.check_space(descriptors, here)?;
         order.sort_by_key(|&i| std::cmp::Reverse(descriptors[i].size));
         let results: Vec<Mutex<Option<Result<Fetched>>>> = descriptors.iter().map(|_| Mutex::new(None)).collect();
         let next = AtomicUsize::new(0);

@@ -103,6 +103,12 @@ impl Storage {
         }
     }
 
+    /// Bytes that an earlier download of it has left, unchecked.
+    pub fn arrived(&self, digest: &Digest) -> u64 {
+        let path = self.path().join("ingest").join(digest.hex());
+        path.symlink_metadata().map_or(0, |meta| meta.len())
+    }
+
     /// Begins or goes on with a download. Waits if another process is at it.
     pub fn ingest(&self, digest: &Digest, size: u64) -> Result<Ingest> {
         let path = self.path().join("ingest").join(digest.hex());

@@ -93,6 +93,33 @@ fn full_disks_are_named() {
     }
 }
 
+/// What can't find room is not downloaded.
+const PULLS: &str = "
+$CH pull -a yolo $LARGE 2>$DIR/told && exit 11
+sed -n '/^error/,$p' $DIR/told
+[ -z \"$(ls $DIR/st/ingest)\" ] && [ -z \"$($CH list)\" ] || exit 12
+$CH pull -a yolo $SMALL || exit 13
+";
+
+#[test]
+fn too_large_a_download_is_refused_beforehand() {
+    needs!("unshare");
+    let (site, registry) = (Site::new(), Registry::start());
+    let hold = |tag: &str, bytes: usize| {
+        let content: Vec<u8> = (0..bytes).map(|i| (i.wrapping_mul(31) >> 3) as u8).collect();
+        let layer = hold::layer(&[("bin/", b""), ("dev/", b""), ("usr/", b""), ("usr/file", &content)]);
+        hold::image(&registry, "a", tag, &hold::config(None, &[&layer]), &[&layer]);
+        registry.name(&format!("a:{tag}"))
+    };
+    let (large, small) = (hold("large", 9 << 20), hold("small", 3 << 20));
+    let Some(run) = on_tmpfs(&site, "mode=700,size=7m", PULLS) else { skip!("no tmpfs in a user namespace") };
+    let done = run.env("LARGE", large).env("SMALL", small).success();
+    let told = done.stdout.lines().next().unwrap_or_default().to_owned();
+    assert!(told.starts_with("error: not enough space: 9.0 MiB to download, "), "{told}");
+    assert!(told.ends_with(" MiB free on SITE/st"), "{told}");
+    assert!(done.stdout.contains("\nhint: unpacked, layers commonly take "), "{}", done.stdout);
+}
+
 /// Most that a program had of this, in KiB. It must succeed.
 fn peak(running: Running, what: &str) -> u64 {
     let (peak, done) = watched(running, what);
