@@ -40,7 +40,7 @@ pub enum Command {
     Build { context: OsString },
     Delete { images: Vec<String> },
     Doctor,
-    Export { image: String, path: PathBuf },
+    Export { images: Vec<String>, path: PathBuf },
     Fsck,
     Gc,
     Import { path: PathBuf, image: String },

@@ -4,6 +4,7 @@
 //! may be shortened as long as they stay unambiguous.
 
 use std::ffi::OsString;
+use std::iter;
 
 use lexopt::{Arg, Parser};
 
@@ -123,14 +124,16 @@ fn invocation(sub: &'static Subcommand, mut options: Options, operands: Vec<OsSt
     let invocation = match sub.kind {
         Sub::Build => run(Command::Build { context: next("CONTEXT")? }),
         Sub::Delete => {
-            let mut images = vec![text(next("IMAGE_REF")?)?];
-            for word in words.by_ref() {
-                images.push(text(word)?);
-            }
-            run(Command::Delete { images })
+            let first = next("IMAGE_REF")?;
+            run(Command::Delete { images: iter::once(first).chain(words.by_ref()).map(text).collect::<Result<_>>()? })
         }
         Sub::Doctor => run(Command::Doctor),
-        Sub::Export => run(Command::Export { image: text(next("IMAGE_REF")?)?, path: next("PATH")?.into() }),
+        Sub::Export => {
+            let mut all = vec![next("IMAGE_REF")?, next("PATH")?];
+            all.extend(words.by_ref());
+            let path = all.pop().unwrap_or_default().into();
+            run(Command::Export { images: all.into_iter().map(text).collect::<Result<_>>()?, path })
+        }
         Sub::Fsck => run(Command::Fsck),
         Sub::Gc => run(Command::Gc),
         Sub::Help => {
@@ -145,7 +148,10 @@ fn invocation(sub: &'static Subcommand, mut options: Options, operands: Vec<OsSt
             run(Command::Load { path, image: words.next().map(text).transpose()? })
         }
         Sub::Rename => run(Command::Rename { image: text(next("IMAGE_REF")?)?, name: text(next("NAME")?)? }),
-        Sub::Save => run(Command::Export { image: text(next("IMAGE_REF")?)?, path: output }),
+        Sub::Save => {
+            let all = iter::once(next("IMAGE_REF")?).chain(words.by_ref());
+            run(Command::Export { images: all.map(text).collect::<Result<_>>()?, path: output })
+        }
         Sub::Tag => run(Command::Tag { image: text(next("IMAGE_REF")?)?, name: text(next("NAME")?)? }),
         // They have options of their own and were seen to before.
         Sub::Run | Sub::Shell => docker_run::parse(sub, None, words.by_ref())?,

@@ -86,9 +86,9 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         kind: Sub::Export,
         name: "export",
         also: &[],
-        operands: "IMAGE_REF PATH",
+        operands: "IMAGE_REF... PATH",
         help: "write an image into one file (.sqfs, .tar, docker-archive:FILE, oci-archive:FILE) or a directory (DIR/, oci:DIR)",
-        about: "PATH tells the format unless --format does; - is standard output. The file appears when it is complete.",
+        about: "PATH tells the format unless --format does; - is standard output. The file appears when it is complete. Docker and OCI archives hold several images.",
         examples: [
             ("export hello hello.sqfs", "write a packed image, which ch-run runs as it is"),
             ("export hello docker-archive:hello.tar", "write what docker load and podman load read"),
@@ -179,7 +179,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         also: &[],
         operands: "[PATH] [IMAGE_REF]",
         help: "the same as import, for an archive that knows the name of its image",
-        about: "The name is that in the archive (docker save, podman save), unless IMAGE_REF says another one.",
+        about: "Names are those in the archive (docker save, podman save), unless IMAGE_REF says another one for one image of it.",
         examples: [
             ("load -i hello.tar", "import what docker save wrote"),
             ("load -i hello.tar hello:2", "under another name"),
@@ -250,7 +250,7 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         kind: Sub::Save,
         name: "save",
         also: &[],
-        operands: "IMAGE_REF",
+        operands: "IMAGE_REF...",
         help: "the same as export, as a Docker archive",
         about: "It goes to standard output, or to the file that --output names.",
         examples: [

@@ -60,7 +60,7 @@ fn write(host: &Host, options: &Options, image: &str, to: &End) -> Result<()> {
         Format::SquashFs | Format::Image => "squashfs",
     };
     let options = Options { export_format: Some(format.to_owned()), ..options.clone() };
-    export::export(host, &options, image, &PathBuf::from(&to.name))
+    export::export(host, &options, &[image.to_owned()], &PathBuf::from(&to.name))
 }
 
 /// `--no-clobber`

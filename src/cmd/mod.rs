@@ -55,7 +55,7 @@ fn carry_out(host: &Host, options: &Options, command: Command) -> Result<()> {
         Command::Build { context } => build::build(host, options, &context),
         Command::Delete { images } => delete::delete(host, &images),
         Command::Doctor => doctor::doctor(host, options),
-        Command::Export { image, path } => export::export(host, options, &image, &path),
+        Command::Export { images, path } => export::export(host, options, &images, &path),
         Command::Fsck => fsck::fsck(host, options),
         Command::Gc => gc::gc(host, options),
         Command::List { image: None } => list::storage(host, options),

@@ -294,7 +294,7 @@ impl Puller<'_> {
         // Also one that can't be read: it is the user's.
         let was_here = !matches!(self.storage.image(reference), Ok(None));
         let image = self.to_storage(reference, wanted)?;
-        let exported = export::export_image(self.host, self.options, self.storage, &image, path);
+        let exported = export::export_images(self.host, self.options, self.storage, std::slice::from_ref(&image), path);
         if !was_here {
             self.storage.delete_image(reference)?;
         }

@@ -219,6 +219,36 @@ fn we_read_zstd() {
     });
 }
 
+/// Docker and OCI archives of ours, with one image and with two.
+#[test]
+fn others_load_what_we_save() {
+    needs!("skopeo", "podman");
+    in_each_mode(|site| {
+        let engines = Engines::of(site);
+        site.import(image::small(), "localhost/one:1");
+        site.build("localhost/two:2", "FROM localhost/one:1\nENV OURS=yes\nRUN echo two >/made\n").success();
+        let at = |name: &str| site.path(name).display().to_string();
+        let names = ["localhost/one:1", "localhost/two:2"];
+        let podman = |args: &[&str]| engines.program("podman").args(args).success().stdout;
+        site.run("export").args(names).arg("docker-archive:both").success();
+        podman(&["load", "-q", "-i", &at("both")]);
+        for name in names {
+            podman(&["image", "exists", name]);
+        }
+        let env = podman(&["image", "inspect", "--format", "{{.Config.Env}}", names[1]]);
+        assert!(env.contains("OURS=yes"), "{env}");
+        podman(&["rmi", "-f", names[0], names[1]]);
+        site.run("export").args([names[1], "oci-archive:two"]).success();
+        podman(&["load", "-q", "-i", &at("two")]);
+        // Of two in an OCI archive, skopeo takes the one that is named.
+        site.run("export").args(names).arg("oci-archive:both-oci").success();
+        let from = format!("oci-archive:{}:{}", at("both-oci"), names[1]);
+        site.program("skopeo").args(["copy", "-q", &from, &format!("dir:{}", at("copied"))]).success();
+        site.run("import").args([&from, "back"]).success();
+        site.ch_run("back").args(["cat", "/made"]).stdout("two\n").success();
+    });
+}
+
 /// Archives and layouts that skopeo, podman and buildah write.
 #[test]
 fn we_import_what_others_save() {

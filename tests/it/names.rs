@@ -70,6 +70,22 @@ fn images_are_saved_and_loaded() {
     site.ch_run("hello").args(["cat", "/made"]).stdout("made\n").success();
     site.run("load").args(["hello.tar", "-q"]).arg("other").success();
     site.ch_run("other").args(["cat", "/made"]).stdout("made\n").success();
+    // Several in one archive.
+    site.build("second", "FROM other\nRUN echo second >/made\n").success();
+    site.run("save").args(["-q", "-o", "both.tar", "hello", "second"]).stderr("").success();
+    site.run("delete").args(["hello", "second", "other"]).success();
+    site.run("load").args(["-q", "-i", "both.tar"]).stderr("").success();
+    site.ch_run("hello").args(["cat", "/made"]).stdout("made\n").success();
+    site.ch_run("second").args(["cat", "/made"]).stdout("second\n").success();
+    site.run("export").args(["hello", "second", "oci:both"]).success();
+    site.run("import").args(["oci:both:second:latest", "third"]).success();
+    site.ch_run("third").args(["cat", "/made"]).stdout("second\n").success();
+    site.run("export").args(["hello", "no", "docker-archive:x"]).stderr_has("can't export: no image no").failure();
+    let one = "error: several images go into a Docker or OCI archive or layout alone\n";
+    site.run("export").args(["hello", "second", "x.sqfs"]).stderr_has(one).usage();
+    let named = "error: one name for several images: \"n\"\nhint: leave it out\n";
+    site.run("export").args(["hello", "second", "docker-archive:x:n"]).stderr_has(named).usage();
+    assert!(!site.path("x").exists() && !site.path("x.sqfs").exists());
     let missing = "error: no name of an image in SITE/files.tar\nhint: say one: ch-image import SITE/files.tar NAME\n";
     site.program("tar").args(["-cf", "files.tar", "home"]).success();
     site.run("load").arg(site.path("files.tar")).stderr(missing).failure();

@@ -102,6 +102,24 @@ impl Format {
         }
         Ok((format, rest))
     }
+
+    /// An error unless several images go into one such file or directory.
+    pub fn takes_several(&self) -> Result<()> {
+        match self {
+            Format::Stream(Stream::Saved(Saved { name, .. })) | Format::Tree(Tree::Layout(Saved { name, .. })) => {
+                match name {
+                    None => Ok(()),
+                    Some(name) => {
+                        Err(Error::usage(format!("one name for several images: {name:?}")).hint("leave it out"))
+                    }
+                }
+            }
+            Format::SquashFs(_) | Format::Stream(Stream::Tarball(_)) | Format::Tree(Tree::Directory) => {
+                Err(Error::usage("several images go into a Docker or OCI archive or layout alone")
+                    .hint("docker-archive:FILE, oci-archive:FILE and oci:DIR are such"))
+            }
+        }
+    }
 }
 
 /// Whether such a path names something else than an image directory: what `pull` writes by way of an export.

@@ -26,6 +26,7 @@ use crate::log::{info, verbose, warning};
 use crate::oci::arch::Arch;
 use crate::oci::config::Config;
 use crate::oci::reference::ImageRef;
+use crate::oci::size::total;
 use crate::rootfs::{LayerDir, PackOptions, Packed, Stack, Survey};
 use crate::storage::{Access, Image, Storage};
 use crate::sys;
@@ -73,8 +74,8 @@ impl Written {
 
 pub use format::is_packed;
 
-pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Result<()> {
-    let reference = ImageRef::parse(image)?;
+pub fn export(host: &Host, options: &Options, images: &[String], path: &Path) -> Result<()> {
+    let references = images.iter().map(|image| ImageRef::parse(image)).collect::<Result<Vec<_>>>()?;
     // Within a namespace, others look like root.
     host.check_storage_place()?;
     // As for push: what a build left unreadable is no obstacle inside a user namespace.
@@ -82,12 +83,15 @@ pub fn export(host: &Host, options: &Options, image: &str, path: &Path) -> Resul
         verbose!("exporting without a user namespace: {e}");
     }
     let storage = host.storage(Access::Write)?;
-    let mut image = storage.image(&reference)?.ok_or_else(|| {
-        Error::new(format!("can't export: no image {reference}")).hint(similar::hint(&storage, &reference))
-    })?;
-    // As the user names it.
-    image.reference = reference;
-    export_image(host, options, &storage, &image, path)?;
+    let find = |reference: ImageRef| {
+        let image = storage.image(&reference)?.ok_or_else(|| {
+            Error::new(format!("can't export: no image {reference}")).hint(similar::hint(&storage, &reference))
+        })?;
+        // As the user names it.
+        Ok(Image { reference, ..image })
+    };
+    let images = references.into_iter().map(find).collect::<Result<Vec<_>>>()?;
+    export_images(host, options, &storage, &images, path)?;
     info!("done");
     Ok(())
 }
@@ -120,21 +124,40 @@ fn existing(options: &Options) -> Existing {
     if options.overwrite { Existing::Replace } else { Existing::Keep }
 }
 
-/// Writes an image of storage. No other thread may run.
-pub fn export_image(host: &Host, options: &Options, storage: &Storage, image: &Image, path: &Path) -> Result<()> {
+/// Writes images of storage: one, or several into what holds several. No other thread may run.
+pub fn export_images(host: &Host, options: &Options, storage: &Storage, images: &[Image], path: &Path) -> Result<()> {
     let begun = Instant::now();
-    let reference = &image.reference;
     let is_empty_dir = std::fs::read_dir(path).is_ok_and(|mut list| list.next().is_none());
     let (format, path) = Format::of(path, is_empty_dir, options)?;
     let path = path.as_path();
-    info!("exporting:    {reference}");
+    if images.len() > 1 {
+        format.takes_several()?;
+    }
+    images.iter().for_each(|image| info!("exporting:    {}", image.reference));
     info!("destination:  {}", path.display());
+    let inputs = images.iter().map(|image| input(host, options, storage, image)).collect::<Result<Vec<_>>>()?;
+    let Some(first) = inputs.first() else { return Ok(()) };
+    let written = match (&format, path.as_os_str() == STDOUT) {
+        (Format::Tree(tree), _) => to_directory(&inputs, tree, path, options)?,
+        (Format::SquashFs(packing), true) => to_stdout(storage, |out| packed(first, *packing, out))?,
+        (Format::Stream(stream), true) => {
+            refuse_terminal()?;
+            let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+            streamed(&inputs, stream, &mut out).context(|| "can't write to standard output")?
+        }
+        (Format::SquashFs(_) | Format::Stream(_), false) => to_file(&inputs, &format, path, options)?,
+    };
+    report(&written, begun);
+    Ok(())
+}
+
+fn input<'a>(host: &'a Host, options: &Options, storage: &'a Storage, image: &'a Image) -> Result<Input<'a>> {
     let ledger = match options.ownership {
         true => owners::of(storage, &image.layers, Which::All)?.unwrap_or_default(),
         false => Ledger::new(),
     };
     if options.ownership && ledger.is_empty() {
-        warning!("--ownership: no owners are recorded in this image; build it with --force=notify");
+        warning!("--ownership: no owners are recorded in {}; build it with --force=notify", image.reference);
     }
     let pack = PackOptions {
         clamp_mtime: source_date_epoch()?,
@@ -142,19 +165,7 @@ pub fn export_image(host: &Host, options: &Options, storage: &Storage, image: &I
         ..PackOptions::default()
     };
     let layers = storage.layer_dirs(&image.layers)?;
-    let input = Input { host, storage, reference, config: &image.config, layers, pack };
-    let written = match (&format, path.as_os_str() == STDOUT) {
-        (Format::Tree(tree), _) => to_directory(&input, tree, path, options)?,
-        (Format::SquashFs(packing), true) => to_stdout(storage, |out| packed(&input, *packing, out))?,
-        (Format::Stream(stream), true) => {
-            refuse_terminal()?;
-            let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
-            streamed(&input, stream, &mut out).context(|| "can't write to standard output")?
-        }
-        (Format::SquashFs(_) | Format::Stream(_), false) => to_file(&input, &format, path, options)?,
-    };
-    report(&written, begun);
-    Ok(())
+    Ok(Input { host, storage, reference: &image.reference, config: &image.config, layers, pack })
 }
 
 fn packed(input: &Input, packing: Packing, out: &File) -> Result<Written> {
@@ -163,49 +174,55 @@ fn packed(input: &Input, packing: Packing, out: &File) -> Result<Written> {
     squashfs::write(&source, packing, out)
 }
 
-fn streamed(input: &Input, format: &Stream, out: &mut dyn Write) -> Result<Written> {
+/// Of what does not hold several images, the first.
+fn first<'i, 'a>(inputs: &'i [Input<'a>]) -> Result<&'i Input<'a>> {
+    inputs.first().ok_or_else(|| Error::new("no image to export"))
+}
+
+fn streamed(inputs: &[Input], format: &Stream, out: &mut dyn Write) -> Result<Written> {
     match format {
-        Stream::Tarball(encoding) => tarball::write(input, *encoding, out),
-        Stream::Saved(saved) => saved.archive(input, out),
+        Stream::Tarball(encoding) => tarball::write(first(inputs)?, *encoding, out),
+        Stream::Saved(saved) => saved.archive(inputs, out),
     }
 }
 
-fn to_file(input: &Input, format: &Format, path: &Path, options: &Options) -> Result<Written> {
+fn to_file(inputs: &[Input], format: &Format, path: &Path, options: &Options) -> Result<Written> {
     let target = Target::new(path, existing(options))?;
     let written = match format {
-        Format::SquashFs(packing) => packed(input, *packing, target.file()),
-        Format::Stream(stream) => streamed(input, stream, &mut BufWriter::with_capacity(1 << 20, target.file())),
+        Format::SquashFs(packing) => packed(first(inputs)?, *packing, target.file()),
+        Format::Stream(stream) => streamed(inputs, stream, &mut BufWriter::with_capacity(1 << 20, target.file())),
         Format::Tree(_) => Err(Error::new("not a file")),
     };
     let done = || target.file().metadata().map_or(0, |meta| meta.len());
-    let written = written.map_err(|e| not_written(e, input, path, done()))?;
+    let written = written.map_err(|e| not_written(e, inputs, path, done()))?;
     target.finish()?;
     Ok(written)
 }
 
 /// Made beside its place, then moved there.
-fn to_directory(input: &Input, tree: &Tree, path: &Path, options: &Options) -> Result<Written> {
+fn to_directory(inputs: &[Input], tree: &Tree, path: &Path, options: &Options) -> Result<Written> {
     refuse_used(tree, path, options)?;
-    let place = Destination::claim(path, input.storage)?;
+    let place = Destination::claim(path, first(inputs)?.storage)?;
     let root = place.root()?;
     let written = match tree {
-        Tree::Directory => directory::write(input, &root),
-        Tree::Layout(saved) => saved.layout(input, &root),
+        Tree::Directory => directory::write(first(inputs)?, &root),
+        Tree::Layout(saved) => saved.layout(inputs, &root),
     };
-    let written = written.map_err(|e| not_written(e, input, path, 0))?;
+    let written = written.map_err(|e| not_written(e, inputs, path, 0))?;
     sys::fs::syncfs(&root).context(|| format!("can't write {}", path.display()))?;
     place.finish()?;
     Ok(written)
 }
 
 /// If there was no room: how much was written, and how much there is at most.
-fn not_written(e: Error, input: &Input, path: &Path, done: u64) -> Error {
+fn not_written(e: Error, inputs: &[Input], path: &Path, done: u64) -> Error {
     let failed = format!("can't write {}", path.display());
-    let survey = || Stack::of(&input.layers).and_then(|stack| Survey::of(&stack));
-    match e.lacks_space().then(survey) {
-        Some(Ok(survey)) => {
+    let survey = |input: &Input| Ok(Survey::of(&Stack::of(&input.layers)?)?.bytes);
+    match e.lacks_space().then(|| inputs.iter().map(survey).collect::<Result<Vec<u64>>>()) {
+        Some(Ok(sizes)) => {
             let begun = if done > 0 { format!("{} written, ", bytes(done)) } else { String::new() };
-            e.context(format!("{failed}: {begun}the image has {} of files", bytes(survey.bytes)))
+            let what = if sizes.len() > 1 { "the images have" } else { "the image has" };
+            e.context(format!("{failed}: {begun}{what} {} of files", bytes(total(sizes))))
         }
         Some(Err(_)) | None => e.context(failed),
     }

@@ -29,22 +29,21 @@ use crate::storage::{Access, Image, LayerId, Storage};
 /// Standard input.
 const STDIN: &str = "-";
 
-/// `load`: the name is that in the archive, unless one is said.
+/// `load`: all images of the archive, under the names that they have there, or one under the name that is said.
 pub fn load(host: &Host, options: &Options, path: &Path, image: Option<&str>) -> Result<()> {
+    if let Some(image) = image {
+        return import(host, options, path, image);
+    }
     let shown = path.display();
-    let name = match image {
-        Some(image) => image.to_owned(),
-        None => {
-            let storage = host.storage(Access::Write)?;
-            let mut file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
-            let name = saved::first_name(&mut file, &storage).context(|| format!("can't import {shown}"))?;
-            name.ok_or_else(|| {
-                Error::new(format!("no name of an image in {shown}"))
-                    .hint(format!("say one: ch-image import {shown} NAME"))
-            })?
-        }
-    };
-    import(host, options, path, &name)
+    let storage = host.storage(Access::Write)?;
+    let mut file = fs::File::open(path).context(|| format!("can't open {shown}"))?;
+    let names = saved::names(&mut file, &storage).context(|| format!("can't import {shown}"))?;
+    if names.is_empty() {
+        return Err(Error::new(format!("no name of an image in {shown}"))
+            .hint(format!("say one: ch-image import {shown} NAME")));
+    }
+    drop(storage);
+    names.iter().try_for_each(|name| import(host, options, path, name))
 }
 
 pub fn import(host: &Host, options: &Options, path: &Path, image: &str) -> Result<()> {

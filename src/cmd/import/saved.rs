@@ -102,12 +102,12 @@ pub fn open_file(file: &mut File, storage: &Storage) -> Result<Option<(Bundle, O
     Ok(Some((Bundle::of_tar(plain)?, Some(draft))))
 }
 
-/// The first name that the archive of `docker save` or `podman save` gives an image.
-pub fn first_name(file: &mut File, storage: &Storage) -> Result<Option<String>> {
-    let Some((bundle, _draft)) = open_file(file, storage)? else { return Ok(None) };
-    let Some(document) = bundle.read(DOCKER_DOCUMENT, Last::Follow, MAX_DOCUMENT)? else { return Ok(None) };
+/// All names that images have in the archive of `docker save` or `podman save`.
+pub fn names(file: &mut File, storage: &Storage) -> Result<Vec<String>> {
+    let Some((bundle, _draft)) = open_file(file, storage)? else { return Ok(Vec::new()) };
+    let Some(document) = bundle.read(DOCKER_DOCUMENT, Last::Follow, MAX_DOCUMENT)? else { return Ok(Vec::new()) };
     let images = saved::parse(&document)?.unwrap_or_default();
-    Ok(images.into_iter().flat_map(|image| image.tags).next())
+    Ok(images.into_iter().flat_map(|image| image.tags).collect())
 }
 
 /// The image that is meant; `None` if the bundle holds no saved images.
