@@ -281,3 +281,38 @@ fn we_import_what_others_save() {
         site.ch_run("third").args(["cat", "/opt/theirs"]).stdout("theirs\n").success();
     });
 }
+
+/// Archives that we write, whole and under the names that were asked for.
+#[test]
+fn podman_loads_what_we_export() {
+    needs!("podman");
+    in_each_mode(|site| {
+        site.import(image::small(), "base");
+        site.build("ours", "FROM base\nENV OURS=yes\nWORKDIR /opt\nRUN echo made >made\n").success();
+        let engines = Engines::of(site);
+        let podman = |args: &[&str]| engines.program("podman").args(args).success().stdout;
+        for (n, (kind, options)) in [
+            ("docker-archive", &[][..]),
+            ("oci-archive", &["--compress=none"]),
+            ("oci-archive", &["--compress=gzip"]),
+            ("oci-archive", &["--compress=zstd"]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let what = format!("{kind} {options:?}");
+            let (file, name) = (site.path(&format!("{n}.tar")).display().to_string(), format!("localhost/ours:{n}"));
+            site.run("export").args(options).args(["ours", &format!("{kind}:{file}:{name}")]).success();
+            let loaded = podman(&["load", "-q", "-i", &file]);
+            assert_eq!(loaded, format!("Loaded image: {name}\n"), "{what}");
+            let config = podman(&["image", "inspect", "--format", "{{.Config.Env}} {{.Config.WorkingDir}}", &name]);
+            assert!(config.contains("OURS=yes") && config.ends_with(" /opt\n"), "{what}: {config}");
+            let container = podman(&["create", &name, "sh"]);
+            let tarball = site.path(&format!("{n}-tree.tar"));
+            podman(&["export", "-o", &tarball.display().to_string(), container.trim()]);
+            let tree = Tree::of_tarball(&tarball).unprivileged().without(Site::GIVEN).without(&["etc"]);
+            assert!(tree.0.contains_key("opt/made"), "{what}");
+            tree.without(&["opt"]).assert_same(&source(), &what);
+        }
+    });
+}
