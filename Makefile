@@ -16,16 +16,19 @@ ARCHS = $(shell uname -m) $(shell [ "$$(uname -m)" = aarch64 ] || ! command -v a
 # The program's other names.
 LINKS = ch-run ch-convert ch-builder2tar ch-builder2squash ch-tar2dir ch-dir2squash
 
-SOURCES = $(shell find src -name '*.rs') Cargo.toml Cargo.lock .cargo/config.toml tests/tools/static.sh
+SOURCES = $(shell find src -name '*.rs' -o -name '*.txt') Cargo.toml Cargo.lock .cargo/config.toml tests/tools/static.sh
 
 # Tests unpack real images: our own code has to be optimised a little for that. (Plain `cargo test` compiles faster.)
 # What they make has the modes that they look for.
 test check: export CARGO_PROFILE_DEV_OPT_LEVEL = 1
 
 .DELETE_ON_ERROR:
-.PHONY: all help test check fmt clippy vendor-clean vendor install dist demo bench clean
+.PHONY: all help test check fmt clippy vendor-clean vendor install dist sbom demo bench clean
 
 all: ch-image ch-run ## build the static binary ./ch-image, with ./ch-run beside it
+
+# What `ch-image --version -v` says.
+ch-image dist-%: export CH_IMAGE_COMMIT = $(shell git rev-parse HEAD 2>/dev/null)
 
 ch-image: $(SOURCES)
 	@CARGO="$(CARGO)" tests/tools/static.sh $@
@@ -80,6 +83,9 @@ dist-%: all
 	tar -C "$(DIST)" --sort=name --owner=0 --group=0 --numeric-owner -czf "$(DIST)/$(NAME)-$*.tar.gz" "$(NAME)-$*"
 	cd "$(DIST)" && sha256sum "$(NAME)-$*.tar.gz" >"$(NAME)-$*.tar.gz.sha256"
 
+sbom: all ## write the software bill of materials (CycloneDX) to ch-image.cdx.json
+	./ch-image --generate sbom >ch-image.cdx.json
+
 demo: all ## the main job in a minute: base image from this machine, build, list, run, build again
 	tests/demo/demo.sh
 
@@ -91,4 +97,4 @@ bench: all ## measure against whatever peers are installed
 
 clean: ## remove what was built
 	$(CARGO) clean
-	rm -rf ch-image ch-run dist
+	rm -rf ch-image ch-run ch-image.cdx.json dist

@@ -5,6 +5,7 @@
 pub mod ch_run_args;
 mod ch_run_values;
 pub mod convert_args;
+mod crates;
 mod docker_run;
 mod generate;
 mod help;

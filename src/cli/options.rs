@@ -117,7 +117,13 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
         Print(Answer::Dependencies),
         "report what this machine lacks, if anything, and exit",
     ),
-    row(None, "version", &[], Print(Answer::Version), "print version number and exit"),
+    row(
+        None,
+        "version",
+        &[],
+        Print(Answer::Version),
+        "print the version and exit; with -v also commit, target, and crates with their licences",
+    ),
     one_of(
         generate::PAGES,
         row(
@@ -125,7 +131,7 @@ pub(crate) const TABLE: &[Row<Options, Sub>] = &[
             "generate",
             &[],
             Required("PAGE", |o, v| put(&mut o.generate, text(v))),
-            "print a manual page (man, man:ch-run, …) or completions (bash, zsh, fish), and exit",
+            "print a manual page (man, man:ch-run, …), completions (bash, zsh, fish) or a bill of materials (sbom: CycloneDX), and exit",
         ),
     ),
     one_of(

@@ -10,7 +10,7 @@ use lexopt::{Arg, Parser};
 
 use super::options::{Options, TABLE};
 use super::table::{self, Answer, Row};
-use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, docker_run, generate, help, subcommand};
+use super::{Command, Invocation, SUBCOMMANDS, Sub, Subcommand, crates, docker_run, generate, help, subcommand};
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
 
@@ -25,6 +25,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut sub: Option<&Subcommand> = None;
     let mut operands: Vec<OsString> = Vec::new();
     let mut verbose_before = 0;
+    // `-v` may come after it.
+    let mut is_version = false;
     while let Some(arg) = parser.next().map_err(table::usage)? {
         let kind = sub.map(|sub| sub.kind);
         let row = match arg {
@@ -48,9 +50,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
         match table::apply(row, &mut parser, &mut options).map_err(|e| e.context(format!("--{}", row.long)))? {
             None => {}
             Some(Answer::Help) => return Ok(Invocation::Print(sub.map_or_else(help::general, help::of))),
-            Some(Answer::Version) => return Ok(Invocation::Print(version())),
+            Some(Answer::Version) => is_version = true,
             Some(Answer::Dependencies) => return Ok(Invocation::Dependencies),
         }
+    }
+    if is_version {
+        return Ok(Invocation::Print(crates::version(options.verbose > 0 || verbose_before > 0)));
     }
     if let Some(page) = &options.generate {
         return generate::page(page).map(Invocation::Print);
@@ -119,6 +124,7 @@ fn invocation(sub: &'static Subcommand, mut options: Options, operands: Vec<OsSt
         options.export_format.get_or_insert_with(|| "docker-archive".to_owned());
     }
     let output = options.output.clone().unwrap_or_else(|| "-".into());
+    let is_verbose = options.verbose > 0;
     let run = |command| Invocation::Run(Box::new(options), command);
     let print = Invocation::Print;
     let invocation = match sub.kind {
@@ -162,7 +168,7 @@ fn invocation(sub: &'static Subcommand, mut options: Options, operands: Vec<OsSt
         }
         Sub::Reset => run(Command::Reset),
         Sub::StoragePath => run(Command::StoragePath),
-        Sub::Version => print(version()),
+        Sub::Version => print(crates::version(is_verbose)),
     };
     match words.next() {
         Some(extra) => {
@@ -173,10 +179,6 @@ fn invocation(sub: &'static Subcommand, mut options: Options, operands: Vec<OsSt
         }
         None => Ok(invocation),
     }
-}
-
-fn version() -> String {
-    format!("{}\n", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]

@@ -242,6 +242,24 @@ fn make_targets(line: &str) -> impl Iterator<Item = &str> {
         .filter(|target| !target.is_empty())
 }
 
+/// The table behind `--version -v` and the bill of materials is what cargo links.
+#[test]
+fn crates_are_listed() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let tree = ["tree", "--offline", "--locked", "--edges=normal", "--prefix=none", "--format={p}|{l}"];
+    let tree = std::process::Command::new(cargo).args(tree).current_dir(root()).output().unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    // `name v1.0 (proc-macro)|licence`; licences of old have a slash.
+    let linked: BTreeSet<String> = String::from_utf8_lossy(&tree.stdout)
+        .lines()
+        .filter(|line| !line.starts_with("ch-image "))
+        .map(|line| line.trim_end_matches(" (*)").replacen(" v", " ", 1).replace('|', " ").replace("MIT/", "MIT OR "))
+        .collect();
+    let listed: BTreeSet<String> = read("src/cli/crates.txt").lines().map(str::to_owned).collect();
+    assert!(linked.len() > 20, "{linked:?}");
+    assert_eq!(listed, linked, "src/cli/crates.txt");
+}
+
 /// The crates are what crates.io holds: sums as in Cargo.lock and in the crates' own lists, and no file besides.
 #[test]
 fn vendored_crates_are_unchanged() {

@@ -9,12 +9,12 @@ use super::convert_args::Program as Converter;
 use super::help::{own, takes_common};
 use super::options::TABLE;
 use super::table::{Entry, Row, Takes};
-use super::{Subcommand, ch_run_args};
+use super::{Subcommand, ch_run_args, crates};
 use crate::error::{Error, Result};
 
 /// What `--generate` takes.
 pub(crate) const PAGES: &[&str] =
-    &["man", "man:ch-run", "man:ch-convert", "man:ch-image-dockerfile", "bash", "zsh", "fish"];
+    &["man", "man:ch-run", "man:ch-convert", "man:ch-image-dockerfile", "bash", "zsh", "fish", "sbom"];
 
 pub(crate) fn page(name: &str) -> Result<String> {
     match name {
@@ -25,6 +25,7 @@ pub(crate) fn page(name: &str) -> Result<String> {
         "bash" => Ok(bash::completions()),
         "zsh" => Ok(zsh::completions()),
         "fish" => Ok(fish::completions()),
+        "sbom" => Ok(crates::sbom()),
         other => {
             Err(Error::usage(format!("--generate: unknown page {other:?}")).hint(format!("pages: {}", PAGES.join(" "))))
         }
