@@ -253,8 +253,11 @@ impl Stage<'_> {
         };
         match (fakeroot::detect(&read), force.mode) {
             (Some(config), mode) => {
-                let verb = if mode.is_some() { "will use" } else { "available" };
-                info!("{verb} --force: {}: {}", config.tag, config.name);
+                match mode {
+                    Some(_) => info!("will use --force: {}: {}", config.tag, config.name),
+                    // Which RUN it is for is said there.
+                    None => verbose!("available --force: {}: {}", config.tag, config.name),
+                }
                 self.distribution = Some(config);
             }
             (None, Some(_)) => {

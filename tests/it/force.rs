@@ -73,8 +73,11 @@ fn debian_packages_in_each_mode() {
 
 fn fails_without_force(site: &Site, install: &str) {
     let dockerfile = format!("FROM debian\nRUN true\n{install}");
+    let verbose = site.build("verbose", "FROM debian\n").arg("-v");
+    verbose.stderr_has("available --force: debderiv: Debian or Ubuntu\n").success();
+    let quiet = site.build("verbose", "FROM debian\n").success();
+    assert!(!quiet.stderr.contains("--force"), "{}", quiet.stderr);
     site.build("none", &dockerfile)
-        .stderr_has("available --force: debderiv: Debian or Ubuntu\n")
         .stderr_has(
             "workarounds: init step 1: checking: $ apt-config dump | fgrep -q 'APT::Sandbox::User \"root\"' || \
              ! fgrep -q _apt /etc/passwd\n\
@@ -282,6 +285,7 @@ fn rpm_packages_and_tools_in_each_mode() {
     .success();
     let install = "FROM redhat\nRUN dnf install -q -y thing\n";
     site.build("none", install)
+        .arg("-v")
         .stderr_has("available --force: rhel9: CentOS/RHEL 9+\n")
         .stderr_has("build failed: --force may fix it\n")
         .failure();
