@@ -251,6 +251,7 @@ impl Fetcher<'_> {
     fn unpack(&self, source: impl Read + Send, label: &str, want: Option<Digest>) -> Result<Apart> {
         let draft = layers::new_tree(self.storage)?;
         let root = Root::open(&draft.path().join("tree"))?;
+        root.forget_time()?;
         let mut owners = TableWriter::new(&draft);
         let (unpacked, diff_id) = apply(source, (&root, self.form), label, want, &mut owners, &self.room)?;
         owners.pause()?;

@@ -252,6 +252,7 @@ impl Puller<'_> {
         let draft = layers::new_tree(self.storage)?;
         let mut owners = TableWriter::new(&draft);
         let root = Root::open(&draft.path().join("tree"))?;
+        root.forget_time()?;
         let Flattened { held, ingests, diff_ids } = self.flatten(places, &resolved, &root, &mut owners)?;
         let id = layers::base_name(&diff_ids, &resolved.config);
         layers::store_base(self.storage, draft, held, (&image.remote.to_string(), whole(owners)?), &id)?;

@@ -24,6 +24,7 @@ pub fn import_tar(
     limits: &Limits,
     owners: &mut Owners,
 ) -> Result<(Unpacked, bool)> {
+    root.forget_time()?;
     let unpacked = unpack_owned(tar, root, Form::Plain, label, limits, owners)?;
     let raised = raise(root).context(|| format!("{label}: can't use single enclosing directory"))?;
     if let Some(directory) = &raised {

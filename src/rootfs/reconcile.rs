@@ -100,9 +100,11 @@ impl Settle<'_, '_> {
         if unpacked.root_opaque {
             self.hide_root()?;
         }
-        if let Some(below) = self.lower.top().filter(|_| !unpacked.root_described) {
-            let like = take_after(self.root.as_fd(), below.as_fd())?;
-            self.times.insert(Vec::new(), (file::fstat(self.root.as_fd())?.ino, like.mtime));
+        if !unpacked.root_described {
+            let mine = self.root.as_fd();
+            let like =
+                self.lower.top().map_or_else(|| Ok(file::fstat(mine)?), |below| take_after(mine, below.as_fd()))?;
+            self.times.insert(Vec::new(), (file::fstat(mine)?.ino, like.mtime));
         }
         while let Some(path) = self.implied.pop_first() {
             self.implied_dir(&path).context(|| format!("directory {}", show(&path)))?;

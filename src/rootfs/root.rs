@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result, bail};
 use crate::log;
-use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, Stat};
+use crate::sys::file::{self, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, Stat, Time};
 #[cfg(test)]
 use crate::sys::file::{O_CREAT, O_EXCL, O_WRONLY};
 
@@ -57,6 +57,11 @@ impl Root {
     /// Takes a directory that is open already (not with `O_PATH`).
     pub fn from_fd(fd: OwnedFd) -> Root {
         Root { fd, bounds: Bounds::InRoot }
+    }
+
+    /// Gives the directory the time of those that no archive describes, so that a tree does not tell when it was unpacked.
+    pub fn forget_time(&self) -> Result<()> {
+        Ok(file::futimens(self.fd.as_fd(), Time::default())?)
     }
 
     /// The same directory, where leaving it is an error (build contexts).

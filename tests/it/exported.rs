@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{Site, Tree, image, in_each_mode};
-use crate::needs;
+use crate::{needs, skip};
 
 fn source() -> Tree {
     Tree::of_tarball(image::odd()).unprivileged().without(Site::GIVEN).without_dir_times()
@@ -176,5 +176,49 @@ fn others_read_what_we_export() {
         }
         site.run("export").args(["ours", &at("directory/")]).success();
         site.ch_run("./directory").args(["cat", "/opt/made"]).stdout("made\n").success();
+    });
+}
+
+const EXPORTS: &str = "set -eu; mkdir $DIR/$OUT; cd $DIR/$OUT
+for image in odd blocks; do
+    $CH import $DIR/$image.tar $image
+    for file in $image.sqfs $image.tar.gz $image.tar.zst docker-archive:$image-docker oci-archive:$image-oci; do
+        $CH export $image $file
+    done
+done";
+
+/// Neither when it is written, nor the number of processors, nor the file system of the storage directory.
+#[test]
+fn nothing_but_the_image_decides_the_bytes() {
+    needs!("taskset", "unshare");
+    // Large enough for several threads.
+    let blocks = image::make("blocks.tar", |image| {
+        ["bin", "dev", "usr"].iter().for_each(|dir| image.dir(dir, 0o755));
+        let text: String = (0..400_000u64).map(|n| format!("{:x}\n", n * n)).collect();
+        image.file("usr/text", 0o644, text.as_bytes());
+    });
+    in_each_mode(|site| {
+        fs::copy(image::odd(), site.path("odd.tar")).unwrap();
+        fs::copy(&blocks, site.path("blocks.tar")).unwrap();
+        let on_disk = |program: &str, args: &[&str], out: &str| {
+            let run = site.program(program).args(args).args(["sh", "-c", EXPORTS]).env("OUT", out);
+            let run = run.env("DIR", site.path("")).env("CH", site.path("bin/ch-image"));
+            run.env("CH_IMAGE_STORAGE", site.storage()).success();
+        };
+        on_disk("env", &[], "first");
+        on_disk("env", &[], "again");
+        on_disk("taskset", &["-c", &crate::registry_push::one_processor()], "alone");
+        let Some(run) = site.on_tmpfs("mode=700,size=256m", EXPORTS) else { skip!("no tmpfs in a user namespace") };
+        run.env("OUT", "tmpfs").success();
+        let mut files: Vec<_> = fs::read_dir(site.path("first")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files.len(), 10);
+        for file in &files {
+            let content = |out: &str| fs::read(site.path(out).join(file)).unwrap();
+            let first = content("first");
+            for other in ["again", "alone", "tmpfs"] {
+                assert!(first == content(other), "{}: {other}", file.display());
+            }
+        }
     });
 }

@@ -12,18 +12,6 @@ use crate::harness::run::{Done, Running};
 use crate::harness::{Run, Site, hold, image, in_each_mode};
 use crate::{needs, skip};
 
-/// Runs a script where `/st` of the site is a tmpfs with these options; `$CH` is the program, `$DIR` the site.
-fn on_tmpfs(site: &Site, options: &str, script: &str) -> Option<Run> {
-    fs::create_dir_all(site.path("st")).unwrap();
-    let can = site.program("unshare").args(["-Urm", "mount", "-t", "tmpfs", "tmpfs"]).arg(site.path("st")).finish();
-    if !can.status.success() {
-        return None;
-    }
-    let script = format!("set -u; mount -t tmpfs -o {options} tmpfs $DIR/st\n{script}");
-    let run = site.program("unshare").args(["-Urm", "sh", "-c", &script]).env("DIR", site.path(""));
-    Some(run.env("CH", site.path("bin/ch-image")).env("CH_IMAGE_STORAGE", site.path("st")))
-}
-
 fn made(name: &str, files: u32, bytes: usize) -> std::path::PathBuf {
     image::make(name, |image| {
         ["bin", "dev", "usr", "etc"].iter().for_each(|dir| image.dir(dir, 0o755));
@@ -71,9 +59,7 @@ fn full_disks_decide_no_mode() {
     needs!("unshare");
     let site = Site::new();
     fs::copy(made("few.tar", 1, 10), site.path("fits.tar")).unwrap();
-    let Some(run) = on_tmpfs(&site, "mode=700,nr_inodes=200", FEW_INODES) else {
-        skip!("no tmpfs in a user namespace")
-    };
+    let Some(run) = site.on_tmpfs("mode=700,nr_inodes=200", FEW_INODES) else { skip!("no tmpfs in a user namespace") };
     run.success();
 }
 
@@ -86,7 +72,7 @@ fn full_disks_are_named() {
         let site = Site::new();
         fs::copy(made("fits.tar", 3, 100_000), site.path("fits.tar")).unwrap();
         fs::copy(made("large.tar", large.0, large.1), site.path("large.tar")).unwrap();
-        let Some(run) = on_tmpfs(&site, options, SCRIPT) else { skip!("no tmpfs in a user namespace") };
+        let Some(run) = site.on_tmpfs(options, SCRIPT) else { skip!("no tmpfs in a user namespace") };
         let done = run.stdout_has("error:").stdout_has("hint:").success();
         let told = done.stdout.to_lowercase();
         assert!(told.contains("space") || told.contains("inodes"), "{told}");
@@ -112,7 +98,7 @@ fn too_large_a_download_is_refused_beforehand() {
         registry.name(&format!("a:{tag}"))
     };
     let (large, small) = (hold("large", 9 << 20), hold("small", 3 << 20));
-    let Some(run) = on_tmpfs(&site, "mode=700,size=7m", PULLS) else { skip!("no tmpfs in a user namespace") };
+    let Some(run) = site.on_tmpfs("mode=700,size=7m", PULLS) else { skip!("no tmpfs in a user namespace") };
     let done = run.env("LARGE", large).env("SMALL", small).success();
     let told = done.stdout.lines().next().unwrap_or_default().to_owned();
     assert!(told.starts_with("error: not enough space: 9.0 MiB to download, "), "{told}");
@@ -258,7 +244,7 @@ fn sums_of_giant_files_overflow_nothing() {
         tar = tar.block(header).data(&map);
     }
     fs::write(site.path("giants.tar"), tar.end()).unwrap();
-    let Some(run) = on_tmpfs(&site, "mode=700,size=64m", GIANTS) else { skip!("no tmpfs in a user namespace") };
+    let Some(run) = site.on_tmpfs("mode=700,size=64m", GIANTS) else { skip!("no tmpfs in a user namespace") };
     run.limit(Duration::from_secs(60)).stdout("tree 0 0\ngiants.tar 0 0\n").success();
 }
 

@@ -313,7 +313,7 @@ fn uploads_are_verified() {
 }
 
 /// The number of one that we may use.
-fn one_processor() -> String {
+pub fn one_processor() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     list.trim().split(['-', ',']).next().unwrap().to_owned()

@@ -245,6 +245,7 @@ impl Found {
                 None => {
                     let draft = layers::new_tree(storage)?;
                     let root = Root::open(&draft.path().join("tree"))?;
+                    root.forget_time()?;
                     let want = diff_ids.map(|ids| ids[i]);
                     let mut owners = TableWriter::new(&draft);
                     let place = (&root, Form::Overlay);
@@ -289,6 +290,7 @@ impl Found {
         }
         let draft = layers::new_tree(storage)?;
         let root = Root::open(&draft.path().join("tree"))?;
+        root.forget_time()?;
         let mut held = Held::NOTHING;
         let mut owners = TableWriter::new(&draft);
         let mut found = Vec::new();

@@ -133,6 +133,19 @@ impl Site {
     pub const GIVEN: &[&str] =
         &["ch", "dev", "etc/hosts", "etc/machine-id", "etc/resolv.conf", "home", "mnt", "proc", "sys", "tmp"];
 
+    /// Runs a script where `/st` of the site is a tmpfs with these options, which is the storage directory; `$CH` is the
+    /// program, `$DIR` the site. `None`: users may not mount here.
+    pub fn on_tmpfs(&self, options: &str, script: &str) -> Option<Run> {
+        fs::create_dir_all(self.path("st")).unwrap();
+        let can = self.program("unshare").args(["-Urm", "mount", "-t", "tmpfs", "tmpfs"]).arg(self.path("st")).finish();
+        if !can.status.success() {
+            return None;
+        }
+        let script = format!("set -u; mount -t tmpfs -o {options} tmpfs $DIR/st\n{script}");
+        let run = self.program("unshare").args(["-Urm", "sh", "-c", &script]).env("DIR", self.path(""));
+        Some(run.env("CH", self.path("bin/ch-image")).env("CH_IMAGE_STORAGE", self.path("st")))
+    }
+
     /// Names of all images in storage, as `list` prints them, without the architecture.
     pub fn images(&self) -> Vec<String> {
         let done = self.run("list").success();
